@@ -1,0 +1,86 @@
+import jsdoc from 'eslint-plugin-jsdoc';
+import tseslint from 'typescript-eslint';
+
+/** Which rooms of src each room may import. Imports point one way. */
+const ROOMS = {
+  util: [],
+  format: ['util'],
+  tokenizer: ['util'],
+  hub: ['util'],
+  data: ['util', 'format', 'tokenizer'],
+  engine: ['util'],
+  op: ['util', 'engine'],
+  model: ['util', 'engine', 'op', 'format'],
+  downcycle: ['util', 'engine', 'op', 'format', 'tokenizer', 'data', 'model', 'hub'],
+  train: ['util', 'engine', 'op', 'format', 'tokenizer', 'data', 'model', 'hub'],
+  eval: ['util', 'engine', 'op', 'format', 'tokenizer', 'data', 'model', 'hub'],
+  report: ['util', 'format'],
+  config: ['util', 'engine', 'data', 'downcycle', 'train', 'report'],
+  experiment: [
+    'util',
+    'engine',
+    'op',
+    'format',
+    'tokenizer',
+    'data',
+    'model',
+    'hub',
+    'downcycle',
+    'train',
+    'eval',
+    'config',
+    'report',
+  ],
+};
+/** The packages only one room may know. */
+const OWNED = {koffi: 'engine', '@tensorflow/tfjs-node-gpu': 'engine', '@tensorflow/tfjs-backend-wasm': 'engine'};
+
+const roomRules = Object.entries(ROOMS).map(([room, allowed]) => ({
+  files: [`src/${room}/**/*.ts`],
+  rules: {
+    'no-restricted-imports': [
+      'error',
+      {
+        patterns: [
+          {
+            regex: `^(\\.\\./)+(?!${[...allowed, room].join('/|')}/)[a-z-]+/`,
+            message: `src/${room} may import only: ${[...allowed, room].join(', ')}.`,
+          },
+          ...Object.entries(OWNED)
+            .filter(([, owner]) => owner !== room)
+            .map(([name, owner]) => ({regex: `^${name}(/|$)`, message: `Only src/${owner} knows ${name}.`})),
+        ],
+      },
+    ],
+  },
+}));
+
+export default tseslint.config(
+  {ignores: ['dist/**', 'node_modules/**', 'coverage/**', '**/*.mjs', 'eslint.config.js']},
+  ...tseslint.configs.recommendedTypeChecked,
+  {
+    languageOptions: {parserOptions: {project: './tsconfig.json', tsconfigRootDir: import.meta.dirname}},
+    rules: {
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/no-unnecessary-type-assertion': 'error',
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', {considerDefaultExhaustiveForUnions: true}],
+      '@typescript-eslint/no-misused-promises': 'error',
+    },
+  },
+  {
+    files: ['src/**/*.ts'],
+    plugins: {jsdoc},
+    rules: {
+      '@typescript-eslint/no-explicit-any': 'error',
+      '@typescript-eslint/no-non-null-assertion': 'error',
+      'max-lines': ['error', {max: 400, skipBlankLines: false}],
+      'max-lines-per-function': ['error', {max: 50, skipComments: true}],
+      'jsdoc/require-jsdoc': [
+        'error',
+        {publicOnly: true, require: {FunctionDeclaration: true, ClassDeclaration: true}},
+      ],
+    },
+  },
+  {files: ['test/**/*.ts'], rules: {'@typescript-eslint/require-await': 'off'}},
+  ...roomRules,
+);
