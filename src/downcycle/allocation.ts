@@ -1,0 +1,121 @@
+// How many experts of each layer are shared. Counts are in units of one expert: every FFN is cut into N chunks of equal width.
+import {ConfigError} from '../util/errors.js';
+
+/** The cut of one layer, in units of one expert. */
+export interface LayerShape {
+  /** Routed experts. */
+  readonly experts: number;
+  /** Chunks that every token passes through. */
+  readonly shared: number;
+  /** Routed experts a token passes through. */
+  readonly topK: number;
+}
+
+/** How a layer's share of specialised neurons sets its shared ratio (ExpertWeaver, eq. 4 and 5). */
+export interface AdaptiveRule {
+  /** A neuron with a larger CV is specialised. */
+  readonly cvThreshold: number;
+  /** Shared ratio of a layer whose neurons are all specialised, and of one where none is. */
+  readonly alphaMin: number;
+  readonly alphaMax: number;
+}
+
+/** A layer's cut and the numbers it came from. */
+export interface LayerAllocation extends LayerShape {
+  /** r: the share of neurons whose CV is above the threshold. */
+  readonly specialisedShare: number;
+  /** alpha: the shared ratio before it is rounded to whole experts. */
+  readonly sharedRatio: number;
+}
+
+/** The constants of the paper. */
+export const PAPER_RULE: AdaptiveRule = {cvThreshold: 0.6, alphaMin: 0.2, alphaMax: 0.7};
+
+/** Rounds to the nearest integer, halves to the even one, as Python and NumPy do (`Math.round` takes them up). */
+export function roundHalfEven(x: number): number {
+  const below = Math.floor(x);
+  if (x - below !== 0.5) return Math.round(x);
+  return below % 2 === 0 ? below : below + 1;
+}
+
+/** r: the share of neurons with a CV above the threshold. */
+export function specialisedShare(cv_F: Float64Array, threshold: number): number {
+  let numSpecialised = 0;
+  for (const cv of cv_F) if (cv > threshold) numSpecialised++;
+  return numSpecialised / cv_F.length;
+}
+
+/** alpha = alphaMax - (alphaMax - alphaMin) r. */
+export function sharedRatio(r: number, {alphaMin, alphaMax}: AdaptiveRule): number {
+  return alphaMax - (alphaMax - alphaMin) * r;
+}
+
+/** round(round(alpha F) / width): the paper rounds to neurons first, then to experts (eq. 6). */
+export function sharedChunks(alpha: number, numNeurons: number, expertWidth: number): number {
+  return roundHalfEven(roundHalfEven(alpha * numNeurons) / expertWidth);
+}
+
+/**
+ * The layer-adaptive cut: as many shared chunks as the layer's CVs ask for, and so many routed ones that all layers
+ * have the same `experts + shared` chunks, of which the same `shared + topK` are active.
+ *
+ * @param counts what the config says; `shared` only enters through the two sums.
+ * @param where config path and layer that the message starts with.
+ * @throws ConfigError if the shared chunks would use up the active ones.
+ */
+export function adaptiveAllocation(
+  cv_F: Float64Array,
+  counts: LayerShape,
+  rule: AdaptiveRule,
+  where: string,
+): LayerAllocation {
+  const chunks = counts.experts + counts.shared;
+  const active = counts.shared + counts.topK;
+  const r = specialisedShare(cv_F, rule.cvThreshold);
+  const alpha = sharedRatio(r, rule);
+  const shared = sharedChunks(alpha, cv_F.length, cv_F.length / chunks);
+  if (shared >= active) {
+    throw new ConfigError(
+      `${where}: adaptive allocation shares ${shared} of ${chunks} chunks, but shared + topK (= ${active}) are active: no routed expert could run.`,
+      {hint: `Raise topK to ${shared + 1 - counts.shared} or more, or lower alphaMax (${rule.alphaMax}).`},
+    );
+  }
+  return {experts: chunks - shared, shared, topK: active - shared, specialisedShare: r, sharedRatio: alpha};
+}
+
+/** The same cut for every layer; r is recorded, and decides nothing. */
+export function uniformAllocation(cv_F: Float64Array, counts: LayerShape): LayerAllocation {
+  const {experts, shared, topK} = counts;
+  return {
+    experts,
+    shared,
+    topK,
+    specialisedShare: specialisedShare(cv_F, PAPER_RULE.cvThreshold),
+    sharedRatio: shared / (experts + shared),
+  };
+}
+
+/** Every number of equal chunks an FFN of this width can be cut into, rising: its divisors. */
+export function divisibleExpertCounts(numNeurons: number): number[] {
+  const small: number[] = [];
+  for (let count = 1; count * count <= numNeurons; count++) if (numNeurons % count === 0) small.push(count);
+  const large = small.map((count) => numNeurons / count).reverse();
+  return large[0] === small.at(-1) ? [...small, ...large.slice(1)] : [...small, ...large];
+}
+
+/**
+ * Refuses counts that do not cut the FFN into equal chunks.
+ *
+ * @param where config path or `file:line:column` that the message starts with.
+ * @throws ConfigError naming the nearest counts below and above that do.
+ */
+export function requireDivisible(numNeurons: number, {experts, shared}: LayerShape, where: string): void {
+  const chunks = experts + shared;
+  if (numNeurons % chunks === 0) return;
+  const possible = divisibleExpertCounts(numNeurons);
+  const nearest = [possible.findLast((count) => count < chunks), possible.find((count) => count > chunks)];
+  const found = nearest.filter((count) => count !== undefined);
+  throw new ConfigError(
+    `${where}: experts + shared (= ${chunks}) must divide the FFN width ${numNeurons}; nearest that ${found.length > 1 ? 'do' : 'does'}: ${found.join(' and ')}.`,
+  );
+}

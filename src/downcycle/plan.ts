@@ -1,0 +1,99 @@
+// Which neuron of each dense FFN goes where. Shapes: F neurons of the dense FFN.
+import {createHash} from 'node:crypto';
+import {ModelError} from '../util/errors.js';
+
+/** Where the neurons of one layer go. Ids are ascending; all experts are equally wide. */
+export interface LayerPlan {
+  /** Neurons every token passes through; may be empty. */
+  readonly shared: Int32Array;
+  /** Neurons of each routed expert. */
+  readonly experts: readonly Int32Array[];
+  /** Routed experts a token passes through. */
+  readonly topK: number;
+}
+
+/** What the conversion record keeps about a layer's cut; null where the method looks at no activations. */
+export interface AllocationRecord {
+  /** r: the share of neurons whose CV is above the threshold. */
+  readonly specialisedShare: number | null;
+  /** alpha: the shared ratio before rounding to whole experts. */
+  readonly sharedRatio: number;
+}
+
+/** The split of a whole model: every neuron of every layer in the shared expert or in exactly one routed one. */
+export interface ConversionPlan {
+  readonly method: string;
+  /** Width of the dense FFN. */
+  readonly numNeurons: number;
+  readonly layers: readonly LayerPlan[];
+  readonly allocation: readonly AllocationRecord[];
+}
+
+/** Marks a shared neuron in a neuron map. */
+export const SHARED = -1;
+
+/**
+ * Expert of every neuron, [F]: 0..E-1, or {@link SHARED}.
+ *
+ * @throws ModelError if a neuron is missing, listed twice or outside the FFN.
+ */
+export function neuronMap({shared, experts}: LayerPlan, numNeurons: number, layer: number): Int32Array {
+  const unset = experts.length;
+  const expertOf_F = new Int32Array(numNeurons).fill(unset);
+  const put = (ids: Int32Array, expert: number): void => {
+    for (const id of ids) {
+      if (expertOf_F[id] === undefined) throw broken(layer, `neuron ${id} is outside the FFN of ${numNeurons}`);
+      if (expertOf_F[id] !== unset) throw broken(layer, `neuron ${id} is listed twice`);
+      expertOf_F[id] = expert;
+    }
+  };
+  put(shared, SHARED);
+  experts.forEach(put);
+  const missing = expertOf_F.indexOf(unset);
+  if (missing >= 0) throw broken(layer, `neuron ${missing} belongs to no expert`);
+  return expertOf_F;
+}
+
+/**
+ * Checks that every neuron stands exactly once, ids ascend, experts are equally wide and `topK` of them can be chosen.
+ *
+ * @throws ModelError naming the layer and what is wrong.
+ */
+export function validatePlan({layers, numNeurons}: ConversionPlan): void {
+  layers.forEach((plan, layer) => {
+    const {shared, experts, topK} = plan;
+    neuronMap(plan, numNeurons, layer);
+    const unsorted = [shared, ...experts].findIndex((ids) => ids.some((id, i) => i > 0 && id < (ids[i - 1] as number)));
+    if (unsorted >= 0) throw broken(layer, `${partName(unsorted)} lists its neurons out of order`);
+    const width = experts[0]?.length ?? 0;
+    const odd = experts.findIndex((ids) => ids.length !== width);
+    if (odd >= 0) throw broken(layer, `expert ${odd} has ${experts[odd]?.length} neurons, expert 0 has ${width}`);
+    if (!(topK >= 1 && topK <= experts.length)) {
+      throw broken(layer, `topK (${topK}) must be from 1 to the number of routed experts (${experts.length})`);
+    }
+  });
+}
+
+/**
+ * SHA-256 of the neuron to expert map, in hex: for each layer F, E and the map as little-endian int32.
+ *
+ * @throws ModelError if the plan does not hold every neuron once.
+ */
+export function planHash({layers, numNeurons}: ConversionPlan): string {
+  const hash = createHash('sha256');
+  layers.forEach((plan, layer) => {
+    const words = [numNeurons, plan.experts.length, ...neuronMap(plan, numNeurons, layer)];
+    const bytes = Buffer.alloc(words.length * 4);
+    words.forEach((word, i) => void bytes.writeInt32LE(word, i * 4));
+    hash.update(bytes);
+  });
+  return hash.digest('hex');
+}
+
+function partName(index: number): string {
+  return index === 0 ? 'the shared expert' : `expert ${index - 1}`;
+}
+
+function broken(layer: number, what: string): ModelError {
+  return new ModelError(`Conversion plan, layer ${layer}: ${what}.`, {hint: 'Make the plan again.'});
+}
