@@ -1,0 +1,179 @@
+import {createHash} from 'node:crypto';
+import {readFile} from 'node:fs/promises';
+import {join} from 'node:path';
+import {z} from 'zod';
+import {DataError, ModelError, systemCode} from '../util/errors.js';
+import {createLibrary, type Library} from './library.js';
+
+export interface EncodeOptions {
+  /** Whether `<|im_end|>` and the like in a text become their one id (default) or are read as plain characters. */
+  readonly special?: 'recognised' | 'text';
+  /** Whether to put the begin and end tokens that this tokenizer puts around a text (default), or only the text. */
+  readonly addSpecial?: boolean;
+}
+
+export interface DecodeOptions {
+  /** Leaves special tokens out of the text; default false. */
+  readonly skipSpecial?: boolean;
+}
+
+/** The tokenizer of a model folder: text to ids and back. */
+export interface Tokenizer {
+  encode(text: string, options?: EncodeOptions): Int32Array;
+  /** @throws DataError for an id outside the vocabulary. */
+  decode(ids: ArrayLike<number>, options?: DecodeOptions): string;
+  /** The highest id plus one. */
+  readonly vocabSize: number;
+  readonly bosId: number | null;
+  readonly eosId: number | null;
+  /** Whether `addSpecial` puts the begin token before a text, so that training documents should have it too. */
+  readonly addsBos: boolean;
+  /** SHA-256 of the bytes of tokenizer.json, hexadecimal. */
+  readonly fingerprint: string;
+}
+
+const tokenName = z.union([z.string(), z.object({content: z.string()}).transform((token) => token.content)]).nullish();
+
+const settingsSchema = z.looseObject({
+  bos_token: tokenName,
+  eos_token: tokenName,
+  add_bos_token: z.boolean().nullish(),
+  add_eos_token: z.boolean().nullish(),
+  clean_up_tokenization_spaces: z.boolean().nullish(),
+});
+
+const definitionSchema = z.looseObject({
+  added_tokens: z
+    .array(z.looseObject({id: z.int(), content: z.string(), special: z.boolean().default(false)}))
+    .default([]),
+  normalizer: z.unknown().default(null),
+  pre_tokenizer: z.unknown().default(null),
+  post_processor: z.unknown().default(null),
+  decoder: z.unknown().default(null),
+  model: z.looseObject({vocab: z.union([z.record(z.string(), z.number()), z.array(z.unknown())])}),
+});
+
+type Settings = z.infer<typeof settingsSchema>;
+type Definition = z.infer<typeof definitionSchema>;
+
+/**
+ * Loads `tokenizer.json`, and `tokenizer_config.json` where there is one, from a Hugging Face folder.
+ *
+ * Ids equal those of the Rust tokenizers package.
+ * @throws ModelError if a file is missing, is not JSON, or is no tokenizer we can run.
+ */
+export async function loadTokenizer(folder: string): Promise<Tokenizer> {
+  const path = join(folder, 'tokenizer.json');
+  const bytes = await readFile(path).catch((error: unknown) => throwMissing(path, error));
+  const definition = parse(path, bytes.toString('utf8'), definitionSchema);
+  const settings = await readSettings(join(folder, 'tokenizer_config.json'));
+  const recognising = build(path, definition, settings);
+  const literal = build(path, withoutSpecialTokens(definition), settings);
+  return createTokenizer(recognising, literal, settings, createHash('sha256').update(bytes).digest('hex'));
+}
+
+function createTokenizer(recognising: Library, literal: Library, settings: Settings, fingerprint: string): Tokenizer {
+  const vocabSize = recognising.model.vocab.length;
+  const bosId = idOf(recognising, settings.bos_token);
+  const eosId = idOf(recognising, settings.eos_token);
+  const around = surroundings(recognising, settings, bosId, eosId);
+  return {
+    vocabSize,
+    bosId,
+    eosId,
+    addsBos: bosId !== null && around.before.includes(bosId),
+    fingerprint,
+    encode: (text, {special = 'recognised', addSpecial = true} = {}) => {
+      const ids = plainIds(special === 'text' ? literal : recognising, text);
+      return Int32Array.from(addSpecial ? [...around.before, ...ids, ...around.after] : ids);
+    },
+    decode: (ids, {skipSpecial = false} = {}) => {
+      const list = Array.from(ids);
+      list.forEach((id) => refuseUnknown(id, vocabSize));
+      if (list.length === 0) return '';
+      const clean = settings.clean_up_tokenization_spaces ?? false;
+      return recognising.decode(list, {skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: clean});
+    },
+  };
+}
+
+function plainIds(library: Library, text: string): number[] {
+  return library.encode(text, {add_special_tokens: false}).ids;
+}
+
+/**
+ * The ids the tokenizer puts before and after a text, found once by encoding a probe, so that they can be put around
+ * ids made in either way of reading special tokens.
+ */
+function surroundings(library: Library, settings: Settings, bosId: number | null, eosId: number | null) {
+  const inner = plainIds(library, 'a');
+  const outer = library.encode('a', {add_special_tokens: true}).ids;
+  const start = outer.findIndex((_, i) => inner.every((id, j) => outer[i + j] === id));
+  const before = outer.slice(0, start);
+  const after = outer.slice(start + inner.length);
+  if (settings.add_bos_token && bosId !== null && before[0] !== bosId) before.unshift(bosId);
+  if (settings.add_eos_token && eosId !== null && after.at(-1) !== eosId) after.push(eosId);
+  return {before, after};
+}
+
+function build(path: string, definition: Definition, settings: Settings): Library {
+  try {
+    return createLibrary(definition, settings);
+  } catch (error) {
+    throw broken(path, error);
+  }
+}
+
+/** Special tokens are no words of the splitter any more; added tokens that are not special still are. */
+function withoutSpecialTokens(definition: Definition): Definition {
+  return {...definition, added_tokens: definition.added_tokens.filter((token) => !token.special)};
+}
+
+function idOf(library: Library, token: string | null | undefined): number | null {
+  return token ? (library.token_to_id(token) ?? null) : null;
+}
+
+function refuseUnknown(id: number, vocabSize: number): void {
+  if (Number.isInteger(id) && id >= 0 && id < vocabSize) return;
+  throw new DataError(`Token id ${id} is not in the vocabulary of ${vocabSize}.`, {
+    hint: 'Decode with the tokenizer that made these ids.',
+  });
+}
+
+async function readSettings(path: string): Promise<Settings> {
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    if (systemCode(error) === 'ENOENT') return '{}';
+    throw broken(path, error);
+  });
+  return parse(path, text, settingsSchema);
+}
+
+function parse<T>(path: string, text: string, schema: z.ZodType<T>): T {
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (error) {
+    throw broken(path, error);
+  }
+}
+
+function broken(path: string, cause: unknown): ModelError {
+  const reason =
+    cause instanceof z.ZodError ? firstIssue(cause) : cause instanceof Error ? cause.message : String(cause);
+  return new ModelError(`${path} is no usable tokenizer file: ${reason}.`, {
+    hint: 'Copy the file again from the model it belongs to.',
+    cause,
+  });
+}
+
+function firstIssue({issues}: z.ZodError): string {
+  const [issue] = issues;
+  return issue ? `${issue.path.join('.') || 'the file'}: ${issue.message}` : 'wrong shape';
+}
+
+function throwMissing(path: string, error: unknown): never {
+  if (systemCode(error) !== 'ENOENT') throw broken(path, error);
+  throw new ModelError(`${path} does not exist; a model folder needs its tokenizer.`, {
+    hint: 'Copy tokenizer.json beside the weights; older formats are converted by transformers (save_pretrained).',
+    cause: error,
+  });
+}
