@@ -2,8 +2,8 @@ import {type FileHandle, open, rename, rm} from 'node:fs/promises';
 import {Field, FixedSizeList, Int32, makeData, RecordBatch, RecordBatchFileWriter, Schema, Struct} from 'apache-arrow';
 import {asEnvironmentError, refuseExisting} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
-import {COLUMNS, type ShardRows} from './token-shard.js';
 import {formatShardMetadata, SHARD_FORMAT_VERSION, type ShardMetadata} from './token-shard-metadata.js';
+import {COLUMNS, type ColumnName, type ShardRows} from './token-shard-rows.js';
 
 /** What is known of a shard before its rows are. */
 export type ShardDescription = Pick<ShardMetadata, 'tokenizerSha256' | 'sequenceLength' | 'source' | 'licence'>;
@@ -17,8 +17,6 @@ export interface TokenShardWriter {
   /** Leaves nothing behind. */
   abort(): Promise<void>;
 }
-
-type ColumnName = (typeof COLUMNS)[number];
 
 /** Values of one column in a record batch: 128 KiB, so that a random row costs one small read. */
 const VALUES_PER_BATCH = 2 ** 15;
@@ -51,7 +49,7 @@ export async function createTokenShardWriter(path: string, description: ShardDes
     append: (row) => guarded(() => rows.append(row)),
     finish: (documents) =>
       guarded(async () => {
-        const metadata = await rows.finish(path, documents);
+        const metadata = await rows.finish(documents);
         await file.sync();
         await refuseExisting(path);
         await rename(part, path);
@@ -83,8 +81,8 @@ function createBatches(file: FileHandle, description: ShardDescription) {
       rows++;
       if (pending.push(row) === rowsPerBatch) await flush();
     },
-    finish: async (path: string, documents: number): Promise<ShardMetadata> => {
-      if (rows === 0) throw emptyShard(path, description, documents);
+    finish: async (documents: number): Promise<ShardMetadata> => {
+      if (rows === 0) throw emptyShard(description, documents);
       const whole = {formatVersion: SHARD_FORMAT_VERSION, ...description, documents, rows, rowsPerBatch};
       if (pending.length > 0) await flush();
       // Counts are known only now; the encoder writes the schema last, in the footer, and it is that of the first batch.
@@ -126,9 +124,7 @@ function column(rows: readonly ShardRows[], name: ColumnName, width: number): In
   return values;
 }
 
-function emptyShard(path: string, {sequenceLength, source}: ShardDescription, documents: number): DataError {
-  return new DataError(
-    `${path}: the ${documents} documents of ${source} do not fill one row of ${sequenceLength + 1} tokens.`,
-    {hint: 'Give more text or lower data.sequenceLength.'},
-  );
+function emptyShard({sequenceLength, source}: ShardDescription, documents: number): DataError {
+  const what = `The ${documents} documents of ${source} do not fill one row of ${sequenceLength + 1} tokens.`;
+  return new DataError(what, {hint: 'Give more text or lower data.sequenceLength.'});
 }

@@ -89,7 +89,7 @@ function createTokenizer(recognising: Library, literal: Library, settings: Setti
     },
     decode: (ids, {skipSpecial = false} = {}) => {
       const list = Array.from(ids);
-      list.forEach((id) => refuseUnknown(id, vocabSize));
+      for (const id of list) refuseUnknown(id, vocabSize);
       if (list.length === 0) return '';
       const clean = settings.clean_up_tokenization_spaces ?? false;
       return recognising.decode(list, {skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: clean});

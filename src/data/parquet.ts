@@ -1,0 +1,52 @@
+import {
+  asyncBufferFromFile,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetReadObjects,
+  parquetSchema,
+} from 'hyparquet';
+import {compressors} from 'hyparquet-compressors';
+import {DataError} from '../util/errors.js';
+import {textOf} from './record.js';
+
+/**
+ * The documents of a parquet file, one a row; a row group is in memory at a time.
+ *
+ * @throws DataError if the file is no parquet, lacks the column, or a row's text is no string.
+ */
+export async function* readParquet(path: string, field?: string): AsyncGenerator<string> {
+  const {file, metadata} = await openParquet(path);
+  const columns = textColumns(path, metadata, field);
+  let rowStart = 0;
+  for (const group of metadata.row_groups) {
+    const rowEnd = rowStart + Number(group.num_rows);
+    const rows = await parquetReadObjects({file, metadata, columns, rowStart, rowEnd, compressors}).catch(
+      (error: unknown) => throwDamaged(path, error),
+    );
+    for (const [i, row] of rows.entries()) yield textOf(`${path}: row ${rowStart + i}`, row, field);
+    rowStart = rowEnd;
+  }
+}
+
+async function openParquet(path: string) {
+  try {
+    const file = await asyncBufferFromFile(path);
+    return {file, metadata: await parquetMetadataAsync(file)};
+  } catch (error) {
+    throwDamaged(path, error);
+  }
+}
+
+function textColumns(path: string, metadata: FileMetaData, field: string | undefined): string[] {
+  const columns = parquetSchema(metadata).children.map((child) => child.element.name);
+  const wanted = field !== undefined ? [field] : columns.includes('text') ? ['text'] : ['prompt', 'target'];
+  if (wanted.every((name) => columns.includes(name))) return wanted;
+  throw new DataError(`${path} has no column \`${field ?? 'text'}\`; its columns: ${columns.join(', ')}.`, {
+    hint: 'Set `field` of the source to the column of the text.',
+  });
+}
+
+function throwDamaged(path: string, cause: unknown): never {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  throw new DataError(`${path} cannot be read as parquet: ${reason}.`, {hint: 'Copy it again.', cause});
+}
