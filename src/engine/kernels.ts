@@ -1,0 +1,43 @@
+import * as tf from '@tensorflow/tfjs';
+
+/**
+ * The kernels this project adds to tfjs, each registered by every engine under the same name.
+ *
+ * Operations call them through {@link runKernel}; which engine answers is tfjs's business.
+ */
+export interface Kernels {
+  /** `op(a)·op(b)` over the last two axes, batch axes equal. */
+  readonly DowncycleMatMul: {
+    readonly inputs: {readonly a: tf.Tensor; readonly b: tf.Tensor};
+    readonly attrs: {readonly transposeA: boolean; readonly transposeB: boolean};
+    readonly result: tf.Tensor;
+  };
+  /** Where each chosen expert's row goes: see op/expert-slots. */
+  readonly DowncycleExpertSlots: {
+    readonly inputs: {readonly expert_TK: tf.Tensor};
+    readonly attrs: {readonly numExperts: number; readonly capacity: number};
+    readonly result: tf.Tensor[];
+  };
+  /** Its inputs unchanged; the compiler may not move or merge work across it. */
+  readonly DowncycleBarrier: {
+    readonly inputs: tf.NamedTensorMap;
+    readonly attrs: Record<string, never>;
+    readonly result: tf.Tensor[];
+  };
+  /** Uniform numbers in [0, 1) from a two-word seed, the same on every engine. */
+  readonly DowncycleRandomUniform: {
+    readonly inputs: {readonly seed: tf.Tensor};
+    readonly attrs: {readonly shape: number[]};
+    readonly result: tf.Tensor;
+  };
+}
+
+/** Runs one of the project's kernels on the engine in use. */
+export function runKernel<K extends keyof Kernels>(
+  name: K,
+  inputs: Kernels[K]['inputs'],
+  attrs: Kernels[K]['attrs'],
+): Kernels[K]['result'] {
+  const result: unknown = tf.engine().runKernel(name, inputs as tf.NamedTensorMap, attrs as tf.NamedAttrMap);
+  return result as Kernels[K]['result'];
+}

@@ -1,0 +1,93 @@
+import {EnvironmentError} from '../../util/errors.js';
+import {type CApi, loadCApi, type Pointer} from './c-api.js';
+import {configProto} from './config-proto.js';
+
+/** A device TensorFlow found, for example `/job:localhost/replica:0/task:0/device:CPU:0`. */
+export interface Device {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** A started TensorFlow: the bound C API and one eager context. */
+export interface Runtime {
+  readonly c: CApi;
+  readonly context: Pointer;
+  /** Status object of all synchronous calls; asynchronous calls own theirs. */
+  readonly status: Pointer;
+  readonly version: string;
+  readonly devices: readonly Device[];
+  /** Name of the device that computes, or null for the CPU. */
+  readonly accelerator: string | null;
+}
+
+/** An error TensorFlow reported, with its status code. */
+export class TensorFlowError extends Error {
+  constructor(
+    message: string,
+    readonly code: number,
+  ) {
+    super(message);
+    this.name = 'TensorFlowError';
+  }
+}
+
+const RESOURCE_EXHAUSTED = 8;
+/** `TFE_DEVICE_PLACEMENT_SILENT`: inputs on another device are copied as needed. */
+const PLACEMENT_SILENT = 2;
+
+/** Starts TensorFlow from the folder that holds its libraries. `threads` 0 means one per core. */
+export function startRuntime(folder: string, {threads = 0}: {readonly threads?: number} = {}): Runtime {
+  setQuietEnvironment();
+  const c = loadCApi(folder);
+  const status = c.TF_NewStatus();
+  const options = c.TFE_NewContextOptions();
+  const config = configProto({threads, allowGrowth: true});
+  c.TFE_ContextOptionsSetConfig(options, config, config.length, status);
+  check(c, status, 'TensorFlow configuration');
+  c.TFE_ContextOptionsSetDevicePlacementPolicy(options, PLACEMENT_SILENT);
+  const context = c.TFE_NewContext(options, status);
+  check(c, status, 'TensorFlow context');
+  c.TFE_DeleteContextOptions(options);
+  const devices = listDevices(c, context, status);
+  const accelerator = devices.find(({type}) => type === 'GPU')?.name ?? null;
+  return {c, context, status, version: c.TF_Version(), devices, accelerator};
+}
+
+/**
+ * Throws what a status says, if it says anything.
+ *
+ * @throws EnvironmentError when memory ran out; TensorFlowError otherwise.
+ */
+export function check(c: CApi, status: Pointer, action: string): void {
+  const code = c.TF_GetCode(status);
+  if (code === 0) return;
+  const message = `${action}: ${c.TF_Message(status)}`;
+  if (code === RESOURCE_EXHAUSTED) {
+    throw new EnvironmentError(`Out of memory in ${firstLine(message)}`, {
+      hint: 'Lower train.batch.sequences or data.sequenceLength.',
+      cause: new TensorFlowError(message, code),
+    });
+  }
+  throw new TensorFlowError(message, code);
+}
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0] ?? text;
+}
+
+/** Settings TensorFlow reads once, when its library is loaded; a person's own values win. */
+function setQuietEnvironment(): void {
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
+  process.env.TF_ENABLE_ONEDNN_OPTS ??= '1'; // naming it keeps TensorFlow from printing a notice about its default
+}
+
+function listDevices(c: CApi, context: Pointer, status: Pointer): Device[] {
+  const list = c.TFE_ContextListDevices(context, status);
+  check(c, status, 'list devices');
+  const devices = Array.from({length: c.TF_DeviceListCount(list)}, (_, i) => ({
+    name: c.TF_DeviceListName(list, i, status),
+    type: c.TF_DeviceListType(list, i, status),
+  }));
+  c.TF_DeleteDeviceList(list);
+  return devices;
+}

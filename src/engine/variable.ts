@@ -1,0 +1,102 @@
+import * as tf from '@tensorflow/tfjs';
+import {getEngine} from './state.js';
+import {ATTR, TF} from './native/dtype.js';
+import {shapeAttr, stringAttr, typeAttr} from './tensorflow/attributes.js';
+import type {TensorFlowBackend} from './tensorflow/backend.js';
+import {userLine} from './user-line.js';
+
+/** A float32 tensor that outlives steps and is updated in place, inside compiled functions too. */
+export interface Variable {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** The value now, as a tensor of the caller's. @throws Error naming the caller's line once disposed. */
+  read(): tf.Tensor;
+  /** Replaces the value; in a compiled function the native buffer is reused. */
+  assign(value: tf.Tensor): void;
+  dispose(): void;
+}
+
+/** A variable holding a copy of `values` (row-major). */
+export function createVariable(name: string, shape: readonly number[], values: Float32Array): Variable {
+  const size = shape.reduce((a, b) => a * b, 1);
+  if (values.length !== size) throw new Error(`variable ${name} needs ${size} values, got ${values.length}`);
+  const engine = getEngine();
+  const storage =
+    engine.kind === 'tensorflow' ? nativeStorage(engine.backend, shape, values) : tensorStorage(shape, values);
+  return guarded(name, shape, storage);
+}
+
+interface Storage {
+  read(): tf.Tensor;
+  assign(value: tf.Tensor): void;
+  dispose(): void;
+}
+
+function guarded(name: string, shape: readonly number[], storage: Storage): Variable {
+  let disposed = false;
+  const alive = (): Storage => {
+    if (disposed) throw new Error(`Variable ${name} was used at ${userLine()} after it was disposed.`);
+    return storage;
+  };
+  return {
+    name,
+    shape,
+    read: () => alive().read(),
+    assign: (value) => {
+      tf.util.assertShapesMatch(value.shape, [...shape], `assigning variable ${name}: `);
+      alive().assign(value);
+    },
+    dispose: () => {
+      alive().dispose();
+      disposed = true;
+    },
+  };
+}
+
+let numVariables = 0;
+
+/** A resource of TensorFlow: compiled functions take its handle and write into its buffer. */
+function nativeStorage({binding, toIds, toTensor}: TensorFlowBackend, shape: readonly number[], values: Float32Array): Storage {
+  const dtype = typeAttr('dtype', TF.FLOAT);
+  const one = (op: string, attributes: Parameters<typeof binding.executeOp>[1], ids: readonly number[]) => {
+    const [result] = binding.executeOp(op, attributes, ids, 1);
+    if (!result) throw new Error(`${op} has no output`);
+    return result;
+  };
+  const shared = stringAttr('shared_name', `variable_${numVariables++}`);
+  const handle = one('VarHandleOp', [dtype, shapeAttr('shape', shape), shared], []).id;
+  const assign = (id: number): unknown => binding.executeOp('AssignVariableOp', [dtype], [handle, id], 0);
+  const initial = binding.createTensor(shape, TF.FLOAT, values);
+  assign(initial);
+  binding.deleteTensor(initial);
+  return {
+    read: () => {
+      const value = one('ReadVariableOp', [dtype], [handle]);
+      if (!binding.trace) return toTensor(value);
+      // A handle carries no shape into the graph, and shape inference behind it needs one.
+      const T = typeAttr('T', TF.FLOAT);
+      return toTensor(one('EnsureShape', [T, {name: 'shape', type: ATTR.SHAPE, value: shape}], [value.id]));
+    },
+    assign: (value) => {
+      assign(toIds([value])[0] ?? 0);
+    },
+    dispose: () => {
+      binding.executeOp('DestroyResourceOp', [], [handle], 0);
+      binding.deleteTensor(handle);
+    },
+  };
+}
+
+/** A kept tensor, replaced at each assignment. */
+function tensorStorage(shape: readonly number[], values: Float32Array): Storage {
+  let kept = tf.keep(tf.tensor(values.slice(), [...shape]));
+  return {
+    read: () => kept.clone(),
+    assign: (value) => {
+      const old = kept;
+      kept = tf.keep(value.clone());
+      old.dispose();
+    },
+    dispose: () => kept.dispose(),
+  };
+}

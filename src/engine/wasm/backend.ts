@@ -1,0 +1,17 @@
+import {createRequire} from 'node:module';
+import {dirname, join} from 'node:path';
+import * as tf from '@tensorflow/tfjs';
+import {setWasmPaths} from '@tensorflow/tfjs-backend-wasm';
+import {EnvironmentError} from '../../util/errors.js';
+import {registerKernels} from './kernel/register.js';
+
+/** Starts tfjs's WebAssembly backend with the kernels it lacks. */
+export async function startWasm(): Promise<void> {
+  const entry = createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm');
+  setWasmPaths(join(dirname(entry), '/'));
+  registerKernels();
+  if (await tf.setBackend('wasm')) return;
+  throw new EnvironmentError('The WebAssembly engine could not be started.', {
+    hint: 'Run `npm ci --ignore-scripts` again; its files seem to be missing.',
+  });
+}

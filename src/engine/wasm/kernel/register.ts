@@ -1,0 +1,29 @@
+import * as tf from '@tensorflow/tfjs';
+import {barrier} from './barrier.js';
+import {expertSlots} from './expert-slots.js';
+import {matMul} from './mat-mul.js';
+import {randomUniform} from './random-uniform.js';
+import {unsortedSegmentSum} from './unsorted-segment-sum.js';
+
+/** A kernel in terms of tensors; the WebAssembly backend reads and writes them synchronously. */
+export type WasmKernel = (inputs: Readonly<Record<string, tf.Tensor>>, attrs: tf.NamedAttrMap) => tf.Tensor | tf.Tensor[];
+
+const KERNELS: Readonly<Record<string, WasmKernel>> = {
+  UnsortedSegmentSum: unsortedSegmentSum,
+  DowncycleMatMul: matMul,
+  DowncycleExpertSlots: expertSlots,
+  DowncycleBarrier: barrier,
+  DowncycleRandomUniform: randomUniform,
+};
+
+/** Registers what tfjs's WebAssembly backend lacks, once a process. */
+export function registerKernels(): void {
+  for (const [kernelName, kernel] of Object.entries(KERNELS)) {
+    if (tf.getKernel(kernelName, 'wasm')) continue;
+    tf.registerKernel({
+      kernelName,
+      backendName: 'wasm',
+      kernelFunc: ({inputs, attrs}) => kernel(inputs as Record<string, tf.Tensor>, attrs ?? {}),
+    });
+  }
+}

@@ -1,0 +1,137 @@
+import * as tf from '@tensorflow/tfjs';
+import {multiply} from './mat-mul.js';
+
+/**
+ * Shapes: N batch × key-value heads, G query heads a key-value head, S sequence, d head width,
+ * Q rows of a query block, L keys a block may see.
+ */
+
+/** What limits attention besides causality. */
+export interface AttentionOptions {
+  /** Rows of one query block; keys after a block are never touched. */
+  readonly blockRows: number;
+  /** Segment of every position, int32 [N, S]: positions see only their own segment. */
+  readonly segment_NS?: tf.Tensor2D;
+}
+
+/**
+ * Causal softmax attention `softmax(q·kᵀ/√d)·v` in query blocks, without the masked half.
+ *
+ * Keeps q, k, v, the result and one log-sum-exp a row; the backward pass recomputes the weights (Dao et al. 2022).
+ * @param q_NGSd float32 [N, G, S, d]; `k_NSd`, `v_NSd` [N, S, d].
+ * @returns float32 [N, G, S, d]
+ */
+export function causalAttention(
+  q_NGSd: tf.Tensor4D,
+  k_NSd: tf.Tensor3D,
+  v_NSd: tf.Tensor3D,
+  options: AttentionOptions,
+): tf.Tensor4D {
+  return tf.customGrad((...args) => {
+    const [q, k, v, save] = args as [tf.Tensor4D, tf.Tensor3D, tf.Tensor3D, tf.GradSaveFunc];
+    const blocks = blocksOf(q.shape[2], options.blockRows).map((block) => forwardBlock(q, k, v, block, options));
+    const value = concatRows(blocks.map(({out}) => out));
+    const logSum = concatRows(blocks.map((block) => block.logSum));
+    save([q, k, v, value, logSum]);
+    return {
+      value,
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => backward(dy as tf.Tensor4D, saved as Saved, options),
+    };
+  })(q_NGSd, k_NSd, v_NSd) as tf.Tensor4D;
+}
+
+type Saved = [q: tf.Tensor4D, k: tf.Tensor3D, v: tf.Tensor3D, out: tf.Tensor4D, logSum: tf.Tensor4D];
+
+interface Block {
+  readonly begin: number;
+  readonly end: number;
+}
+
+function blocksOf(length: number, rows: number): Block[] {
+  const count = Math.ceil(length / rows);
+  return Array.from({length: count}, (_, i) => ({begin: i * rows, end: Math.min((i + 1) * rows, length)}));
+}
+
+function forwardBlock(q: tf.Tensor4D, k: tf.Tensor3D, v: tf.Tensor3D, block: Block, options: AttentionOptions) {
+  const scores = blockScores(rowsOf(q, block), k, block, options);
+  const top = tf.max(scores, -1, true);
+  const weights = tf.exp(tf.sub(scores, top));
+  const sum = tf.sum(weights, -1, true);
+  const mixed = multiply(flatRows(weights as tf.Tensor4D), keysOf(v, block), false, false);
+  const out = tf.div(tf.reshape(mixed, queryShape(q, block)), sum);
+  return {out: out as tf.Tensor4D, logSum: tf.add(top, tf.log(sum)) as tf.Tensor4D};
+}
+
+/** Scaled scores of a query block against the keys up to its end [N, G, Q, L]; hidden pairs are −1e30. */
+function blockScores(q_NGQd: tf.Tensor4D, k: tf.Tensor3D, block: Block, {segment_NS}: AttentionOptions): tf.Tensor4D {
+  const [N, G, Q, d] = q_NGQd.shape;
+  const flat = multiply(flatRows(tf.mul(q_NGQd, 1 / Math.sqrt(d))), keysOf(k, block), false, true);
+  const scores = tf.reshape(flat, [N, G, Q, block.end]);
+  const causal = tf.tensor(hiddenPairs(block), [1, 1, Q, block.end]);
+  const masked = tf.add(scores, causal);
+  return (segment_NS ? tf.add(masked, otherSegments(segment_NS, block)) : masked) as tf.Tensor4D;
+}
+
+const HIDDEN = -1e30;
+
+function hiddenPairs({begin, end}: Block): Float32Array {
+  const mask = new Float32Array((end - begin) * end);
+  for (let row = begin; row < end; row++) mask.fill(HIDDEN, (row - begin) * end + row + 1, (row - begin + 1) * end);
+  return mask;
+}
+
+function otherSegments(segment_NS: tf.Tensor2D, {begin, end}: Block): tf.Tensor {
+  const N = segment_NS.shape[0];
+  const queries = tf.reshape(tf.slice(segment_NS, [0, begin], [N, end - begin]), [N, 1, end - begin, 1]);
+  const keys = tf.reshape(tf.slice(segment_NS, [0, 0], [N, end]), [N, 1, 1, end]);
+  return tf.mul(tf.cast(tf.notEqual(queries, keys), 'float32'), HIDDEN);
+}
+
+/** dv = pᵀ·do; ds = p ⊙ (do·vᵀ − rowsum(do ⊙ o)); dq = ds·k/√d; dk = dsᵀ·q/√d. */
+function backward(dy: tf.Tensor4D, saved: Saved, options: AttentionOptions): tf.Tensor[] {
+  const [q, k, v, out, logSum] = saved;
+  const length = q.shape[2];
+  const delta = tf.sum(tf.mul(dy, out), -1, true) as tf.Tensor4D;
+  const parts = blocksOf(length, options.blockRows).map((block) => {
+    const query = rowsOf(q, block);
+    const weights = tf.exp(tf.sub(blockScores(query, k, block, options), rowsOf(logSum, block))) as tf.Tensor4D;
+    const dOut = flatRows(rowsOf(dy, block));
+    const dWeights = tf.reshape(multiply(dOut, keysOf(v, block), false, true), weights.shape);
+    const dScores = tf.mul(tf.mul(weights, tf.sub(dWeights, rowsOf(delta, block))), 1 / Math.sqrt(q.shape[3]));
+    const flat = flatRows(dScores as tf.Tensor4D);
+    return {
+      dq: tf.reshape(multiply(flat, keysOf(k, block), false, false), queryShape(q, block)) as tf.Tensor4D,
+      dk: padRows(multiply(flat, flatRows(query), true, false), length),
+      dv: padRows(multiply(flatRows(weights), dOut, true, false), length),
+    };
+  });
+  return [concatRows(parts.map(({dq}) => dq)), tf.addN(parts.map(({dk}) => dk)), tf.addN(parts.map(({dv}) => dv))];
+}
+
+function rowsOf(x: tf.Tensor4D, {begin, end}: Block): tf.Tensor4D {
+  const [N, G, , d] = x.shape;
+  return tf.slice(x, [0, 0, begin, 0], [N, G, end - begin, d]);
+}
+
+function keysOf(x: tf.Tensor3D, {end}: Block): tf.Tensor3D {
+  return tf.slice(x, [0, 0, 0], [x.shape[0], end, x.shape[2]]);
+}
+
+/** [N, G, Q, d] → [N, G·Q, d]: the query heads of one key-value head share its matmul. */
+function flatRows(x: tf.Tensor4D): tf.Tensor3D {
+  const [N, G, Q, d] = x.shape;
+  return tf.reshape(x, [N, G * Q, d]);
+}
+
+function queryShape(q: tf.Tensor4D, {begin, end}: Block): [number, number, number, number] {
+  return [q.shape[0], q.shape[1], end - begin, q.shape[3]];
+}
+
+function padRows(x: tf.Tensor3D, length: number): tf.Tensor3D {
+  const missing = length - x.shape[1];
+  return missing === 0 ? x : tf.pad3d(x, [[0, 0], [0, missing], [0, 0]]);
+}
+
+function concatRows(parts: tf.Tensor4D[]): tf.Tensor4D {
+  return parts.length === 1 && parts[0] ? parts[0] : tf.concat(parts, 2);
+}

@@ -1,0 +1,80 @@
+import * as tf from '@tensorflow/tfjs';
+import {multiply} from './mat-mul.js';
+
+/** Largest block of logits held at once, in numbers (64 MB). */
+const MAX_LOGITS = 2 ** 24;
+
+/**
+ * Mean next-token loss of a linear head, `mean(logsumexp(h·Wᵀ) − (h·Wᵀ)[label])`, in row chunks.
+ *
+ * Loss and gradient of a chunk come from one pass over its logits, so logits of all rows never exist together
+ * and none are recomputed (Hsu et al. 2024, Liger). Rows with a negative label do not count.
+ * @param h_TD float32 [T, D]; `head_VD` [V, D]; `label_T` int32 [T].
+ */
+export function linearCrossEntropy(h_TD: tf.Tensor2D, head_VD: tf.Tensor2D, label_T: tf.Tensor1D): tf.Scalar {
+  return tf.customGrad((...args) => {
+    const [h, head, save] = args as [tf.Tensor2D, tf.Tensor2D, tf.GradSaveFunc];
+    const {loss, dh, dHead} = lossAndGradients(h, head, label_T);
+    save([dh, dHead]);
+    return {
+      value: loss,
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => saved.map((gradient) => tf.mul(gradient, dy)),
+    };
+  })(h_TD, head_VD) as tf.Scalar;
+}
+
+/** Loss of every row [T], zero where the label is negative; for evaluation, not differentiable. */
+export function tokenLosses(h_TD: tf.Tensor2D, head_VD: tf.Tensor2D, label_T: tf.Tensor1D): tf.Tensor1D {
+  const losses = chunksOf(h_TD, head_VD).map(({begin, rows}) => {
+    const label = tf.slice(label_T, [begin], [rows]);
+    const {loss} = chunkLoss(multiply(rowsOf(h_TD, begin, rows), head_VD, false, true), label);
+    return tf.mul(loss, counted(label));
+  });
+  return tf.concat(losses, 0) as tf.Tensor1D;
+}
+
+function lossAndGradients(h: tf.Tensor2D, head: tf.Tensor2D, label_T: tf.Tensor1D) {
+  const share = tf.div(1, tf.maximum(tf.sum(counted(label_T)), 1));
+  const chunks = chunksOf(h, head).map(({begin, rows}) => {
+    const hidden = rowsOf(h, begin, rows);
+    const label = tf.slice(label_T, [begin], [rows]);
+    const {loss, probability, target} = chunkLoss(multiply(hidden, head, false, true), label);
+    const weight = tf.mul(counted(label), share);
+    const dLogits = tf.mul(tf.sub(probability, target), tf.expandDims(weight, 1)) as tf.Tensor2D;
+    return {
+      loss: tf.sum(tf.mul(loss, weight)),
+      dh: multiply(dLogits, head, false, false),
+      dHead: multiply(dLogits, hidden, true, false),
+    };
+  });
+  return {
+    loss: tf.addN(chunks.map(({loss}) => loss)),
+    dh: tf.concat(chunks.map(({dh}) => dh), 0),
+    dHead: tf.addN(chunks.map(({dHead}) => dHead)),
+  };
+}
+
+/** Loss of each row, and the two halves of its gradient `probability − target`. */
+function chunkLoss(logits: tf.Tensor2D, label: tf.Tensor1D) {
+  const shifted = tf.sub(logits, tf.max(logits, -1, true));
+  const exponential = tf.exp(shifted);
+  const sum = tf.sum(exponential, -1, true);
+  const target = tf.oneHot(label, logits.shape[1]);
+  const picked = tf.sum(tf.mul(shifted, target), -1);
+  return {loss: tf.sub(tf.log(tf.squeeze(sum, [1])), picked), probability: tf.div(exponential, sum), target};
+}
+
+function counted(label: tf.Tensor1D): tf.Tensor1D {
+  return tf.cast(tf.greaterEqual(label, tf.scalar(0, 'int32')), 'float32');
+}
+
+function chunksOf(h: tf.Tensor2D, head: tf.Tensor2D): {begin: number; rows: number}[] {
+  const total = h.shape[0];
+  const count = Math.ceil((total * head.shape[0]) / MAX_LOGITS);
+  const size = Math.ceil(total / count);
+  return Array.from({length: count}, (_, i) => ({begin: i * size, rows: Math.min(size, total - i * size)}));
+}
+
+function rowsOf(h: tf.Tensor2D, begin: number, rows: number): tf.Tensor2D {
+  return tf.slice(h, [begin, 0], [rows, h.shape[1]]);
+}

@@ -1,0 +1,40 @@
+import * as tf from '@tensorflow/tfjs';
+import {runKernel} from '../engine/kernels.js';
+
+/** Which of the two matrices are read transposed. */
+export interface MatMulOptions {
+  readonly transposeA?: boolean;
+  readonly transposeB?: boolean;
+}
+
+/**
+ * `op(a)·op(b)` over the last two axes; batch axes must be equal.
+ *
+ * float32 result; inputs are rounded to bfloat16 when the function is compiled with that precision.
+ */
+export function matMul<T extends tf.Tensor>(a: T, b: T, {transposeA = false, transposeB = false}: MatMulOptions = {}): T {
+  return tf.customGrad((...args) => {
+    const [x, y, save] = args as [tf.Tensor, tf.Tensor, tf.GradSaveFunc];
+    save([x, y]);
+    return {
+      value: multiply(x, y, transposeA, transposeB),
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
+        const [left, right] = saved as [tf.Tensor, tf.Tensor];
+        return gradients(dy, left, right, transposeA, transposeB);
+      },
+    };
+  })(a, b) as T;
+}
+
+/** `op(a)·op(b)` outside the tape, for use inside other operations' own gradients. */
+export function multiply<T extends tf.Tensor>(a: T, b: T, transposeA: boolean, transposeB: boolean): T {
+  return runKernel('DowncycleMatMul', {a, b}, {transposeA, transposeB}) as T;
+}
+
+/** d op(a) = dy·op(b)ᵀ and d op(b) = op(a)ᵀ·dy, each written so that no transpose is made. */
+function gradients(dy: tf.Tensor, a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: boolean): tf.Tensor[] {
+  return [
+    transposeA ? multiply(b, dy, transposeB, true) : multiply(dy, b, false, !transposeB),
+    transposeB ? multiply(dy, a, true, transposeA) : multiply(a, dy, !transposeA, false),
+  ];
+}
