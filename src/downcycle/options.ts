@@ -112,7 +112,6 @@ const sparseUpcycleSchema = z.strictObject({
     ),
 });
 
-/** Asks for a number of active experts that exist; `z.refine` keeps each member a plain object for the JSON Schema. */
 const choosable = {
   check: ({experts, topK}: {experts: number; topK: number}): boolean => topK <= experts,
   says: {error: 'topK must be at most experts. Lower topK or raise experts.', path: ['topK']},

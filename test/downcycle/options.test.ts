@@ -1,0 +1,109 @@
+import {describe, expect, it} from 'vitest';
+import {z} from 'zod';
+import {methodSchema, profileSchema} from '../../src/downcycle/options.js';
+
+const issuesOf = (input: unknown): {path: string; message: string}[] => {
+  const result = methodSchema.safeParse(input);
+  return (result.error?.issues ?? []).map(({path, message}) => ({path: path.join('.'), message}));
+};
+const cut = {experts: 30, shared: 2, topK: 6};
+
+describe('methodSchema', () => {
+  it('fills in the defaults of ExpertWeaver', () => {
+    expect(methodSchema.parse({method: 'expertweaver', experts: 30, topK: 6})).toEqual({
+      method: 'expertweaver',
+      experts: 30,
+      shared: 0,
+      topK: 6,
+      sharedBy: 'mean-abs',
+      assignment: 'optimal',
+      standardise: true,
+      outputScale: 'none',
+      allocation: 'uniform',
+    });
+  });
+
+  it('fills in the constants of the paper when allocation is adaptive', () => {
+    const options = methodSchema.parse({method: 'expertweaver', ...cut, allocation: 'adaptive'});
+    expect(options).toMatchObject({allocation: 'adaptive', cvThreshold: 0.6, alphaMin: 0.2, alphaMax: 0.7});
+  });
+
+  it('reads what it has written', () => {
+    for (const input of [
+      {method: 'expertweaver', ...cut},
+      {method: 'expertweaver', ...cut, allocation: 'adaptive'},
+      {method: 'random', ...cut},
+      {method: 'contiguous', ...cut},
+      {method: 'sparse-upcycle', experts: 8, topK: 2},
+    ]) {
+      const options = methodSchema.parse(input);
+      expect(methodSchema.parse(options)).toEqual(options);
+    }
+  });
+
+  it('refuses adaptive settings that uniform allocation would ignore', () => {
+    const issues = issuesOf({method: 'expertweaver', ...cut, alphaMin: 0.1});
+    expect(issues).toEqual([{path: '', message: 'Unrecognized key: "alphaMin"'}]);
+  });
+
+  it.each(['expertweaver', 'random', 'contiguous', 'sparse-upcycle'])('%s refuses unknown keys', (method) => {
+    const [issue] = issuesOf({method, experts: 8, topK: 2, tokp: 1});
+    expect(issue?.message).toBe('Unrecognized key: "tokp"');
+  });
+
+  it.each(['expertweaver', 'random', 'contiguous', 'sparse-upcycle'])('%s refuses topK above experts', (method) => {
+    const issues = issuesOf({method, experts: 2, topK: 3});
+    expect(issues).toEqual([{path: 'topK', message: 'topK must be at most experts. Lower topK or raise experts.'}]);
+  });
+
+  it('refuses alphaMin above alphaMax', () => {
+    const [issue] = issuesOf({method: 'expertweaver', ...cut, allocation: 'adaptive', alphaMin: 0.8});
+    expect(issue).toEqual({path: 'alphaMin', message: 'alphaMin must be at most alphaMax. Swap them or change one.'});
+  });
+
+  it('says which allocations there are', () => {
+    const [issue] = issuesOf({method: 'expertweaver', ...cut, allocation: 'fixed'});
+    expect(issue).toEqual({path: 'allocation', message: 'allocation must be uniform or adaptive.'});
+  });
+
+  it.each([
+    ['experts', 0],
+    ['experts', 2.5],
+    ['shared', -1],
+    ['topK', 0],
+    ['topK', '6'],
+  ])('refuses %s of %s', (field, value) => {
+    expect(issuesOf({method: 'random', ...cut, [field]: value}).map(({path}) => path)).toContain(field);
+  });
+
+  it('describes every field in the JSON Schema', () => {
+    const schema = z.toJSONSchema(methodSchema, {io: 'input'}) as JsonSchema;
+    const objects = schema.oneOf!.flatMap((member) => member.oneOf ?? [member]);
+    expect(objects).toHaveLength(5);
+    for (const {properties, additionalProperties} of objects) {
+      expect(additionalProperties).toBe(false);
+      for (const field of Object.values(properties!)) expect(field.description).toMatch(/\.$/);
+    }
+  });
+});
+
+describe('profileSchema', () => {
+  it('has the calibration of the paper as default', () => {
+    expect(profileSchema.parse({})).toEqual({samplesPerTask: 5, tokensPerSample: 128, task: 'source', cv: 'tasks'});
+  });
+
+  it('refuses an empty calibration', () => {
+    expect(profileSchema.safeParse({samplesPerTask: 0}).success).toBe(false);
+    expect(profileSchema.safeParse({tokensPerSample: 0}).success).toBe(false);
+  });
+
+  it('refuses unknown keys', () => {
+    expect(profileSchema.safeParse({samples: 5}).error?.issues[0]?.message).toBe('Unrecognized key: "samples"');
+  });
+});
+
+interface JsonSchema {
+  oneOf?: JsonSchema[];
+  properties?: Record<string, {description?: string}>;
+  additionalProperties?: boolean;
+}
