@@ -37,8 +37,8 @@ interface Paths {
  *
  * Items enter one by one along a shortest augmenting path over the E groups, where edge a to b is the cheapest item to
  * move; prices keep the edges non-negative, so each path is one dense Dijkstra. O(N E^2) and the rescans of groups
- * that lose their cheapest item: 8,192 items in 64 groups take a third of a second, where an expansion to N x N
- * places takes a minute. Ties go to the lower group, then to the lower item.
+ * that lose their cheapest item: 8,192 items in 64 groups take a third of a second, while one column for each
+ * place would make it cubic in N. Ties go to the lower group, then to the lower item.
  * @throws RangeError if the groups cannot hold all items.
  */
 export function optimalAssignment(problem: AssignmentProblem): Assignment {
