@@ -67,7 +67,7 @@ export function spread(documents: readonly string[], bytes: number): string[] {
 }
 
 /** Between two documents of a .txt file stands a line that holds a form feed and nothing else. */
-export const SEPARATOR = '\n\f\n';
+const SEPARATOR = '\n\f\n';
 
 /** The content of a .txt file. */
 export function join(documents: readonly string[]): string {

@@ -32,13 +32,11 @@ export const javascript: Domain = {
     return notices.map((notice, i) => `${LIBRARIES[i]?.name} ${LIBRARIES[i]?.version}\n\n${notice}`).join('\n---\n\n');
   },
   documents: async ([lodash, jquery, immutable, acorn, moment]) => {
-    const files = await Promise.all([
-      filesUnder(`${lodash}`, isLodashModule),
-      filesUnder(`${jquery}/src`, (path) => path.endsWith('.js')),
-      [`${immutable}/dist/immutable.es.js`, `${acorn}/dist/acorn.mjs`],
-      filesUnder(`${moment}/src/lib`, (path) => path.endsWith('.js')),
-    ]);
-    return codeOf(files.flat());
+    const modules = await filesUnder(`${lodash}`, isLodashModule);
+    const others = await filesUnder(`${jquery}/src`, (path) => path.endsWith('.js'));
+    const bundles = [`${immutable}/dist/immutable.es.js`, `${acorn}/dist/acorn.mjs`];
+    const dates = await filesUnder(`${moment}/src/lib`, (path) => path.endsWith('.js'));
+    return codeOf([...modules, ...others, ...bundles, ...dates]);
   },
 };
 

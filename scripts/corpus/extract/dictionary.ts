@@ -30,8 +30,8 @@ export function entries(data: string, part: string): string[] {
     .split('\n')
     .filter((line) => /^\d/.test(line))
     .map((line) => {
-      const [head = '', gloss = ''] = line.split(' | ');
-      const [, , , count = '0', ...rest] = head.split(' ');
+      const [, , , count = '0', ...rest] = line.split(' ');
+      const gloss = line.slice(line.indexOf(' | ') + 3);
       const words = rest.slice(0, 2 * Number.parseInt(count, 16)).filter((_, i) => i % 2 === 0);
       return `${words.map(spell).join(', ')} (${part}): ${gloss.trim()}`;
     });
