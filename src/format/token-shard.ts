@@ -127,11 +127,13 @@ function toRows(path: string, index: number, metadata: ShardMetadata, batch: Rec
   const {rows, rowsPerBatch, sequenceLength} = metadata;
   const wanted = Math.min(rowsPerBatch, rows - index * rowsPerBatch);
   if (batch.numRows !== wanted) throw damaged(path, `record batch ${index} has ${batch.numRows} rows, not ${wanted}`);
+  const numValues = wanted * (sequenceLength + 1);
   const columns: Partial<Record<ColumnName, Int32Array>> = {};
   for (const name of COLUMNS) {
     const values: unknown = batch.getChild(name)?.data[0]?.children[0]?.values;
-    if (values instanceof Int32Array && values.length >= wanted * (sequenceLength + 1)) columns[name] = values;
-    else if (values !== undefined) throw damaged(path, `record batch ${index} is short of values`);
+    if (values instanceof Int32Array && values.length >= numValues) {
+      columns[name] = values.subarray(0, numValues); // Arrow pads buffers to 8 bytes
+    } else if (values !== undefined) throw damaged(path, `record batch ${index} is short of values`);
   }
   const {tokens, ...others} = columns;
   if (!tokens) throw damaged(path, `record batch ${index} has no tokens`);

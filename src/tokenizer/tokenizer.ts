@@ -50,7 +50,10 @@ const definitionSchema = z.looseObject({
   pre_tokenizer: z.unknown().default(null),
   post_processor: z.unknown().default(null),
   decoder: z.unknown().default(null),
-  model: z.looseObject({vocab: z.union([z.record(z.string(), z.number()), z.array(z.unknown())])}),
+  model: z.looseObject({
+    type: z.enum(['BPE', 'Unigram', 'WordPiece', 'WordLevel']).optional(), // the library takes others for a word list
+    vocab: z.union([z.record(z.string(), z.number()), z.array(z.unknown())]),
+  }),
 });
 
 type Settings = z.infer<typeof settingsSchema>;
