@@ -28,12 +28,16 @@ export function tokenLosses(h_TD: tf.Tensor2D, head_VD: tf.Tensor2D, label_T: tf
   const losses = chunksOf(h_TD, head_VD).map(({begin, rows}) => {
     const label = tf.slice(label_T, [begin], [rows]);
     const {loss} = chunkLoss(multiply(rowsOf(h_TD, begin, rows), head_VD, false, true), label);
-    return tf.mul(loss, counted(label));
+    return tf.mul(loss, counted(label)) as tf.Tensor1D;
   });
   return tf.concat(losses, 0) as tf.Tensor1D;
 }
 
-function lossAndGradients(h: tf.Tensor2D, head: tf.Tensor2D, label_T: tf.Tensor1D) {
+function lossAndGradients(
+  h: tf.Tensor2D,
+  head: tf.Tensor2D,
+  label_T: tf.Tensor1D,
+): {loss: tf.Tensor; dh: tf.Tensor; dHead: tf.Tensor} {
   const share = tf.div(1, tf.maximum(tf.sum(counted(label_T)), 1));
   const chunks = chunksOf(h, head).map(({begin, rows}) => {
     const hidden = rowsOf(h, begin, rows);
@@ -55,7 +59,7 @@ function lossAndGradients(h: tf.Tensor2D, head: tf.Tensor2D, label_T: tf.Tensor1
 }
 
 /** Loss of each row, and the two halves of its gradient `probability − target`. */
-function chunkLoss(logits: tf.Tensor2D, label: tf.Tensor1D) {
+function chunkLoss(logits: tf.Tensor2D, label: tf.Tensor1D): {loss: tf.Tensor; probability: tf.Tensor; target: tf.Tensor} {
   const shifted = tf.sub(logits, tf.max(logits, -1, true));
   const exponential = tf.exp(shifted);
   const sum = tf.sum(exponential, -1, true);
@@ -65,7 +69,8 @@ function chunkLoss(logits: tf.Tensor2D, label: tf.Tensor1D) {
 }
 
 function counted(label: tf.Tensor1D): tf.Tensor1D {
-  return tf.cast(tf.greaterEqual(label, tf.scalar(0, 'int32')), 'float32');
+  const isCounted: tf.Tensor1D = tf.greaterEqual(label, tf.scalar(0, 'int32'));
+  return tf.cast(isCounted, 'float32');
 }
 
 function chunksOf(h: tf.Tensor2D, head: tf.Tensor2D): {begin: number; rows: number}[] {

@@ -1,0 +1,9 @@
+import * as tf from '@tensorflow/tfjs';
+import {getEngine} from './state.js';
+
+/** Tensors alive: what tfjs holds, and what the runtime behind it holds (equal counts of growth mean no leak). */
+export function liveTensors(): {readonly tfjs: number; readonly native: number} {
+  const engine = getEngine();
+  const {numTensors} = tf.memory();
+  return {tfjs: numTensors, native: engine.kind === 'tensorflow' ? engine.backend.binding.getNumOfTensors() : numTensors};
+}

@@ -1,0 +1,99 @@
+import * as tf from '@tensorflow/tfjs';
+import {embed} from '../op/embedding.js';
+import {matMul} from '../op/mat-mul.js';
+import {rmsNorm} from '../op/rms-norm.js';
+import {type RopeTable, ropeAngles} from '../op/rope.js';
+import {untaped} from '../op/untaped.js';
+import type {Architecture} from './architecture.js';
+import {type AttentionContext, attention} from './attention.js';
+import {glu} from './glu.js';
+import {moe, type RouterTrace} from './moe.js';
+import type {DecoderTree, LayerTree} from './parameters.js';
+
+/** Tokens of a batch, with document segments when attention must stop at document boundaries. */
+export interface DecoderInput {
+  /** int32 [B, S] */
+  readonly token_BS: tf.Tensor2D;
+  /** int32 [B, S], rising by one at each new document of a row. */
+  readonly segment_BS?: tf.Tensor2D;
+}
+
+/** How a forward pass is run. */
+export interface ForwardOptions {
+  /** Room for expert rows, in even shares: see {@link CAPACITY_BUCKETS}. */
+  readonly capacityFactor: number;
+  /** Sees the input of every feed-forward part, [T, D]: how activations are profiled. */
+  readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
+}
+
+/** Final hidden states after the last norm, and what every router did (one entry a MoE layer). */
+export interface DecoderOutput {
+  readonly hidden_TD: tf.Tensor2D;
+  readonly routers: readonly RouterTrace[];
+}
+
+/** Runs a decoder up to the final norm; multiply by the head for logits. */
+export function decode(
+  params: DecoderTree<tf.Tensor>,
+  architecture: Architecture,
+  {token_BS, segment_BS}: DecoderInput,
+  options: ForwardOptions,
+): DecoderOutput {
+  const [batch, sequence] = token_BS.shape;
+  const rope = untaped(() => ropeTable(architecture, sequence, segment_BS ?? null));
+  const context = {batch, sequence, rope, segment_BS: segment_BS ?? null};
+  const routers: RouterTrace[] = [];
+  let x_TD = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
+  for (const [index, layer] of params.layers.entries()) {
+    x_TD = decoderLayer(x_TD, layer, index, architecture, context, options, routers);
+  }
+  return {hidden_TD: rmsNorm(x_TD, params.norm as tf.Tensor1D, architecture.normEps), routers};
+}
+
+/** Logits of hidden states, [T, V]. */
+export function logits(hidden_TD: tf.Tensor2D, params: DecoderTree<tf.Tensor>): tf.Tensor2D {
+  return matMul(hidden_TD, (params.head ?? params.embed) as tf.Tensor2D, {transposeB: true});
+}
+
+function decoderLayer(
+  x_TD: tf.Tensor2D,
+  layer: LayerTree<tf.Tensor>,
+  index: number,
+  architecture: Architecture,
+  context: AttentionContext,
+  options: ForwardOptions,
+  routers: RouterTrace[],
+): tf.Tensor2D {
+  const {normEps, routing} = architecture;
+  const normed_TD = rmsNorm(x_TD, layer.attentionNorm as tf.Tensor1D, normEps);
+  const h_TD = tf.add(x_TD, attention(normed_TD, layer.attention, architecture, context)) as tf.Tensor2D;
+  const y_TD = rmsNorm(h_TD, layer.ffnNorm as tf.Tensor1D, normEps);
+  options.onFfnInput?.(index, y_TD);
+  const layout = architecture.ffn[index];
+  if (layer.ffn.kind === 'dense') return tf.add(h_TD, glu(y_TD, layer.ffn));
+  if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
+  const result = moe(y_TD, layer.ffn, layout, routing, options.capacityFactor);
+  routers.push(result.router);
+  return tf.add(h_TD, result.y_TD);
+}
+
+/** Angles of every position; positions start again at each segment. Shapes broadcast to [B, H, S, d/2]. */
+function ropeTable({headDim, ropeTheta}: Architecture, S: number, segment_BS: tf.Tensor2D | null): RopeTable {
+  const angles = ropeAngles(S, headDim, ropeTheta);
+  const cos = tf.tensor2d(angles.cos, [S, headDim / 2]);
+  const sin = tf.tensor2d(angles.sin, [S, headDim / 2]);
+  if (!segment_BS) return {cos, sin};
+  const position_BS = positionInSegment(segment_BS);
+  return {cos: tf.expandDims(tf.gather(cos, position_BS), 1), sin: tf.expandDims(tf.gather(sin, position_BS), 1)};
+}
+
+/** Distance of each position from the first one of its segment, int32 [B, S]. */
+function positionInSegment(segment_BS: tf.Tensor2D): tf.Tensor {
+  const S = segment_BS.shape[1];
+  const same = tf.cast(tf.equal(tf.expandDims(segment_BS, 2), tf.expandDims(segment_BS, 1)), 'float32');
+  const earlier = tf.tensor2d(
+    Float32Array.from({length: S * S}, (_, i) => (i % S < Math.floor(i / S) ? 1 : 0)),
+    [S, S],
+  );
+  return tf.cast(tf.sum(tf.mul(same, earlier), 2), 'int32');
+}

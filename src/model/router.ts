@@ -1,0 +1,45 @@
+import * as tf from '@tensorflow/tfjs';
+import {pickColumns, topIndices} from '../op/top-k.js';
+import type {Routing} from './architecture.js';
+
+/** Which experts each token uses, and how much of each. */
+export interface Route {
+  /** Chosen experts, int32 [T, K]; constant to the gradient. */
+  readonly expert_TK: tf.Tensor2D;
+  /** Weight of each chosen expert, float32 [T, K]. */
+  readonly weight_TK: tf.Tensor2D;
+  /** Scores of all experts, float32 [T, E], for balance losses and statistics. */
+  readonly score_TE: tf.Tensor2D;
+}
+
+/**
+ * Chooses K experts for each token: `weight = scale · score(logits)[topk]`, over their sum if renormalised.
+ *
+ * `bias_E` moves the choice only, never the weight (auxiliary-loss-free balancing, DeepSeek-V3 eq. 16).
+ * @param logit_TE float32 [T, E]; routing is done in float32 whatever the model computes in.
+ */
+export function route(logit_TE: tf.Tensor2D, bias_E: tf.Tensor1D | null, topK: number, routing: Routing): Route {
+  const score_TE = scores(logit_TE, routing);
+  const ranked_TE = routing.order === 'topk-then-score' ? logit_TE : score_TE;
+  const expert_TK = topIndices(bias_E ? tf.add(ranked_TE, bias_E) : ranked_TE, topK);
+  return {expert_TK, weight_TK: weights(logit_TE, score_TE, expert_TK, routing), score_TE};
+}
+
+function weights(logit_TE: tf.Tensor2D, score_TE: tf.Tensor2D, expert_TK: tf.Tensor2D, routing: Routing): tf.Tensor2D {
+  if (routing.weight === 'one') return tf.fill([expert_TK.shape[0], expert_TK.shape[1]], routing.scale);
+  const picked_TK =
+    routing.order === 'topk-then-score'
+      ? scores(pickColumns(logit_TE, expert_TK), routing)
+      : pickColumns(score_TE, expert_TK);
+  const shared_TK: tf.Tensor2D = routing.renormalise ? tf.div(picked_TK, tf.sum(picked_TK, -1, true)) : picked_TK;
+  return routing.scale === 1 ? shared_TK : tf.mul(shared_TK, routing.scale);
+}
+
+function scores(logit_TX: tf.Tensor2D, {score}: Routing): tf.Tensor2D {
+  switch (score) {
+    case 'softmax':
+      return tf.softmax(logit_TX);
+    case 'sigmoid':
+      return tf.sigmoid(logit_TX);
+  }
+}
