@@ -23,7 +23,7 @@ export interface PrepareProgress {
 }
 
 /** What became of one part of a source. */
-export interface PreparedPart {
+interface PreparedPart {
   readonly documents: number;
   readonly rows: number;
   /** Tokens of the documents, end tokens among them. */
@@ -32,7 +32,7 @@ export interface PreparedPart {
   readonly leftOver: number;
 }
 
-export interface PreparedSource {
+interface PreparedSource {
   readonly name: string;
   readonly train: PreparedPart;
   /** Null if the validation share is 0. */

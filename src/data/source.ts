@@ -43,19 +43,20 @@ export async function listSourceFiles(path: string): Promise<string[]> {
   const found = await stat(path).catch(() => null);
   if (!found) throw new DataError(`${path} does not exist.`, {hint: 'Correct `path` of the source.'});
   if (!found.isDirectory()) return [path];
-  const entries = await readdir(path, {recursive: true, withFileTypes: true});
-  const files = entries
-    .filter((entry) => entry.isFile() && extname(entry.name) in READERS)
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort();
+  const names = await readdir(path, {recursive: true});
+  const files = names.filter((name) => kindOf(name) in READERS).sort();
   if (files.length === 0) throw new DataError(`${path} holds no file that is understood (${UNDERSTOOD}).`);
-  return files;
+  return files.map((name) => join(path, name));
 }
 
 function readerOf(file: string): (path: string, field?: string) => AsyncGenerator<string> {
-  const reader = READERS[extname(file)];
+  const reader = READERS[kindOf(file)];
   if (!reader) {
     throw new DataError(`${file}: files of this kind are not understood.`, {hint: `Understood are ${UNDERSTOOD}.`});
   }
   return reader;
+}
+
+function kindOf(file: string): string {
+  return extname(file).toLowerCase();
 }

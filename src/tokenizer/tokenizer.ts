@@ -12,7 +12,7 @@ export interface EncodeOptions {
   readonly addSpecial?: boolean;
 }
 
-export interface DecodeOptions {
+interface DecodeOptions {
   /** Leaves special tokens out of the text; default false. */
   readonly skipSpecial?: boolean;
 }
@@ -71,11 +71,16 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const definition = parse(path, bytes.toString('utf8'), definitionSchema);
   const settings = await readSettings(join(folder, 'tokenizer_config.json'));
   const recognising = build(path, definition, settings);
-  const literal = build(path, withoutSpecialTokens(definition), settings);
+  const literal = once(() => build(path, withoutSpecialTokens(definition), settings));
   return createTokenizer(recognising, literal, settings, createHash('sha256').update(bytes).digest('hex'));
 }
 
-function createTokenizer(recognising: Library, literal: Library, settings: Settings, fingerprint: string): Tokenizer {
+function createTokenizer(
+  recognising: Library,
+  literal: () => Library,
+  settings: Settings,
+  fingerprint: string,
+): Tokenizer {
   const vocabSize = recognising.model.vocab.length;
   const bosId = idOf(recognising, settings.bos_token);
   const eosId = idOf(recognising, settings.eos_token);
@@ -87,7 +92,7 @@ function createTokenizer(recognising: Library, literal: Library, settings: Setti
     addsBos: bosId !== null && around.before.includes(bosId),
     fingerprint,
     encode: (text, {special = 'recognised', addSpecial = true} = {}) => {
-      const ids = plainIds(special === 'text' ? literal : recognising, text);
+      const ids = plainIds(special === 'text' ? literal() : recognising, text);
       return Int32Array.from(addSpecial ? [...around.before, ...ids, ...around.after] : ids);
     },
     decode: (ids, {skipSpecial = false} = {}) => {
@@ -125,6 +130,15 @@ function build(path: string, definition: Definition, settings: Settings): Librar
   } catch (error) {
     throw broken(path, error);
   }
+}
+
+/** Building takes most of the time of loading, and few ask for both ways of reading special tokens. */
+function once<T>(make: () => T): () => T {
+  let made: {readonly value: T} | null = null;
+  return () => {
+    made ??= {value: make()};
+    return made.value;
+  };
 }
 
 /** Special tokens are no words of the splitter any more; added tokens that are not special still are. */

@@ -123,6 +123,12 @@ describe('a shard writer', () => {
     expect(await readFile(path, 'utf8')).toBe('mine');
   });
 
+  it('leaves nothing after a row that cannot be written', async () => {
+    const folder = await tempFolder();
+    await expect(writeShard(join(folder, 'x.arrow'), countingRows(2, 7), 4)).rejects.toThrow('expected 5');
+    expect(await readdir(folder)).toEqual([]);
+  });
+
   it('refuses to finish without a row, and leaves nothing', async () => {
     const folder = await tempFolder();
     const writing = writeShard(join(folder, 'x.arrow'), [], 4);

@@ -1,0 +1,197 @@
+import {join} from 'node:path';
+import fc from 'fast-check';
+import {describe, expect, it, onTestFinished} from 'vitest';
+import {evaluationBatches} from '../../src/data/evaluation.js';
+import {type Batch, createLoader, type Loader, type LoaderState, type WeightedShard} from '../../src/data/loader.js';
+import {openTokenShard} from '../../src/format/token-shard.js';
+import {DataError} from '../../src/util/errors.js';
+import {collect, countingRows, countingShard, tempFolder, writeShard} from './support.js';
+
+/** Two sources, of 7 and of 40 rows; a row is known by its first token over 1000. */
+async function twoShards(weights = [1, 3]): Promise<WeightedShard[]> {
+  const folder = await tempFolder();
+  const small = await countingShard(join(folder, 'small.arrow'), 7);
+  const large = await countingShard(join(folder, 'large.arrow'), 40);
+  return [
+    {name: 'small', shard: small, weight: weights[0] ?? 1},
+    {name: 'large', shard: large, weight: weights[1] ?? 1},
+  ];
+}
+
+async function take(loader: Loader, batches: number): Promise<Batch[]> {
+  const taken: Batch[] = [];
+  for (let i = 0; i < batches; i++) taken.push(await loader.next());
+  return taken;
+}
+
+/** The stream of rows as [source, row]. */
+function rowsOf(batches: readonly Batch[]): [number, number][] {
+  return batches.flatMap(({tokens, sources}) =>
+    sources.map((source, i): [number, number] => [source, (tokens[5 * i] ?? 0) / 1000]),
+  );
+}
+
+describe('a batch', () => {
+  it('has B rows of S + 1 tokens, each whole and from the source it names', async () => {
+    const batch = await createLoader({shards: await twoShards(), sequences: 6, seed: 1}).next();
+    expect([batch.tokens.length, batch.sources.length]).toEqual([30, 6]);
+    for (let i = 0; i < 6; i++) {
+      const [first = -1, ...others] = batch.tokens.subarray(5 * i, 5 * i + 5);
+      expect(others).toEqual([1, 2, 3, 4].map((j) => first + j));
+      expect(first / 1000).toBeLessThan(batch.sources[i] === 0 ? 7 : 40);
+    }
+  });
+
+  it('has segments where the shards have', async () => {
+    const path = join(await tempFolder(), 'x.arrow');
+    await writeShard(path, countingRows(3, 5, true), 4);
+    const shard = await openTokenShard(path);
+    onTestFinished(() => shard.close());
+    const batch = await createLoader({shards: [{name: 'x', shard, weight: 1}], sequences: 2, seed: 1}).next();
+    expect([...(batch.segments ?? [])]).toEqual([0, 0, 1, 1, 1, 0, 0, 1, 1, 1]);
+  });
+});
+
+describe('the stream', () => {
+  it('is the same for the same seed, and another for another', async () => {
+    const shards = await twoShards();
+    const stream = async (seed: number) => rowsOf(await take(createLoader({shards, sequences: 4, seed}), 20));
+    expect(await stream(5)).toEqual(await stream(5));
+    expect(await stream(6)).not.toEqual(await stream(5));
+  });
+
+  it('does not depend on the size of a batch', async () => {
+    const shards = await twoShards();
+    const bySix = rowsOf(await take(createLoader({shards, sequences: 6, seed: 5}), 10));
+    const byFour = rowsOf(await take(createLoader({shards, sequences: 4, seed: 5}), 15));
+    expect(byFour).toEqual(bySix);
+  });
+
+  it('goes through each source once an epoch, in another order each time', async () => {
+    const rows = rowsOf(await take(createLoader({shards: await twoShards(), sequences: 8, seed: 5}), 60));
+    for (const [source, length] of [
+      [0, 7],
+      [1, 40],
+    ] as const) {
+      const visited = rows.filter(([from]) => from === source).map(([, row]) => row);
+      const epochs = [0, 1, 2].map((epoch) => visited.slice(epoch * length, (epoch + 1) * length));
+      for (const epoch of epochs) expect(epoch.toSorted((a, b) => a - b)).toEqual(Array.from({length}, (_, i) => i));
+      expect(epochs[1]).not.toEqual(epochs[0]);
+      expect(epochs[2]).not.toEqual(epochs[1]);
+    }
+  });
+
+  it('mixes the sources by weight', async () => {
+    const rows = rowsOf(await take(createLoader({shards: await twoShards([1, 3]), sequences: 100, seed: 5}), 40));
+    const share = rows.filter(([source]) => source === 1).length / rows.length;
+    const error = Math.sqrt((0.75 * 0.25) / rows.length);
+    expect(Math.abs(share - 0.75)).toBeLessThan(4 * error);
+  });
+
+  it('keeps the order within a source when weights change', async () => {
+    const ordered = async (weights: number[]): Promise<number[]> => {
+      const loader = createLoader({shards: await twoShards(weights), sequences: 10, seed: 5});
+      return rowsOf(await take(loader, 30))
+        .filter(([source]) => source === 1)
+        .map(([, row]) => row)
+        .slice(0, 60);
+    };
+    expect(await ordered([1, 1])).toEqual(await ordered([1, 9]));
+  });
+});
+
+describe('a restored loader', () => {
+  it('continues with exactly the batches that would have come', async () => {
+    const shards = await twoShards();
+    await fc.assert(
+      fc.asyncProperty(fc.nat(40), fc.integer({min: 1, max: 9}), fc.nat(1000), async (before, sequences, seed) => {
+        const loader = createLoader({shards, sequences, seed});
+        await take(loader, before);
+        const state = JSON.parse(JSON.stringify(loader.state())) as LoaderState;
+        const restored = createLoader({shards, sequences, seed, state});
+        expect(await take(restored, 20)).toEqual(await take(loader, 20));
+        expect(restored.state()).toEqual(loader.state());
+      }),
+      {numRuns: 25},
+    );
+  });
+
+  it('stands where the state was taken even while a batch is being read', async () => {
+    const shards = await twoShards();
+    const loader = createLoader({shards, sequences: 4, seed: 3});
+    const pending = loader.next();
+    const state = loader.state();
+    await pending;
+    expect(await createLoader({shards, sequences: 4, seed: 3, state}).next()).toEqual(await loader.next());
+  });
+
+  it('refuses a state of another seed', async () => {
+    const shards = await twoShards();
+    const state = createLoader({shards, sequences: 4, seed: 3}).state();
+    const restore = () => createLoader({shards, sequences: 4, seed: 4, state});
+    expect(restore).toThrow(DataError);
+    expect(restore).toThrow('The saved data position has seed 3, the run has 4.');
+  });
+
+  it('refuses a state of other sources', async () => {
+    const shards = await twoShards();
+    const state = createLoader({shards, sequences: 4, seed: 3}).state();
+    const restore = () => createLoader({shards: shards.slice(1), sequences: 4, seed: 3, state});
+    expect(restore).toThrow(DataError);
+    expect(restore).toThrow('is of small (7 rows), large (40 rows); the sources are large (40 rows).');
+  });
+});
+
+describe('createLoader refuses', () => {
+  it('no shards', () => {
+    expect(() => createLoader({shards: [], sequences: 4, seed: 3})).toThrow(DataError);
+  });
+
+  it('shards of different lengths, naming both', async () => {
+    const folder = await tempFolder();
+    const a = {name: 'a', shard: await countingShard(join(folder, 'a.arrow'), 3, 4), weight: 1};
+    const b = {name: 'b', shard: await countingShard(join(folder, 'b.arrow'), 3, 8), weight: 1};
+    const create = () => createLoader({shards: [a, b], sequences: 4, seed: 3});
+    expect(create).toThrow(DataError);
+    expect(create).toThrow(/a\.arrow has rows of 4 with tokens, .*b\.arrow has rows of 8 with tokens/);
+  });
+});
+
+describe('evaluation batches', () => {
+  async function rows(available: number, sequences: number, maxRows: number): Promise<number[][]> {
+    const shard = await countingShard(join(await tempFolder(), 'x.arrow'), available);
+    const batches = await collect(evaluationBatches(shard, sequences, maxRows));
+    return batches.map(({tokens}) => [...tokens].filter((_, i) => i % 5 === 0).map((id) => id / 1000));
+  }
+
+  it('spread evenly over the shard', async () => {
+    expect(await rows(12, 2, 6)).toEqual([
+      [0, 2],
+      [4, 6],
+      [8, 10],
+    ]);
+  });
+
+  it('are all of one size', async () => {
+    expect((await rows(11, 4, 100)).map((batch) => batch.length)).toEqual([4, 4]);
+  });
+
+  it('hold all rows of a shard that has fewer than one batch', async () => {
+    expect(await rows(3, 8, 100)).toEqual([[0, 1, 2]]);
+  });
+
+  it('never hold a row twice', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({min: 1, max: 20}),
+        fc.integer({min: 1, max: 6}),
+        fc.integer({min: 1, max: 25}),
+        async (...args) => {
+          const all = (await rows(...args)).flat();
+          expect(new Set(all).size).toBe(all.length);
+        },
+      ),
+      {numRuns: 15},
+    );
+  });
+});
