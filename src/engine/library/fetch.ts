@@ -2,7 +2,7 @@ import {existsSync, readFileSync} from 'node:fs';
 import {mkdir, readdir, rename, rm, rmdir, stat} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
 import {asEnvironmentError, writeFileAtomic} from '../../util/atomic.js';
-import {EnvironmentError} from '../../util/errors.js';
+import {DowncycleError, EnvironmentError, systemCode} from '../../util/errors.js';
 import {
   cachedLibrary,
   defaultCacheFolder,
@@ -71,7 +71,7 @@ export async function fetchTensorFlow(options: FetchOptions): Promise<string> {
       return buildRuntime({variant, env, arch: host.arch, work: `${target}.part`, onProgress}, target);
     });
   } catch (error) {
-    throw asEnvironmentError(error, target);
+    throw asFetchError(error, target);
   }
 }
 
@@ -147,6 +147,14 @@ async function download(
     await rm(temporary, {recursive: true, force: true});
     await removeIfUnused(work);
   }
+}
+
+/** Whatever the file system refuses is for the machine's owner to act on, and no reason to do without an engine. */
+function asFetchError(error: unknown, target: string): unknown {
+  const known = asEnvironmentError(error, target);
+  if (known instanceof DowncycleError || !(error instanceof Error) || systemCode(error) === undefined) return known;
+  const hint = 'Set XDG_CACHE_HOME to a folder that can be written.';
+  return new EnvironmentError(`${target}: ${error.message}.`, {hint, cause: error});
 }
 
 function pipEnvironment(env: NodeJS.ProcessEnv, temporary: string): NodeJS.ProcessEnv {

@@ -1,4 +1,5 @@
-import {open, readFile, rm, stat, utimes} from 'node:fs/promises';
+import type {Stats} from 'node:fs';
+import {link, open, readFile, rename, rm, stat, utimes} from 'node:fs/promises';
 import {hostname} from 'node:os';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {systemCode} from '../../util/errors.js';
@@ -28,20 +29,36 @@ export async function withLock<T>(path: string, options: LockOptions, body: () =
     return await body();
   } finally {
     clearInterval(heartbeat);
-    await rm(path, {force: true});
+    if ((await readHolder(path))?.pid === process.pid) await rm(path, {force: true}); // else it was taken for abandoned
   }
 }
 
 async function takeLock(path: string, {onWait, poll = 500}: LockOptions): Promise<void> {
   for (let hasTold = false; !(await createLock(path)); ) {
+    const found = await stat(path).catch(() => null);
+    if (!found) continue; // freed in this moment
     const holder = await readHolder(path);
-    if (!(await isAlive(path, holder))) {
-      await rm(path, {force: true});
+    if (isAbandoned(found.mtimeMs, holder)) {
+      await removeAbandoned(path, found);
       continue;
     }
     if (!hasTold && holder) onWait?.(holder.pid);
     hasTold = true;
     await sleep(poll);
+  }
+}
+
+/** Moves the lock aside before it goes: another process may have replaced it since it was judged, and gets it back. */
+async function removeAbandoned(path: string, judged: Stats): Promise<void> {
+  const aside = `${path}.${process.pid}`;
+  try {
+    await rename(path, aside);
+    const {ino, mtimeMs} = await stat(aside);
+    if (ino !== judged.ino || mtimeMs !== judged.mtimeMs) await link(aside, path);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT' && systemCode(error) !== 'EEXIST') throw error;
+  } finally {
+    await rm(aside, {force: true});
   }
 }
 
@@ -57,11 +74,10 @@ async function createLock(path: string): Promise<boolean> {
   }
 }
 
-async function isAlive(path: string, holder: Holder | null): Promise<boolean> {
-  const found = await stat(path).catch(() => null);
-  if (!found || Date.now() - found.mtimeMs > ABANDONED) return false;
+function isAbandoned(touched: number, holder: Holder | null): boolean {
+  if (Date.now() - touched > ABANDONED) return true;
   // A lock without a holder is being written just now; one from another machine can only be judged by its age.
-  return !holder || holder.host !== hostname() || isRunning(holder.pid);
+  return holder !== null && holder.host === hostname() && !isRunning(holder.pid);
 }
 
 async function readHolder(path: string): Promise<Holder | null> {
