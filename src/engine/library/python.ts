@@ -41,8 +41,8 @@ export async function findPythonTensorFlow(env: NodeJS.ProcessEnv): Promise<stri
  */
 export function runPython(args: readonly string[], {env, timeout}: PythonOptions): Promise<PythonResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn('python3', args, {env, timeout, stdio: ['ignore', 'pipe', 'pipe']});
-    const forget = endWithUs(child);
+    const child = spawn('python3', args, {env, stdio: ['ignore', 'pipe', 'pipe']});
+    const forget = endWithUs(child, timeout);
     const output = {stdout: '', stderr: ''};
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
@@ -101,11 +101,16 @@ export function explainPipFailure(wheel: Wheel, {code, stdout, stderr}: PythonRe
   return fail(last.trim(), 'Try again, or run pip by hand to see more.');
 }
 
-/** A killed set-up must not leave pip downloading behind it. Returns how to forget the child. */
-function endWithUs(child: ChildProcess): () => void {
+/** Ends a child with this process, or after its time: a killed set-up leaves no pip behind. Returns how to let go of it. */
+function endWithUs(child: ChildProcess, timeout: number | undefined): () => void {
   const kill = (): boolean => child.kill();
   process.once('exit', kill);
-  return () => process.off('exit', kill);
+  // Not spawn's own timeout: it holds the process up when there was nothing to start.
+  const clock = timeout === undefined ? undefined : setTimeout(kill, timeout);
+  return () => {
+    clearTimeout(clock);
+    process.off('exit', kill);
+  };
 }
 
 function noPython(error: Error): Error {
