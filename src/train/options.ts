@@ -1,0 +1,166 @@
+import {z} from 'zod';
+import {quantity} from '../util/quantity.js';
+
+const warmup = z
+  .int()
+  .min(0)
+  .default(0)
+  .describe('Steps over which the learning rate rises from 0 to its peak, straight.');
+
+const zLoss = (fallback: number) =>
+  z
+    .number()
+    .min(0)
+    .default(fallback)
+    .describe('Weight of the router z-loss, mean(logsumexp(logits)²), which keeps router logits small; 0 for none.');
+
+const batchSchema = z
+  .strictObject({
+    sequences: z.int().min(1).default(16).describe('Rows of one forward and backward pass.'),
+    accumulate: z
+      .int()
+      .min(1)
+      .default(1)
+      .describe('Passes whose gradients are averaged into one optimizer step: more rows for the memory of one pass.'),
+  })
+  .describe('Rows of text an optimizer step learns from: sequences x accumulate.');
+
+const optimizerSchema = z
+  .strictObject({
+    kind: z.literal('adamw').default('adamw').describe('AdamW with decoupled weight decay (arXiv 1711.05101).'),
+    lr: z.number().positive().default(4e-4).describe('Peak learning rate.'),
+    betas: z
+      .tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
+      .default([0.9, 0.95])
+      .describe('Decay of the running means of the gradient and of its square.'),
+    eps: z.number().positive().default(1e-8).describe('Added to the root of the second mean.'),
+    weightDecay: z
+      .number()
+      .min(0)
+      .default(0.1)
+      .describe('Decoupled weight decay, scaled by the learning rate; norms and biases have none.'),
+    clip: z
+      .number()
+      .min(0)
+      .default(1)
+      .describe('Largest global norm of the gradient; a larger one is scaled down to it. 0 for no clipping.'),
+  })
+  .describe('How gradients change weights.');
+
+const scheduleSchema = z
+  .discriminatedUnion('kind', [
+    z.strictObject({
+      kind: z
+        .literal('cosine')
+        .optional()
+        .default('cosine')
+        .describe('Half a cosine from the peak to `final` at the last step.'),
+      warmup,
+      final: z.number().min(0).default(0).describe('Learning rate of the last step.'),
+    }),
+    z.strictObject({kind: z.literal('constant').describe('The peak to the end.'), warmup}),
+  ])
+  .describe('Learning rate over the steps.');
+
+const balanceSchema = z
+  .discriminatedUnion('kind', [
+    z.strictObject({
+      kind: z
+        .literal('aux')
+        .optional()
+        .default('aux')
+        .describe(
+          'Adds weight x L to the loss, averaged over MoE layers: L = E Σ_e f_e P_e, with f_e the share of routed rows expert e got and P_e its mean router probability; 1 when even (arXiv 2101.03961).',
+        ),
+      weight: z.number().min(0).default(0.01).describe('Weight of the balance loss.'),
+      scope: z
+        .literal('batch')
+        .default('batch')
+        .describe('Over which rows shares and probabilities are taken: those of one pass, train.batch.sequences.'),
+      zLoss: zLoss(1e-3),
+    }),
+    z.strictObject({kind: z.literal('none').describe('No balance loss: experts may fall idle.'), zLoss: zLoss(0)}),
+  ])
+  .describe('What keeps all experts in use. A dense model has no router and ignores it.');
+
+const finetuneSchema = z
+  .strictObject({kind: z.literal('full').default('full').describe('Every weight is trained.')})
+  .describe('Which weights are trained.');
+
+const validationSchema = z
+  .strictObject({
+    every: z
+      .int()
+      .min(1)
+      .default(50)
+      .describe('Steps between two validations; the first stands before step 1, the last after the last step.'),
+    maxRows: z
+      .int()
+      .min(1)
+      .default(64)
+      .describe(
+        'Rows of each source that are measured: the same ones each time, spread evenly over its held-out text.',
+      ),
+  })
+  .describe('When the loss on held-out text is measured, and on how much of it.');
+
+const checkpointSchema = z
+  .strictObject({
+    every: z
+      .int()
+      .min(0)
+      .default(100)
+      .describe('Steps between two checkpoints; 0 for only the one after the last step, which is made in any case.'),
+    keep: z.int().min(1).default(2).describe('Checkpoints kept; older ones go once a new one is whole.'),
+  })
+  .describe('What a run that was stopped goes on from.');
+
+const capacitySchema = z
+  .union([
+    z.literal('dropless').describe('No token loses an expert.'),
+    z.strictObject({
+      factor: z
+        .number()
+        .positive()
+        .describe('Rows of an expert, as a multiple of an even share; tokens beyond it lose that expert.'),
+    }),
+  ])
+  .describe('Whether experts have room for all tokens that choose them.');
+
+/** The `train` section of a config: one run of the trainer. The seed stands at the root of the config. */
+export const trainSchema = z
+  .strictObject({
+    batch: batchSchema.prefault({}),
+    steps: quantity.default(1000).describe('Optimizer steps.'),
+    optimizer: optimizerSchema.prefault({}),
+    schedule: scheduleSchema.prefault({}),
+    balance: balanceSchema.prefault({}),
+    finetune: finetuneSchema.prefault({}),
+    validation: validationSchema.prefault({}),
+    checkpoint: checkpointSchema.prefault({}),
+    capacity: capacitySchema.default('dropless'),
+  })
+  .refine(({schedule, steps}) => schedule.warmup < steps, {
+    error: 'schedule.warmup must be less than steps. Lower it, or train for more steps.',
+    path: ['schedule', 'warmup'],
+  })
+  .refine(({schedule, optimizer}) => schedule.kind !== 'cosine' || schedule.final <= optimizer.lr, {
+    error: 'schedule.final must be at most optimizer.lr: the rate falls from lr to final. Lower it, or raise lr.',
+    path: ['schedule', 'final'],
+  })
+  .describe('Training: batch, optimizer, schedule, balance of experts, validation, checkpoints.');
+
+/** A checked `train` section, defaults filled in. */
+export type TrainOptions = z.output<typeof trainSchema>;
+
+/** The same with everything optional, as a caller writes it. */
+export type TrainInput = z.input<typeof trainSchema>;
+
+/** The learning-rate schedule of a run. */
+export type ScheduleOptions = TrainOptions['schedule'];
+
+/** The optimizer of a run. */
+export type OptimizerOptions = TrainOptions['optimizer'];
+
+/** What keeps the experts of a run in use. */
+export type BalanceOptions = TrainOptions['balance'];
