@@ -48,7 +48,7 @@ async function tensorflow({device, library, threads, precision}: Options): Promi
   const lookup = await locateTensorFlow({device: wanted, path: library});
   if (lookup.kind === 'missing') return withoutLibrary(device, precision, lookup.tried);
   const {location} = lookup;
-  const runtime = startRuntime(location.folder, {threads});
+  const runtime = startRuntime(location.folder, {threads, device: wanted});
   if (device === 'cuda' && !runtime.accelerator) {
     throw new EnvironmentError('engine.device is cuda, but TensorFlow found no usable GPU.', {
       hint: 'Run `downcycle doctor` to see what is missing, or set engine.device to cpu.',

@@ -4,6 +4,8 @@ export interface SessionConfig {
   readonly threads: number;
   /** Take GPU memory as needed instead of all of it. */
   readonly allowGrowth: boolean;
+  /** Whether GPUs are used if there are any. */
+  readonly gpu: boolean;
 }
 
 /** One address of a cluster and this process's place in it, as in the standard `TF_CONFIG` variable. */
@@ -13,9 +15,11 @@ export interface ClusterConfig {
   readonly index: number;
 }
 
-/** The bytes of a ConfigProto (fields 2 and 5: threads; 6.4: GPU memory growth; 7: soft placement). */
-export function configProto({threads, allowGrowth}: SessionConfig): Uint8Array {
-  return Buffer.concat([varint(2, threads), varint(5, 0), message(6, varint(4, allowGrowth ? 1 : 0)), varint(7, 1)]);
+/** The bytes of a ConfigProto (1: devices of a kind; 2 and 5: threads; 6.4: GPU memory growth; 7: soft placement). */
+export function configProto({threads, allowGrowth, gpu}: SessionConfig): Uint8Array {
+  const noGpu = message(1, Buffer.concat([text(1, 'GPU'), varint(2, 0)]));
+  const growth = message(6, varint(4, allowGrowth ? 1 : 0));
+  return Buffer.concat([...(gpu ? [] : [noGpu]), varint(2, threads), varint(5, 0), growth, varint(7, 1)]);
 }
 
 /**

@@ -35,13 +35,21 @@ const RESOURCE_EXHAUSTED = 8;
 /** `TFE_DEVICE_PLACEMENT_SILENT`: inputs on another device are copied as needed. */
 const PLACEMENT_SILENT = 2;
 
-/** Starts TensorFlow from the folder that holds its libraries. `threads` 0 means one per core. */
-export function startRuntime(folder: string, {threads = 0}: {readonly threads?: number} = {}): Runtime {
+/** How the runtime is started. */
+export interface RuntimeOptions {
+  /** Threads inside one operation; 0, the default, means one per core. */
+  readonly threads?: number;
+  /** `cpu` leaves a GPU alone; by default the first one computes. */
+  readonly device?: 'auto' | 'cpu' | 'cuda';
+}
+
+/** Starts TensorFlow from the folder that holds its libraries. */
+export function startRuntime(folder: string, {threads = 0, device = 'auto'}: RuntimeOptions = {}): Runtime {
   setQuietEnvironment();
   const c = loadCApi(folder);
   const status = c.TF_NewStatus();
   const options = c.TFE_NewContextOptions();
-  const config = configProto({threads, allowGrowth: true});
+  const config = configProto({threads, allowGrowth: true, gpu: device !== 'cpu'});
   c.TFE_ContextOptionsSetConfig(options, config, config.length, status);
   check(c, status, 'TensorFlow configuration');
   c.TFE_ContextOptionsSetDevicePlacementPolicy(options, PLACEMENT_SILENT);
