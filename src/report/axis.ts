@@ -11,6 +11,8 @@ export interface AxisScale {
 const LOG_RATIO = 2;
 /** From this ratio on its ticks are 1, 2 and 5 times the powers of ten. */
 const DECADE_RATIO = 8;
+/** An axis spans at least this share of its values, so that noise alone never fills a chart. */
+const MIN_SPAN = 0.01;
 const MIN_TICK_GAP = 22;
 
 /**
@@ -66,8 +68,8 @@ function isotonic(values: readonly number[]): number[] {
 }
 
 function linearScale(low: number, high: number, height: number): AxisScale {
-  const span = high - low || Math.abs(high) * 0.1 || 1;
-  const domain = [low - 0.06 * span, high + 0.06 * span] as const;
+  const half = (1.12 / 2) * Math.max(high - low, MIN_SPAN * Math.max(Math.abs(low), Math.abs(high)) || 1);
+  const domain = [(low + high) / 2 - half, (low + high) / 2 + half] as const;
   const step = niceStep((domain[1] - domain[0]) / Math.max(2, Math.floor(height / 45)));
   return {type: 'linear', domain, ticks: multiples(step, domain), format: `.${decimalsOf(step)}f`};
 }

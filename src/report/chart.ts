@@ -78,14 +78,14 @@ export function config(theme: Theme): Config {
       fontWeight: 'bold',
       offset: 12,
       subtitleColor: theme.muted,
-      subtitleFontSize: 11,
+      subtitleFontSize: 12,
       subtitlePadding: 5,
     },
     axis: {
       labelColor: theme.muted,
-      labelFontSize: 11,
+      labelFontSize: 12,
       titleColor: theme.muted,
-      titleFontSize: 11,
+      titleFontSize: 12,
       titleFontWeight: 'normal',
       gridColor: theme.grid,
       domainColor: theme.muted,
@@ -97,8 +97,8 @@ export function config(theme: Theme): Config {
       labelColor: theme.muted,
       titleColor: theme.muted,
       titleFontWeight: 'normal',
-      labelFontSize: 11,
-      titleFontSize: 11,
+      labelFontSize: 12,
+      titleFontSize: 12,
     },
   };
 }

@@ -16,7 +16,8 @@ export interface ChartOptions extends Pick<ReportOptions, 'x' | 'smoothing'> {
 export function lossCharts(arms: readonly ReportArm[], {x, smoothing, reference}: ChartOptions): LossChart[] {
   const validation = arms.map((arm) => armCurve(arm, 'validation', x));
   const train = arms.map((arm) => armCurve(arm, 'train', x, smoothing));
-  const average = smoothing > 0 ? [`Moving average, weight of the past ${smoothing}`] : [];
+  const average = smoothing > 0 ? `Every step, moving average with ${smoothing} of the past` : 'Every step, as logged';
+  const heldOut = 'Held-out rows, at every evaluation';
   const charts: LossChart[] = [
     {
       kind: 'validation',
@@ -25,9 +26,9 @@ export function lossCharts(arms: readonly ReportArm[], {x, smoothing, reference}
       arms: validation,
       hasMarks: true,
       reference,
-      notes: seedNote(arms),
+      notes: [heldOut, ...seedNote(arms)],
     },
-    {kind: 'train', title: 'Training loss', x, arms: train, hasMarks: false, notes: [...average, ...seedNote(arms)]},
+    {kind: 'train', title: 'Training loss', x, arms: train, hasMarks: false, notes: [average, ...seedNote(arms)]},
   ];
   return charts.filter((chart) => chart.arms.some(({points}) => points.length > 0));
 }

@@ -62,6 +62,7 @@ function shareChannel(): object {
       labelExpr: "datum.value == 2 ? '2+' : datum.label",
       gradientLength: 90,
       gradientThickness: 10,
+      labelOffset: 4,
     },
   };
 }

@@ -18,6 +18,7 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9375
 th,td{padding:6px 18px 6px 0;text-align:right;white-space:nowrap;vertical-align:bottom}
 th{color:var(--muted);font-weight:400;font-size:.8125rem;line-height:1.25;border-bottom:1px solid var(--muted)}
 td{border-bottom:1px solid var(--grid)}
+.scroll+.note{margin-top:10px}
 .left{text-align:left}
 .swatch{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.5em}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:28px 32px;align-items:start}
@@ -25,12 +26,13 @@ figure{margin:0;min-width:0}
 .picture{position:relative;width:fit-content;max-width:100%}
 svg{display:block;max-width:100%;height:auto}
 .cursor{position:absolute;width:1px;background:var(--muted);pointer-events:none;display:none}
-output{display:block;min-height:1.5em;font-size:.875rem;font-variant-numeric:tabular-nums}
-output span{margin-right:1.25em;white-space:nowrap}
+output{display:flex;flex-wrap:wrap;gap:0 1.25em;align-content:start;min-height:3em;font-size:.875rem;font-variant-numeric:tabular-nums}
+output span{white-space:nowrap}
 details{margin:0 0 8px}
 summary{cursor:pointer}
 pre{overflow-x:auto;font-size:.8125rem;line-height:1.45;border:1px solid var(--grid);border-radius:6px;padding:12px}
 code{font-size:.875em}
+@media(max-width:560px){main{padding:20px 14px 48px}th,td{padding-right:11px}table{font-size:.8125rem}th{font-size:.75rem}}
 @media print{details{display:none}}
 `;
 

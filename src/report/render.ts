@@ -38,7 +38,7 @@ export async function drawSpec(spec: TopLevelSpec, id: string): Promise<Drawing>
     const [width = 0, height = 0] = (/viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(raw)?.slice(1) ?? []).map(Number);
     const [left = 0, top = 0] = (/translate\(([\d.]+),([\d.]+)\)/.exec(raw)?.slice(1) ?? []).map(Number);
     const plot = {left, top, width: view.width(), height: view.height()};
-    return {svg: prefixIds(raw, id), width, height, plot};
+    return {svg: renameIds(raw, id), width, height, plot};
   } finally {
     view.finalize();
   }
@@ -68,6 +68,13 @@ function fontFiles(): string[] {
   return ['DejaVuSans.ttf', 'DejaVuSans-Bold.ttf'].map((file) => resolve(`dejavu-fonts-ttf/ttf/${file}`));
 }
 
-function prefixIds(svg: string, id: string): string {
-  return svg.replaceAll(/(\sid="|url\(#)/g, (start) => `${start}${id}-`);
+/** Renames all ids to `name-0`, `name-1`...: vega numbers them through the whole process, so no drawing would be like another. */
+function renameIds(svg: string, name: string): string {
+  const renamed = new Map<string, string>();
+  const rename = (id: string): string => {
+    const known = renamed.get(id) ?? `${name}-${renamed.size}`;
+    renamed.set(id, known);
+    return known;
+  };
+  return svg.replaceAll(/(\sid="|url\(#)([\w-]+)/g, (_, start: string, id: string) => start + rename(id));
 }

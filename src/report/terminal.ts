@@ -94,7 +94,7 @@ export function createStatusLine({
 
 /** Whether to use colour on a stream: a terminal, and neither NO_COLOR nor a dumb one. */
 export function wantsColour(stream: TextStream, env: NodeJS.ProcessEnv = process.env): boolean {
-  return stream.isTTY === true && !env['NO_COLOR'] && env['TERM'] !== 'dumb';
+  return stream.isTTY === true && !env.NO_COLOR && env.TERM !== 'dumb';
 }
 
 /** A function that paints text for this stream; it leaves text as it is where colour is not wanted. */
