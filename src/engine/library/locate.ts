@@ -6,7 +6,7 @@ import {findPythonTensorFlow} from './python.js';
 import {isTestedVersion, LIBRARY_FILES, TENSORFLOW_VERSION, type Variant, versionWarning} from './versions.js';
 
 /** What the engine was asked to run on. */
-export type Device = 'auto' | 'cpu' | 'cuda';
+type Device = 'auto' | 'cpu' | 'cuda';
 
 /** Where TensorFlow's shared libraries lie, and what is known of them without loading them. */
 export interface LibraryLocation {
@@ -37,7 +37,7 @@ export interface LocateOptions {
 }
 
 /** The environment variable that names a library folder. */
-export const LIBRARY_VARIABLE = 'DOWNCYCLE_TENSORFLOW';
+const LIBRARY_VARIABLE = 'DOWNCYCLE_TENSORFLOW';
 
 /**
  * Looks for TensorFlow's shared libraries: the config's folder, that of DOWNCYCLE_TENSORFLOW, an importable Python
@@ -65,7 +65,7 @@ export async function locateTensorFlow(options: LocateOptions): Promise<Lookup> 
 }
 
 /** Builds that serve `device`, the better one first: a CUDA build runs on the processor too, but loads more. */
-export function preferredVariants(device: Device, hasGpu: boolean): readonly Variant[] {
+function preferredVariants(device: Device, hasGpu: boolean): readonly Variant[] {
   switch (device) {
     case 'cuda':
       return ['cuda'];
@@ -77,7 +77,7 @@ export function preferredVariants(device: Device, hasGpu: boolean): readonly Var
 }
 
 /** The first of `locations` that is of the most preferred build there is; null if none is of any. */
-export function bestOf(locations: readonly LibraryLocation[], variants: readonly Variant[]): LibraryLocation | null {
+function bestOf(locations: readonly LibraryLocation[], variants: readonly Variant[]): LibraryLocation | null {
   for (const variant of variants) {
     const location = locations.find((one) => one.variant === variant);
     if (location) return location;

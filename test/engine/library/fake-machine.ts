@@ -7,7 +7,7 @@ import type {Host} from '../../../src/engine/library/host.js';
 export const LINUX: Host = {platform: 'linux', arch: 'x64', glibc: '2.36'};
 
 /** What pip of a fake machine does: serve the wheels put there, say what it says offline, or not be there. */
-export type Pip = 'serves' | 'offline' | 'absent' | 'broken';
+type Pip = 'serves' | 'offline' | 'absent' | 'broken';
 
 /** A machine with a home, a cache and a python3 of our own making. */
 export interface FakeMachine {

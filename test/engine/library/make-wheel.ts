@@ -49,7 +49,7 @@ export function makeZip(files: readonly MadeFile[]): Buffer {
 }
 
 /** SHA-256 as RECORD writes it. */
-export function sha256(data: Buffer): string {
+function sha256(data: Buffer): string {
   return createHash('sha256').update(data).digest('base64').replaceAll('+', '-').replaceAll('/', '_').replace('=', '');
 }
 
