@@ -13,6 +13,7 @@ const LOG_RATIO = 2;
 const DECADE_RATIO = 8;
 /** An axis spans at least this share of its values, so that noise alone never fills a chart. */
 const MIN_SPAN = 0.01;
+const TOP_GAP = 8;
 const MIN_TICK_GAP = 22;
 
 /**
@@ -24,7 +25,15 @@ export function lossScale(values: readonly number[], height: number): AxisScale 
   const high = Math.max(...values);
   if (!Number.isFinite(low) || !Number.isFinite(high))
     return {type: 'linear', domain: [0, 1], ticks: [0, 1], format: 'd'};
-  return low > 0 && high / low > LOG_RATIO ? logScale(low, high, height) : linearScale(low, high, height);
+  const scale = low > 0 && high / low > LOG_RATIO ? logScale(low, high, height) : linearScale(low, high, height);
+  return {...scale, ticks: belowTop(scale, height)};
+}
+
+/** Drops a tick at the very top: its label would stand out above the plot and push the title up. */
+function belowTop(scale: AxisScale, height: number): readonly number[] {
+  const last = scale.ticks.at(-1);
+  const isHigh = last !== undefined && height - pixelOf(scale, last, height) < TOP_GAP;
+  return isHigh && scale.ticks.length > 2 ? scale.ticks.slice(0, -1) : scale.ticks;
 }
 
 /** Where a value stands on the axis, in pixels from its lower end. */
@@ -70,7 +79,7 @@ function isotonic(values: readonly number[]): number[] {
 function linearScale(low: number, high: number, height: number): AxisScale {
   const half = (1.12 / 2) * Math.max(high - low, MIN_SPAN * Math.max(Math.abs(low), Math.abs(high)) || 1);
   const domain = [(low + high) / 2 - half, (low + high) / 2 + half] as const;
-  const step = niceStep((domain[1] - domain[0]) / Math.max(2, Math.floor(height / 45)));
+  const step = niceStep((domain[1] - domain[0]) / Math.max(2, Math.floor(height / 25)));
   return {type: 'linear', domain, ticks: multiples(step, domain), format: `.${decimalsOf(step)}f`};
 }
 

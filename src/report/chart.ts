@@ -2,7 +2,8 @@ import type {TopLevelSpec} from 'vega-lite';
 import {type AxisScale, lossScale, pixelOf, spread} from './axis.js';
 import {type BandPoint, thin} from './curve.js';
 import type {XAxis} from './options.js';
-import {armColour, armDash, FONT, type Theme} from './theme.js';
+import {textWidth} from './text-width.js';
+import {armColour, armDash, armDashSign, FONT, type Theme} from './theme.js';
 
 /** One arm in a chart: the mean over its seeds, and how far they lie apart. */
 export interface ArmCurve {
@@ -138,7 +139,8 @@ function curveRows({label, points}: ArmCurve): object[] {
 }
 
 function lineLayer(chart: LossChart, scale: AxisScale, theme: Theme): Layer {
-  const isMarked = chart.hasMarks && chart.arms.every(({points}) => points.length <= MAX_MARKS);
+  const counts = chart.arms.map(({points}) => points.length); // a single point makes no line: it is marked always
+  const isMarked = counts.includes(1) || (chart.hasMarks && Math.max(...counts) <= MAX_MARKS);
   const {color} = armChannel(chart, theme);
   return {
     mark: {type: 'line', strokeWidth: 2, strokeJoin: 'round', ...(isMarked && {point: {size: 22, filled: true}})},
@@ -174,7 +176,11 @@ function ruleLayer({loss}: Reference, theme: Theme): Layer {
 /** The names of the curves, right of the plot at the height where each ends, moved apart where they would touch. */
 function labelLayer(chart: LossChart, scale: AxisScale, theme: Theme): Layer {
   const ends = [
-    ...chart.arms.map(({label, points}, i) => ({label, loss: points.at(-1)?.loss, colour: armColour(theme, i)})),
+    ...chart.arms.map(({label, points}, i) => ({
+      label: armDashSign(i) + label,
+      loss: points.at(-1)?.loss,
+      colour: armColour(theme, i),
+    })),
     {label: chart.reference?.label ?? '', loss: chart.reference?.loss, colour: theme.muted},
   ].flatMap(({label, loss, colour}) => (loss === undefined ? [] : [{label, colour, up: pixelOf(scale, loss, HEIGHT)}]));
   const up = spread(
@@ -183,10 +189,10 @@ function labelLayer(chart: LossChart, scale: AxisScale, theme: Theme): Layer {
     4,
     HEIGHT - 4,
   );
-  const values = ends.map(({label, colour}, i) => ({label, colour, y: HEIGHT - (up[i] ?? 0)}));
+  const values = ends.map(({label, colour}, i) => ({label: cut(label), colour, y: HEIGHT - (up[i] ?? 0)}));
   return {
     data: {values},
-    mark: {type: 'text', align: 'left', baseline: 'middle', dx: 8, fontSize: LABEL_SIZE, limit: LABEL_LIMIT},
+    mark: {type: 'text', align: 'left', baseline: 'middle', dx: 8, fontSize: LABEL_SIZE},
     encoding: {
       x: {value: WIDTH},
       y: {field: 'y', type: 'quantitative', scale: null, axis: null},
@@ -196,6 +202,14 @@ function labelLayer(chart: LossChart, scale: AxisScale, theme: Theme): Layer {
   };
 }
 
+/** A name that fits beside the plot; vega would cut it too, but leave room for the whole. */
+function cut(label: string): string {
+  if (textWidth(label, LABEL_SIZE) <= LABEL_LIMIT) return label;
+  const letters = [...label];
+  while (textWidth(`${letters.join('')}…`, LABEL_SIZE) > LABEL_LIMIT) letters.pop();
+  return `${letters.join('').trimEnd()}…`;
+}
+
 function xChannel(chart: LossChart): object {
   // d3 says G where people who count tokens say B
   const labelExpr = `replace(format(datum.value, '~s'), 'G', '${chart.x === 'flops' ? 'G' : 'B'}')`;
@@ -203,7 +217,7 @@ function xChannel(chart: LossChart): object {
     field: 'x',
     type: 'quantitative',
     scale: {domain: xDomain(chart), nice: false},
-    axis: {title: X_TITLES[chart.x], grid: false, tickCount: 5, labelExpr, labelFlush: false},
+    axis: {title: X_TITLES[chart.x], grid: false, tickCount: 5, tickMinStep: 1, labelExpr, labelFlush: false},
   };
 }
 

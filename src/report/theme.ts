@@ -13,9 +13,9 @@ export const FONT = 'DejaVu Sans, Verdana, sans-serif';
 
 /** Dashes of the second and later rounds through the colours, when there are more arms than colours. */
 const DASHES = [
-  [1, 0],
-  [6, 3],
-  [2, 2],
+  {dash: [1, 0], sign: ''},
+  {dash: [6, 3], sign: '╌ '},
+  {dash: [2, 2], sign: '┈ '},
 ] as const;
 
 // Okabe and Ito (2008) without yellow, which is too pale for lines; sky blue and orange darkened for thin strokes.
@@ -50,5 +50,14 @@ export function armColour(theme: Theme, index: number): string {
 
 /** The dash pattern of the arm at `index`. */
 export function armDash(index: number): number[] {
-  return [...(DASHES[Math.floor(index / LIGHT_ARMS.length) % DASHES.length] ?? DASHES[0])];
+  return [...roundOf(index).dash];
+}
+
+/** What goes before the name of a dashed arm, so that it is not taken for the solid one of the same colour. */
+export function armDashSign(index: number): string {
+  return roundOf(index).sign;
+}
+
+function roundOf(index: number): (typeof DASHES)[number] {
+  return DASHES[Math.floor(index / LIGHT_ARMS.length) % DASHES.length] ?? DASHES[0];
 }

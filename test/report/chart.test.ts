@@ -120,6 +120,24 @@ describe('lossSpec', () => {
     expect(svg).not.toContain('<script');
   });
 
+  it('cuts a long name rather than widen the picture', async () => {
+    const wide = await drawSpec(lossSpec(chart([arm('expertweaver '.repeat(20), [5, 4])]), LIGHT), 'a');
+    const long = await drawSpec(lossSpec(chart([arm('W'.repeat(14), [5, 4])]), LIGHT), 'a');
+    expect(wide.svg).toMatch(/>expertweaver [a-z ]*…<\/text>/);
+    expect(wide.width).toBeLessThanOrEqual(long.width + 10);
+  });
+
+  it('marks a single point, which makes no line', async () => {
+    const marks = (svg: string): number => svg.split('mark-symbol').length - 1;
+    expect(marks(await draw(chart([arm('a', [5])], {hasMarks: false})))).toBe(1);
+    expect(marks(await draw(chart([arm('a', [5, 4])], {hasMarks: false})))).toBe(0);
+  });
+
+  it('counts steps in whole numbers', async () => {
+    const one = {label: 'a', numSeeds: 1, points: [0, 1].map((x) => ({x, loss: 3, low: 3, high: 3}))};
+    expect(await draw(chart([one], {x: 'steps'}))).not.toMatch(/>\d+m</);
+  });
+
   it('gives arms beyond the palette another dash', () => {
     expect(armColour(LIGHT, 7)).toBe(armColour(LIGHT, 0));
     expect(armDash(7)).not.toEqual(armDash(0));
