@@ -15,12 +15,6 @@ export function formatCount(value: number): string {
   return unit ? `${(rounded / unit[0]).toPrecision(3)}${unit[1]}` : String(rounded);
 }
 
-/** A count of floating point operations: `1.20 PFLOP`. Billions are `G` here, as hardware has it. */
-export function formatFlops(value: number): string {
-  const text = formatCount(value).replace('B', 'G');
-  return text === '-' ? text : `${text.replace(/(\d)([A-Za-z])$/, '$1 $2').replace(/(\d)$/, '$1 ')}FLOP`;
-}
-
 /** A speed: `45.6k tok/s`. */
 export function formatRate(tokensPerSecond: number): string {
   const text = formatCount(tokensPerSecond);

@@ -1,5 +1,5 @@
 import {describe, expect, it} from 'vitest';
-import {formatCount, formatDuration, formatFlops, formatLoss, formatRate} from '../../src/report/number.js';
+import {formatCount, formatDuration, formatLoss, formatRate} from '../../src/report/number.js';
 
 describe('number formats', () => {
   it.each([
@@ -30,14 +30,8 @@ describe('number formats', () => {
     expect(formatDuration(seconds)).toBe(text);
   });
 
-  it('counts operations in G, T and P as hardware does', () => {
-    expect(formatFlops(2.5e9)).toBe('2.50 GFLOP');
-    expect(formatFlops(1.2e15)).toBe('1.20 PFLOP');
-    expect(formatFlops(12)).toBe('12 FLOP');
-  });
-
   it('says - for what was not measured', () => {
-    expect([formatLoss(Number.NaN), formatRate(Number.NaN), formatFlops(Number.NaN)]).toEqual(['-', '-', '-']);
+    expect([formatLoss(Number.NaN), formatRate(Number.NaN), formatDuration(Number.NaN)]).toEqual(['-', '-', '-']);
   });
 
   it('gives losses three decimals', () => {
