@@ -32,15 +32,22 @@ export function causalAttention(
     const blocks = blocksOf(q.shape[2], options.blockRows).map((block) => forwardBlock(q, k, v, block, options));
     const value = concatRows(blocks.map(({out}) => out));
     const logSum = concatRows(blocks.map((block) => block.logSum));
-    save([q, k, v, value, logSum]);
+    save([q, k, v, value, logSum, ...(options.segment_NS ? [options.segment_NS] : [])]);
     return {
       value,
-      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => backward(dy as tf.Tensor4D, saved as Saved, options),
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => backward(dy as tf.Tensor4D, saved as Saved, options.blockRows),
     };
   })(q_NGSd, k_NSd, v_NSd) as tf.Tensor4D;
 }
 
-type Saved = [q: tf.Tensor4D, k: tf.Tensor3D, v: tf.Tensor3D, out: tf.Tensor4D, logSum: tf.Tensor4D];
+type Saved = [
+  q: tf.Tensor4D,
+  k: tf.Tensor3D,
+  v: tf.Tensor3D,
+  out: tf.Tensor4D,
+  logSum: tf.Tensor4D,
+  segment_NS?: tf.Tensor2D,
+];
 
 interface Block {
   readonly begin: number;
@@ -88,8 +95,9 @@ function otherSegments(segment_NS: tf.Tensor2D, {begin, end}: Block): tf.Tensor 
 }
 
 /** dv = pᵀ·do; ds = p ⊙ (do·vᵀ − rowsum(do ⊙ o)); dq = ds·k/√d; dk = dsᵀ·q/√d. */
-function backward(dy: tf.Tensor4D, saved: Saved, options: AttentionOptions): tf.Tensor[] {
-  const [q, k, v, out, logSum] = saved;
+function backward(dy: tf.Tensor4D, saved: Saved, blockRows: number): tf.Tensor[] {
+  const [q, k, v, out, logSum, segment_NS] = saved;
+  const options = {blockRows, ...(segment_NS && {segment_NS})};
   const length = q.shape[2];
   const delta = tf.sum(tf.mul(dy, out), -1, true) as tf.Tensor4D;
   const parts = blocksOf(length, options.blockRows).map((block) => {
@@ -129,7 +137,13 @@ function queryShape(q: tf.Tensor4D, {begin, end}: Block): [number, number, numbe
 
 function padRows(x: tf.Tensor3D, length: number): tf.Tensor3D {
   const missing = length - x.shape[1];
-  return missing === 0 ? x : tf.pad3d(x, [[0, 0], [0, missing], [0, 0]]);
+  return missing === 0
+    ? x
+    : tf.pad3d(x, [
+        [0, 0],
+        [0, missing],
+        [0, 0],
+      ]);
 }
 
 function concatRows(parts: tf.Tensor4D[]): tf.Tensor4D {
