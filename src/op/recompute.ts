@@ -4,20 +4,26 @@ import {barrier} from '../engine/barrier.js';
 /**
  * `fn(...inputs)` whose inner results are not kept for the gradient but computed again (Chen et al. 2016).
  *
- * Everything `fn` needs a gradient for must be among `inputs`. The barrier ties the second run to the incoming
+ * `fn` is given `inputs`, which get a gradient, and then `constants`, which do not; it must use no other tensor made
+ * under the gradient, since tfjs frees those before the second run. The barrier ties that run to the incoming
  * gradient: without it a compiler would merge both runs and keep the results after all.
  */
-export function recompute(fn: (...inputs: tf.Tensor[]) => tf.Tensor, inputs: readonly tf.Tensor[]): tf.Tensor {
+export function recompute(
+  fn: (...tensors: tf.Tensor[]) => tf.Tensor,
+  inputs: readonly tf.Tensor[],
+  constants: readonly tf.Tensor[] = [],
+): tf.Tensor {
   return tf.customGrad((...args) => {
     const save = args.at(-1) as tf.GradSaveFunc;
     const given = args.slice(0, -1) as tf.Tensor[];
-    save(given);
+    save([...given, ...constants]);
     return {
-      value: fn(...given),
+      value: fn(...given, ...constants),
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
-        const [fenced, ...again] = barrier([dy, ...saved]);
+        const [fenced, ...again] = barrier([dy, ...saved.slice(0, inputs.length)]);
         if (!fenced) throw new Error('the barrier lost the gradient');
-        return withOwnTape(() => tf.grads(fn)(again, fenced));
+        const rerun = (...tensors: tf.Tensor[]): tf.Tensor => fn(...tensors, ...saved.slice(inputs.length));
+        return withOwnTape(() => tf.grads(rerun)(again, fenced));
       },
     };
   })(...inputs);
