@@ -9,12 +9,17 @@ const MAX_LOGITS = 2 ** 24;
  *
  * Loss and gradient of a chunk come from one pass over its logits, so logits of all rows never exist together
  * and none are recomputed (Hsu et al. 2024, Liger). Rows with a negative label do not count.
- * @param h_TD float32 [T, D]; `head_VD` [V, D]; `label_T` int32 [T].
+ * @param h_TD float32 [T, D]; `head_VD` [V, D]; `label_T` int32 [T]; `maxLogits` numbers held at once.
  */
-export function linearCrossEntropy(h_TD: tf.Tensor2D, head_VD: tf.Tensor2D, label_T: tf.Tensor1D): tf.Scalar {
+export function linearCrossEntropy(
+  h_TD: tf.Tensor2D,
+  head_VD: tf.Tensor2D,
+  label_T: tf.Tensor1D,
+  maxLogits = MAX_LOGITS,
+): tf.Scalar {
   return tf.customGrad((...args) => {
     const [h, head, save] = args as [tf.Tensor2D, tf.Tensor2D, tf.GradSaveFunc];
-    const {loss, dh, dHead} = lossAndGradients(h, head, label_T);
+    const {loss, dh, dHead} = lossAndGradients(h, head, label_T, maxLogits);
     save([dh, dHead]);
     return {
       value: loss,
@@ -24,8 +29,13 @@ export function linearCrossEntropy(h_TD: tf.Tensor2D, head_VD: tf.Tensor2D, labe
 }
 
 /** Loss of every row [T], zero where the label is negative; for evaluation, not differentiable. */
-export function tokenLosses(h_TD: tf.Tensor2D, head_VD: tf.Tensor2D, label_T: tf.Tensor1D): tf.Tensor1D {
-  const losses = chunksOf(h_TD, head_VD).map(({begin, rows}) => {
+export function tokenLosses(
+  h_TD: tf.Tensor2D,
+  head_VD: tf.Tensor2D,
+  label_T: tf.Tensor1D,
+  maxLogits = MAX_LOGITS,
+): tf.Tensor1D {
+  const losses = chunksOf(h_TD, head_VD, maxLogits).map(({begin, rows}) => {
     const label = tf.slice(label_T, [begin], [rows]);
     const {loss} = chunkLoss(multiply(rowsOf(h_TD, begin, rows), head_VD, false, true), label);
     return tf.mul(loss, counted(label)) as tf.Tensor1D;
@@ -37,9 +47,10 @@ function lossAndGradients(
   h: tf.Tensor2D,
   head: tf.Tensor2D,
   label_T: tf.Tensor1D,
+  maxLogits: number,
 ): {loss: tf.Tensor; dh: tf.Tensor; dHead: tf.Tensor} {
   const share = tf.div(1, tf.maximum(tf.sum(counted(label_T)), 1));
-  const chunks = chunksOf(h, head).map(({begin, rows}) => {
+  const chunks = chunksOf(h, head, maxLogits).map(({begin, rows}) => {
     const hidden = rowsOf(h, begin, rows);
     const label = tf.slice(label_T, [begin], [rows]);
     const {loss, probability, target} = chunkLoss(multiply(hidden, head, false, true), label);
@@ -53,13 +64,19 @@ function lossAndGradients(
   });
   return {
     loss: tf.addN(chunks.map(({loss}) => loss)),
-    dh: tf.concat(chunks.map(({dh}) => dh), 0),
+    dh: tf.concat(
+      chunks.map(({dh}) => dh),
+      0,
+    ),
     dHead: tf.addN(chunks.map(({dHead}) => dHead)),
   };
 }
 
 /** Loss of each row, and the two halves of its gradient `probability − target`. */
-function chunkLoss(logits: tf.Tensor2D, label: tf.Tensor1D): {loss: tf.Tensor; probability: tf.Tensor; target: tf.Tensor} {
+function chunkLoss(
+  logits: tf.Tensor2D,
+  label: tf.Tensor1D,
+): {loss: tf.Tensor; probability: tf.Tensor; target: tf.Tensor} {
   const shifted = tf.sub(logits, tf.max(logits, -1, true));
   const exponential = tf.exp(shifted);
   const sum = tf.sum(exponential, -1, true);
@@ -73,10 +90,12 @@ function counted(label: tf.Tensor1D): tf.Tensor1D {
   return tf.cast(isCounted, 'float32');
 }
 
-function chunksOf(h: tf.Tensor2D, head: tf.Tensor2D): {begin: number; rows: number}[] {
+/** Even chunks of whole rows, as few as the limit allows; a single row may exceed it. */
+function chunksOf(h: tf.Tensor2D, head: tf.Tensor2D, maxLogits: number): {begin: number; rows: number}[] {
   const total = h.shape[0];
-  const count = Math.ceil((total * head.shape[0]) / MAX_LOGITS);
-  const size = Math.ceil(total / count);
+  const most = Math.max(1, Math.floor(maxLogits / head.shape[0]));
+  const size = Math.ceil(total / Math.ceil(total / most));
+  const count = Math.ceil(total / size);
   return Array.from({length: count}, (_, i) => ({begin: i * size, rows: Math.min(size, total - i * size)}));
 }
 
