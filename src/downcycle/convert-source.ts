@@ -1,0 +1,213 @@
+// A dense model on disk and the tensors of a mixture of experts that are made out of it, one at a time.
+import {DTYPE_BYTES, type FloatDtype, isFloatDtype, widen} from '../format/dtype.js';
+import {type ModelFolder, openModelFolder, writeModelFolder} from '../format/model-folder.js';
+import type {TensorSpec} from '../format/safetensors-header.js';
+import type {Architecture} from '../model/architecture.js';
+import {architectureFromConfig, architectureToConfig} from '../model/config.js';
+import {FAMILIES} from '../model/family/registry.js';
+import {checkTensors} from '../model/load.js';
+import {diskTensors} from '../model/names.js';
+import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
+import {ModelError} from '../util/errors.js';
+import {modelFingerprint} from './convert-fingerprint.js';
+import type {RawMatrix} from './convert-gather.js';
+import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
+
+/** An open dense model. */
+export interface DenseSource {
+  readonly folder: ModelFolder;
+  readonly architecture: Architecture;
+  /** Width of every FFN. */
+  readonly numNeurons: number;
+  /** Name table of its family. */
+  readonly names: Readonly<Record<string, string>>;
+  readonly fingerprint: string;
+  /** What its files hold beyond what its config asks for, in words. */
+  readonly warnings: readonly string[];
+}
+
+/** A tensor to be written and how to come by it. */
+export interface MadeTensor {
+  readonly spec: TensorSpec;
+  readonly make: () => Promise<Float32Array | Uint8Array> | Float32Array;
+}
+
+/** A matrix of a dense FFN as it stands in the file, with its dtype. */
+export interface DenseMatrix extends RawMatrix {
+  readonly dtype: FloatDtype;
+}
+
+/** The dense FFN of a layer, and the parameters that the mixture has in its place. */
+export interface FfnSite {
+  readonly layer: number;
+  readonly specs: Extract<FfnTree<ParameterSpec>, {kind: 'moe'}>;
+  readonly names: Readonly<Record<string, string>>;
+  /** Dtype of each dense matrix. */
+  readonly dtypes: GluTree<FloatDtype>;
+  /** Reads the three matrices, once for all tensors of the layer; [F, D], [F, D], [D, F]. */
+  readonly read: () => Promise<GluTree<DenseMatrix>>;
+}
+
+/** Told after each tensor how many of all are written. */
+export type OnProgress = (done: number, total: number) => void;
+
+/** What a new MoE folder is made of. */
+export interface MoeContent {
+  readonly architecture: Architecture;
+  readonly provenance: Provenance;
+  /** The tensors of one layer's mixture. */
+  readonly ffn: (site: FfnSite) => MadeTensor[];
+}
+
+/**
+ * Opens a dense model; reads heads and a few rows.
+ *
+ * @throws ModelError if the folder is damaged, of an unknown family, does not fit its config or is a mixture already.
+ */
+export async function openDense(path: string): Promise<DenseSource> {
+  const folder = await openModelFolder(path);
+  try {
+    const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
+    const numNeurons = denseWidth(architecture, path);
+    const warnings = checkTensors(folder.tensors, architecture);
+    const {names} = FAMILIES[architecture.family];
+    const fingerprint = await modelFingerprint(folder, architecture);
+    return {folder, architecture, numNeurons, names, fingerprint, warnings};
+  } catch (error) {
+    await folder.close();
+    throw error;
+  }
+}
+
+/**
+ * Writes an MoE folder out of a dense one, whole or not at all: all but the FFNs copied bit for bit, tokenizer files
+ * and config keys taken over. The peak is the FFN of one layer and one tensor more.
+ *
+ * @throws EnvironmentError if something stands at `out` or the disk is full.
+ */
+export async function writeMoe(
+  source: DenseSource,
+  out: string,
+  content: MoeContent,
+  onProgress?: OnProgress,
+): Promise<void> {
+  const {folder} = source;
+  const tensors = allTensors(source, content);
+  const byName = new Map(tensors.map((tensor) => [tensor.spec.name, tensor]));
+  let done = 0;
+  await writeModelFolder(out, {
+    config: architectureToConfig(content.architecture, folder.config),
+    entries: tensors.map(({spec}) => spec),
+    read: async (name) => {
+      const data = await byName.get(name)?.make();
+      if (!data) throw new Error(`nobody asked for tensor ${name}`);
+      onProgress?.(++done, tensors.length);
+      return data;
+    },
+    copyFrom: folder.path,
+    extraFiles: {[PROVENANCE_FILE]: renderProvenance(content.provenance)},
+  });
+}
+
+/** The tensors of a GLU or of stacked ones; `cut` gives the bytes or numbers of one matrix of one expert. */
+export function gluTensors(
+  {names, dtypes, read}: FfnSite,
+  specs: GluTree<ParameterSpec>,
+  cut: (matrix: DenseMatrix, which: keyof GluTree<unknown>, expert: number) => Float32Array | Uint8Array,
+): MadeTensor[] {
+  return (['gate', 'up', 'down'] as const).flatMap((which) =>
+    diskTensors(specs[which], names).map(({name, shape}, expert) => ({
+      spec: {name, shape, dtype: dtypes[which]},
+      make: async () => cut((await read())[which], which, expert),
+    })),
+  );
+}
+
+/** The router's tensor, float32 [E, D] whatever the source's dtype: see `storedDtype` of src/model/save.ts. */
+export function routerTensor({names, specs}: FfnSite, make: MadeTensor['make']): MadeTensor[] {
+  return diskTensors(specs.router, names).map(({name, shape}) => ({spec: {name, shape, dtype: 'F32'}, make}));
+}
+
+/** The numbers of a matrix, float32. */
+export function valuesOf({bytes, dtype}: Pick<DenseMatrix, 'bytes' | 'dtype'>): Float32Array {
+  return widen(bytes, dtype);
+}
+
+function denseWidth({ffn}: Architecture, path: string): number {
+  const [first] = ffn;
+  if (first?.kind === 'dense' && ffn.every(({kind}) => kind === 'dense')) return first.width;
+  throw new ModelError(`${path}: this is a mixture of experts already; a dense model is needed.`, {
+    hint: 'Give the dense model that it was made from.',
+  });
+}
+
+function allTensors(source: DenseSource, {architecture, ffn}: MoeContent): MadeTensor[] {
+  const tree = parameterSpecs(architecture);
+  const copy = (spec: ParameterSpec): MadeTensor[] => copied(source, spec);
+  const readFfn = keepLast((layer) => readDenseFfn(source, layer));
+  return [
+    ...copy(tree.embed),
+    ...tree.layers.flatMap((layer, l) => [
+      ...copy(layer.attentionNorm),
+      ...Object.values(layer.attention).flatMap(copy),
+      ...copy(layer.ffnNorm),
+      ...(layer.ffn.kind === 'moe' ? ffn(siteOf(source, l, layer.ffn, () => readFfn(l))) : []),
+    ]),
+    ...copy(tree.norm),
+    ...(tree.head ? copy(tree.head) : []),
+  ];
+}
+
+function copied({folder, names}: DenseSource, spec: ParameterSpec): MadeTensor[] {
+  return diskTensors(spec, names).map(({name}) => {
+    const {dtype, shape} = folder.tensors.info(name);
+    return {spec: {name, dtype, shape}, make: () => folder.tensors.readBytes(name)};
+  });
+}
+
+function siteOf(source: DenseSource, layer: number, specs: FfnSite['specs'], read: FfnSite['read']): FfnSite {
+  const {gate, up, down} = denseFfn(source, layer);
+  const dtypes = {gate: gate.dtype, up: up.dtype, down: down.dtype};
+  return {layer, specs, names: source.names, dtypes, read};
+}
+
+async function readDenseFfn(source: DenseSource, layer: number): Promise<GluTree<DenseMatrix>> {
+  const {gate, up, down} = denseFfn(source, layer);
+  return {gate: await readMatrix(source, gate), up: await readMatrix(source, up), down: await readMatrix(source, down)};
+}
+
+interface FloatTensor {
+  readonly name: string;
+  readonly dtype: FloatDtype;
+  readonly shape: readonly number[];
+}
+
+/** The three tensors of a dense FFN. @throws ModelError if one is not made of real numbers. */
+function denseFfn({folder, architecture, names}: DenseSource, layer: number): GluTree<FloatTensor> {
+  const ffn = parameterSpecs(architecture).layers[layer]?.ffn;
+  if (ffn?.kind !== 'dense') throw new Error(`layer ${layer} of a dense model is not dense`);
+  const find = (spec: ParameterSpec): FloatTensor => {
+    const [name = ''] = diskTensors(spec, names).map((tensor) => tensor.name);
+    const {dtype, shape} = folder.tensors.info(name);
+    if (isFloatDtype(dtype)) return {name, dtype, shape};
+    throw new ModelError(`${folder.path}: tensor "${name}" is ${dtype}; real numbers were asked for.`);
+  };
+  return {gate: find(ffn.gate), up: find(ffn.up), down: find(ffn.down)};
+}
+
+async function readMatrix({folder}: DenseSource, {name, dtype, shape}: FloatTensor): Promise<DenseMatrix> {
+  const [rows = 0, columns = 0] = shape;
+  return {bytes: await folder.tensors.readBytes(name), rows, columns, elementBytes: DTYPE_BYTES[dtype], dtype};
+}
+
+/** Remembers the last result only: what was read for one layer is let go when the next one is asked for. */
+function keepLast<T>(read: (layer: number) => Promise<T>): (layer: number) => Promise<T> {
+  let last: {readonly layer: number; readonly value: T} | null = null;
+  return async (layer) => {
+    if (last?.layer !== layer) {
+      last = null;
+      last = {layer, value: await read(layer)};
+    }
+    return last.value;
+  };
+}

@@ -1,0 +1,173 @@
+// Proof of a conversion: with every expert at work, the mixture must compute what the dense model computes.
+import * as tf from '@tensorflow/tfjs';
+import {compile} from '../engine/compile.js';
+import {DTYPE_BYTES} from '../format/dtype.js';
+import {openModelFolder} from '../format/model-folder.js';
+import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../model/architecture.js';
+import {decode, logits} from '../model/decoder.js';
+import {loadModel, type Model} from '../model/model.js';
+import {type DecoderTree, type LayerTree, mapTree} from '../model/parameters.js';
+import {DataError, ModelError} from '../util/errors.js';
+import {type Proof, readProvenance} from './provenance.js';
+
+/** Largest difference allowed, as a share of the largest dense logit: some fifty times the noise of float32. */
+const TOLERANCE = 5e-5;
+/** The same where factors were folded into weights of 16 bits, and cannot be taken out again exactly. */
+const ROUNDED_TOLERANCE = 2e-2;
+
+/** Token ids of some sequences. */
+export type Sequences = readonly (readonly number[])[];
+
+/**
+ * Runs a dense model and the mixture made out of it on the same tokens and compares their logits; one model is in
+ * memory at a time. The engine must have been started.
+ *
+ * A split runs with all its experts at weight 1, factors folded into it taken out; copies of the FFN run with all
+ * experts at weights that sum to 1.
+ * @param sequences a few hundred tokens in all are plenty.
+ * @throws ModelError if a folder is damaged, the mixture has no record or was made from scratch, or logits are not finite.
+ * @throws DataError if there are no tokens, or one is outside the vocabulary.
+ */
+export async function proveConversion(dense: string, mixture: string, sequences: Sequences): Promise<Proof> {
+  const provenance = await readProvenance(mixture);
+  if (provenance.kind === 'scratch') {
+    throw new ModelError(`${mixture} was drawn at random: there is no dense model it could be equal to.`);
+  }
+  const factors = provenance.kind === 'split' ? provenance.layers.map(({routedScale}) => routedScale) : [];
+  const isRounded = factors.some((factor) => factor !== 1) && (await hasShortExperts(mixture));
+  const expected = await withModel(dense, (model) => logitsOf(model, sequences));
+  const received = await withModel(mixture, (model) =>
+    logitsOf({...model, architecture: proofArchitecture(model.architecture, provenance.kind)}, sequences, factors),
+  );
+  return compareLogits(expected, received, isRounded ? ROUNDED_TOLERANCE : TOLERANCE, sequences.flat().length);
+}
+
+/**
+ * Compares logits; the limit is `tolerance` times the largest expected one, and at least `tolerance` itself.
+ *
+ * @throws ModelError if a logit is not finite: nothing could be said about the rest.
+ */
+export function compareLogits(
+  expected: Float32Array,
+  received: Float32Array,
+  tolerance: number,
+  tokens: number,
+): Proof {
+  if (expected.length !== received.length) {
+    throw new RangeError(`${received.length} logits cannot be compared with ${expected.length}`);
+  }
+  let maxLogitDifference = 0;
+  let largest = 1;
+  for (let i = 0; i < expected.length; i++) {
+    const value = expected[i] as number;
+    const difference = Math.abs(value - (received[i] as number));
+    if (!Number.isFinite(difference)) {
+      throw new ModelError(
+        `A logit of the dense model is ${value}, of the mixture ${received[i]}: nothing can be proved.`,
+      );
+    }
+    if (difference > maxLogitDifference) maxLogitDifference = difference;
+    if (Math.abs(value) > largest) largest = Math.abs(value);
+  }
+  const limit = tolerance * largest;
+  return {maxLogitDifference, limit, passed: maxLogitDifference <= limit, tokens};
+}
+
+/**
+ * Logits of every position of some sequences, one after the other, [tokens, V].
+ *
+ * @param factors factor to take out of each layer's experts, if there is any.
+ * @throws DataError if there are no tokens, or one is outside the vocabulary.
+ */
+export async function logitsOf(
+  {architecture, parameters}: Pick<Model, 'architecture' | 'parameters'>,
+  sequences: Sequences,
+  factors: readonly number[] = [],
+): Promise<Float32Array> {
+  checkTokens(sequences, architecture.vocab);
+  const run = compile(
+    (token_BS: tf.Tensor2D) => {
+      const params = withoutFactors(
+        mapTree(parameters, (variable) => variable.read()),
+        factors,
+      );
+      const {hidden_TD} = decode(params, architecture, {token_BS}, {capacityFactor: Number.POSITIVE_INFINITY});
+      return logits(hidden_TD, params);
+    },
+    {name: 'logits'},
+  );
+  try {
+    const all = new Float32Array(sequences.flat().length * architecture.vocab);
+    let at = 0;
+    for (const sequence of sequences) {
+      const values = await valuesOn(run, sequence);
+      all.set(values, at);
+      at += values.length;
+    }
+    return all;
+  } finally {
+    run.dispose();
+  }
+}
+
+async function valuesOn(
+  run: (token_BS: tf.Tensor2D) => Promise<tf.Tensor>,
+  sequence: readonly number[],
+): Promise<Float32Array> {
+  const token_BS = tf.tensor2d([...sequence], [1, sequence.length], 'int32');
+  const result = await run(token_BS);
+  try {
+    return (await result.data()) as Float32Array;
+  } finally {
+    tf.dispose([token_BS, result]);
+  }
+}
+
+/** All experts chosen: each at weight 1 where they are parts of the FFN, all summing to 1 where they are copies of it. */
+function proofArchitecture(architecture: Architecture, kind: 'split' | 'upcycle'): Architecture {
+  const everyExpert = (layout: FfnLayout): FfnLayout =>
+    layout.kind === 'moe' ? {...layout, topK: layout.experts} : layout;
+  const routing = {...SOFTMAX_ROUTING, ...(kind === 'split' ? {weight: 'one' as const} : {renormalise: true})};
+  return {...architecture, ffn: architecture.ffn.map(everyExpert), routing};
+}
+
+function withoutFactors(params: DecoderTree<tf.Tensor>, factors: readonly number[]): DecoderTree<tf.Tensor> {
+  return {...params, layers: params.layers.map((layer, l) => withoutFactor(layer, factors[l] ?? 1))};
+}
+
+function withoutFactor(layer: LayerTree<tf.Tensor>, factor: number): LayerTree<tf.Tensor> {
+  const {ffn} = layer;
+  if (ffn.kind === 'dense' || factor === 1) return layer;
+  return {...layer, ffn: {...ffn, experts: {...ffn.experts, down: tf.div(ffn.experts.down, factor)}}};
+}
+
+async function withModel<T>(path: string, use: (model: Model) => Promise<T>): Promise<T> {
+  const model = await loadModel(path);
+  try {
+    return await use(model);
+  } finally {
+    model.dispose();
+  }
+}
+
+/** Whether experts are stored in 16 bits. */
+async function hasShortExperts(path: string): Promise<boolean> {
+  const folder = await openModelFolder(path);
+  try {
+    const {tensors} = folder;
+    return tensors.names.some((name) => name.includes('.experts.') && DTYPE_BYTES[tensors.info(name).dtype] < 4);
+  } finally {
+    await folder.close();
+  }
+}
+
+function checkTokens(sequences: Sequences, vocab: number): void {
+  if (sequences.length === 0 || sequences.some(({length}) => length === 0)) {
+    throw new DataError('A proof needs tokens; a sequence without any was given.');
+  }
+  const stray = sequences.flat().find((id) => !(Number.isInteger(id) && id >= 0 && id < vocab));
+  if (stray === undefined) return;
+  throw new DataError(`Token ${stray} is outside the vocabulary of ${vocab}.`, {
+    hint: 'Use the tokenizer that the model was trained with.',
+  });
+}

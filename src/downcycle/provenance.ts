@@ -1,0 +1,110 @@
+// downcycle.json: where a mixture of experts came from.
+import {readFileSync} from 'node:fs';
+import {readFile} from 'node:fs/promises';
+import {join} from 'node:path';
+import {z} from 'zod';
+import {parseJson} from '../format/json.js';
+import {writeFileAtomic} from '../util/atomic.js';
+import {ModelError, systemCode} from '../util/errors.js';
+import {methodSchema, profileSchema} from './options.js';
+
+/** The file in an MoE folder that holds its {@link Provenance}. */
+export const PROVENANCE_FILE = 'downcycle.json';
+
+const proofSchema = z.strictObject({
+  /** Largest difference of two logits. */
+  maxLogitDifference: z.number(),
+  /** What it may be. */
+  limit: z.number(),
+  passed: z.boolean(),
+  /** Positions compared. */
+  tokens: z.int(),
+});
+
+/** How far an MoE with every expert active is from its dense parent. */
+export type Proof = z.output<typeof proofSchema>;
+
+const sourceSchema = z.strictObject({path: z.string(), revision: z.string().nullable(), fingerprint: z.string()});
+const common = {
+  format: z.literal(1),
+  versions: z.strictObject({downcycle: z.string(), node: z.string()}),
+  seed: z.int(),
+  equivalence: proofSchema.nullable(),
+};
+
+const layerSchema = z.strictObject({
+  experts: z.int(),
+  topK: z.int(),
+  expertWidth: z.int(),
+  sharedWidth: z.int(),
+  /** Share of neurons above the CV threshold, and shared ratio before rounding; null where nobody looked. */
+  specialisedShare: z.number().nullable(),
+  sharedRatio: z.number(),
+  /** Factor that the experts' down projections carry. */
+  routedScale: z.number(),
+});
+
+/** The cut of one layer as recorded. */
+export type LayerRecord = z.output<typeof layerSchema>;
+
+const provenanceSchema = z.discriminatedUnion('kind', [
+  z.strictObject({
+    kind: z.literal('split'),
+    ...common,
+    source: sourceSchema,
+    method: methodSchema,
+    calibration: z.strictObject({tasks: z.array(z.string()), tokenHash: z.string(), options: profileSchema}).nullable(),
+    neuronMapHash: z.string(),
+    layers: z.array(layerSchema),
+  }),
+  z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: methodSchema}),
+  z.strictObject({kind: z.literal('scratch'), ...common}),
+]);
+
+/** Where a model came from: cut out of a dense one, copied from one, or drawn at random. */
+export type Provenance = z.output<typeof provenanceSchema>;
+
+/** Versions of what makes a model, for its record. */
+export function currentVersions(): Provenance['versions'] {
+  const file = new URL('../../package.json', import.meta.url);
+  const {version} = z.object({version: z.string()}).parse(JSON.parse(readFileSync(file, 'utf8')));
+  return {downcycle: version, node: process.version};
+}
+
+/** The text of {@link PROVENANCE_FILE}. */
+export function renderProvenance(provenance: Provenance): string {
+  return `${JSON.stringify(provenance, null, 2)}\n`;
+}
+
+/**
+ * Reads where a model folder came from.
+ *
+ * @throws ModelError if the folder has no such file or a damaged one.
+ */
+export async function readProvenance(folder: string): Promise<Provenance> {
+  const path = join(folder, PROVENANCE_FILE);
+  const json = parseJson(await readText(path));
+  if (json.kind === 'fault') throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`);
+  const parsed = provenanceSchema.safeParse(json.value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new ModelError(`${path}: ${issue?.path.join('.')}: ${issue?.message}.`);
+}
+
+/** Writes the result of a conversion proof into the folder's record. */
+export async function recordProof(folder: string, equivalence: Proof): Promise<void> {
+  const provenance = await readProvenance(folder);
+  await writeFileAtomic(join(folder, PROVENANCE_FILE), renderProvenance({...provenance, equivalence}));
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    if (systemCode(cause) !== 'ENOENT') throw cause;
+    throw new ModelError(`${path}: there is no such file.`, {
+      hint: 'Only folders that downcycle converted have one.',
+      cause,
+    });
+  }
+}

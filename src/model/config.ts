@@ -1,0 +1,133 @@
+// config.json of Hugging Face folders, dense and ours, to and from an Architecture.
+import {z} from 'zod';
+import type {FloatDtype} from '../format/dtype.js';
+import {ModelError} from '../util/errors.js';
+import type {Architecture, Family, FfnLayout} from './architecture.js';
+import type {ConfigRecord} from './family/definition.js';
+import {parseKeys} from './family/keys.js';
+import {FAMILIES, isFamily} from './family/registry.js';
+
+/** The `model_type` of a mixture of experts in this project's own form. */
+export const MOE_MODEL_TYPE = 'downcycle_moe';
+const MOE_CLASS = 'DowncycleMoeForCausalLM';
+
+const count = z.int('a whole number above 0 is needed').positive('a whole number above 0 is needed');
+const flag = z.boolean('true or false is needed');
+const moeLayerSchema = z
+  .strictObject({
+    experts: count,
+    top_k: count,
+    expert_width: count,
+    shared_width: z.int('a whole number is needed').nonnegative('0 or more is needed'),
+    selection_bias: flag,
+  })
+  .refine(({experts, top_k}) => top_k <= experts, {error: 'it must be at most experts', path: ['top_k']});
+const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
+  error:
+    'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts',
+});
+const moeSchema = z.strictObject({
+  source_model_type: z.enum(Object.keys(FAMILIES) as Family[], {
+    error: `known are ${Object.keys(FAMILIES).join(', ')}`,
+  }),
+  routing: z.strictObject({
+    score: z.enum(['softmax', 'sigmoid'], {error: '"softmax" or "sigmoid" is needed'}),
+    order: z.enum(['score-then-topk', 'topk-then-score'], {error: '"score-then-topk" or "topk-then-score" is needed'}),
+    renormalise: flag,
+    scale: z.number('a number is needed'),
+    weight: z.enum(['score', 'one'], {error: '"score" or "one" is needed'}),
+  }),
+  layers: z.array(layerSchema, {error: 'a list with one entry a layer is needed'}),
+});
+const sectionSchema = z.looseObject({moe: moeSchema});
+
+/**
+ * The architecture that a `config.json` describes: a known family's, or `downcycle_moe`.
+ *
+ * Takes the keys of transformers 4 (`rope_theta`) and 5 (`rope_parameters`); null counts as absent.
+ * @param file path of the config, for messages.
+ * @throws ModelError naming the file and the key that is missing, wrong or not supported.
+ */
+export function architectureFromConfig(config: ConfigRecord, file: string): Architecture {
+  const {model_type: modelType} = config;
+  if (isFamily(modelType)) return FAMILIES[modelType].readConfig(config, file);
+  if (modelType === MOE_MODEL_TYPE) return moeArchitecture(config, file);
+  const known = [...Object.keys(FAMILIES), MOE_MODEL_TYPE].join(', ');
+  throw new ModelError(`${file}: model_type is ${JSON.stringify(modelType) ?? 'missing'}; known are ${known}.`);
+}
+
+/**
+ * The `config.json` of an architecture. Keys of `source` that say nothing about it (token ids, dtype, ...) are kept.
+ *
+ * Layers that are all dense and equally wide make a config of the family itself; anything else is `downcycle_moe`.
+ */
+export function architectureToConfig(architecture: Architecture, source: ConfigRecord = {}): ConfigRecord {
+  const {family, ffn} = architecture;
+  const {className, configKeys} = FAMILIES[family];
+  const width = denseWidth(ffn);
+  const {intermediate_size: before} = source;
+  const keys = configKeys(architecture, width ?? (typeof before === 'number' ? before : widest(ffn)), source);
+  const kept = Object.fromEntries(Object.entries(source).filter(([key]) => key !== 'moe'));
+  if (width !== null) return {...kept, architectures: [className], model_type: family, ...keys};
+  return {...kept, architectures: [MOE_CLASS], model_type: MOE_MODEL_TYPE, ...keys, moe: moeSection(architecture)};
+}
+
+/** The config with its dtype said, under the key that it has for it (`dtype`, before transformers 5 `torch_dtype`). */
+export function withDtype(config: ConfigRecord, dtype: FloatDtype): ConfigRecord {
+  const words = {F64: 'float64', F32: 'float32', F16: 'float16', BF16: 'bfloat16'} as const;
+  return {...config, ['dtype' in config ? 'dtype' : 'torch_dtype']: words[dtype]};
+}
+
+function moeArchitecture(config: ConfigRecord, file: string): Architecture {
+  const {moe} = parseKeys(sectionSchema, config, file);
+  const dense = FAMILIES[moe.source_model_type].readConfig(config, file);
+  const numLayers = dense.ffn.length;
+  if (moe.layers.length !== numLayers) {
+    throw new ModelError(`${file}: moe.layers has ${moe.layers.length} entries, num_hidden_layers is ${numLayers}.`);
+  }
+  return {...dense, ffn: moe.layers.map(layoutOf), routing: moe.routing};
+}
+
+function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
+  if ('width' in layer) return {kind: 'dense', width: layer.width};
+  return {
+    kind: 'moe',
+    experts: layer.experts,
+    topK: layer.top_k,
+    expertWidth: layer.expert_width,
+    sharedWidth: layer.shared_width,
+    selectionBias: layer.selection_bias,
+  };
+}
+
+function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSchema> {
+  const {score, order, renormalise, scale, weight} = routing;
+  return {
+    source_model_type: family,
+    routing: {score, order, renormalise, scale, weight},
+    layers: ffn.map((layout) =>
+      layout.kind === 'dense'
+        ? {width: layout.width}
+        : {
+            experts: layout.experts,
+            top_k: layout.topK,
+            expert_width: layout.expertWidth,
+            shared_width: layout.sharedWidth,
+            selection_bias: layout.selectionBias,
+          },
+    ),
+  };
+}
+
+/** The common width of layers that are all dense, else null. */
+function denseWidth(ffn: readonly FfnLayout[]): number | null {
+  const [first] = ffn;
+  if (first?.kind !== 'dense') return null;
+  return ffn.every((layout) => layout.kind === 'dense' && layout.width === first.width) ? first.width : null;
+}
+
+function widest(ffn: readonly FfnLayout[]): number {
+  const width = (layout: FfnLayout): number =>
+    layout.kind === 'dense' ? layout.width : layout.sharedWidth + layout.experts * layout.expertWidth;
+  return Math.max(...ffn.map(width));
+}

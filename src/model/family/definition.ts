@@ -1,0 +1,19 @@
+import type {Architecture, Family} from '../architecture.js';
+
+/** A `config.json` as parsed. */
+export type ConfigRecord = Readonly<Record<string, unknown>>;
+
+/** All that sets one Hugging Face `model_type` apart. */
+export interface FamilyDefinition {
+  readonly modelType: Family;
+  /** The transformers class that `architectures` names. */
+  readonly className: string;
+  /** Path of each parameter to its name on disk. `{l}` stands for the layer, `{e}` for the expert. */
+  readonly names: Readonly<Record<string, string>>;
+  /** Tensors that old versions of transformers saved and nobody needs. */
+  readonly isObsolete: (name: string) => boolean;
+  /** The dense architecture that a config describes. @throws ModelError naming `file` and the key that does not fit. */
+  readonly readConfig: (config: ConfigRecord, file: string) => Architecture;
+  /** The family's keys for an architecture, in the form (transformers 4 or 5) that `source` is written in. */
+  readonly configKeys: (architecture: Architecture, ffnWidth: number, source: ConfigRecord) => ConfigRecord;
+}

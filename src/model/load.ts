@@ -1,0 +1,85 @@
+import {expectTensor, type ModelFolder} from '../format/model-folder.js';
+import {numElements} from '../format/safetensors-header.js';
+import type {TensorStore} from '../format/tensor-store.js';
+import {transpose} from '../util/transpose.js';
+import type {Architecture} from './architecture.js';
+import type {FamilyDefinition} from './family/definition.js';
+import {FAMILIES} from './family/registry.js';
+import {type DiskTensor, diskTensors, parameterName} from './names.js';
+import {leavesOf, type ParameterSpec, parameterSpecs} from './parameters.js';
+
+/** Takes one parameter, float32 in our layout; the array is the receiver's to keep. */
+export type LeafSink = (spec: ParameterSpec, values: Float32Array) => void | Promise<void>;
+
+/**
+ * Reads every parameter of a model, one after the other in the order of `leavesOf`; one is in memory at a time.
+ *
+ * Linear weights come transposed to [in, out], experts stacked. All shapes are checked before the first is read.
+ * @returns one line for each kind of tensor in the files that the architecture has no place for.
+ * @throws ModelError naming file and tensor if one is missing, has another shape or is not made of real numbers.
+ */
+export async function loadParameters(
+  {tensors}: Pick<ModelFolder, 'tensors'>,
+  architecture: Architecture,
+  onLeaf: LeafSink,
+): Promise<readonly string[]> {
+  const warnings = checkTensors(tensors, architecture);
+  const {names} = FAMILIES[architecture.family];
+  for (const spec of leavesOf(parameterSpecs(architecture))) {
+    await onLeaf(spec, await readLeaf(tensors, spec, diskTensors(spec, names)));
+  }
+  return warnings;
+}
+
+/**
+ * Compares the tensors of a folder with those an architecture asks for, by name and shape; reads no weights.
+ *
+ * @returns what is there and not asked for, in words.
+ * @throws ModelError naming file and tensor if one is missing or has another shape.
+ */
+export function checkTensors(tensors: TensorStore, architecture: Architecture): readonly string[] {
+  const family = FAMILIES[architecture.family];
+  const expected = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, family.names));
+  for (const {name, shape} of expected) expectTensor(tensors, name, shape);
+  const asked = new Set(expected.map(({name}) => name));
+  const extra = tensors.names.filter((name) => !asked.has(name) && !family.isObsolete(name));
+  return describeExtra(extra, tensors.path, family);
+}
+
+/** Two lines at most: tensors of the family that this config does not ask for, and tensors nobody knows. */
+function describeExtra(
+  extra: readonly string[],
+  path: string,
+  {names, modelType}: FamilyDefinition,
+): readonly string[] {
+  const isKnown = (name: string): boolean => parameterName(name, names) !== null;
+  const known = extra.filter(isKnown);
+  const unknown = extra.filter((name) => !isKnown(name));
+  return [
+    ...(known.length > 0 ? [`${path}: config.json does not ask for ${list(known)}; ignored.`] : []),
+    ...(unknown.length > 0 ? [`${path}: a ${modelType} model has no ${list(unknown)}; ignored.`] : []),
+  ];
+}
+
+function list(names: readonly string[]): string {
+  const shown = names.slice(0, 3).join(', ');
+  return names.length > 3 ? `${shown} and ${names.length - 3} more tensors` : `tensor ${shown}`;
+}
+
+async function readLeaf(
+  tensors: TensorStore,
+  {shape}: ParameterSpec,
+  parts: readonly DiskTensor[],
+): Promise<Float32Array> {
+  const [only] = parts;
+  if (parts.length === 1 && only && !only.isTransposed) return tensors.read(only.name);
+  const values = new Float32Array(numElements(shape));
+  for (const {name, begin, end, shape: onDisk, isTransposed} of parts) {
+    const read = await tensors.read(name);
+    const target = values.subarray(begin, end);
+    const [rows = 1, columns = 1] = onDisk;
+    if (isTransposed) transpose(read, rows, columns, target);
+    else target.set(read);
+  }
+  return values;
+}

@@ -1,0 +1,30 @@
+/** Rows and columns of a block: two of them in float32 fit into the fastest cache. */
+const BLOCK = 32;
+
+/** Writes `source` [rows, columns] into `target` as [columns, rows], block by block so that neither side is walked in long strides. */
+export function transpose(source: Float32Array, rows: number, columns: number, target: Float32Array): void {
+  if (source.length !== rows * columns || target.length !== source.length) {
+    throw new RangeError(`${source.length} numbers into ${target.length} cannot be [${rows}, ${columns}] transposed`);
+  }
+  for (let r = 0; r < rows; r += BLOCK) {
+    const rowEnd = Math.min(r + BLOCK, rows);
+    for (let c = 0; c < columns; c += BLOCK) {
+      transposeBlock(source, rows, columns, target, r, rowEnd, c, Math.min(c + BLOCK, columns));
+    }
+  }
+}
+
+function transposeBlock(
+  source: Float32Array,
+  rows: number,
+  columns: number,
+  target: Float32Array,
+  rowBegin: number,
+  rowEnd: number,
+  columnBegin: number,
+  columnEnd: number,
+): void {
+  for (let c = columnBegin; c < columnEnd; c++) {
+    for (let r = rowBegin; r < rowEnd; r++) target[c * rows + r] = source[r * columns + c] as number;
+  }
+}
