@@ -1,0 +1,141 @@
+import {type FileHandle, open} from 'node:fs/promises';
+import {EnvironmentError, ModelError, systemCode} from '../util/errors.js';
+import {parseHeader, type SafetensorsHeader, type TensorInfo} from './safetensors-header.js';
+
+/** An open safetensors file. Reads may run at the same time; `close` ends it. */
+export interface SafetensorsFile extends SafetensorsHeader {
+  readonly path: string;
+  /** The tensor called `name`. @throws ModelError if the file has none. */
+  info(name: string): TensorInfo;
+  /** The bytes of a tensor, or those in `range` counted from its first byte, in memory of their own. */
+  readBytes(name: string, range?: ByteRange): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/** Bytes [begin, end). */
+export interface ByteRange {
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** The limit of the reference implementation; a longer header is taken for damage before anything is allocated. */
+const MAX_HEADER_BYTES = 100_000_000;
+/** One read call takes at most 2^31 - 1 bytes. */
+const MAX_READ_BYTES = 2 ** 30;
+const LENGTH_BYTES = 8;
+
+/**
+ * Opens a safetensors file and checks its head against its size; tensors are read later, one by one.
+ *
+ * @throws ModelError naming the file, and the tensor where there is one, if it is missing, truncated or damaged.
+ * @throws EnvironmentError if it may not be read.
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const file = await openForReading(path);
+  try {
+    const header = await readHeader(file, path);
+    const info = (name: string): TensorInfo => find(header, name, path);
+    return {
+      path,
+      ...header,
+      info,
+      readBytes: async (name, range) => readTensor(file, info(name), path, range),
+      close: () => file.close(),
+    };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function openForReading(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, 'r');
+  } catch (cause) {
+    switch (systemCode(cause)) {
+      case 'ENOENT':
+      case 'ENOTDIR':
+        throw new ModelError(`${path}: there is no such file.`, {cause});
+      case 'EACCES':
+      case 'EPERM':
+        throw new EnvironmentError(`${path}: not allowed to read it.`, {hint: 'Check the rights of the file.', cause});
+      default:
+        throw cause;
+    }
+  }
+}
+
+async function readHeader(file: FileHandle, path: string): Promise<SafetensorsHeader> {
+  const stats = await file.stat();
+  if (!stats.isFile()) throw new ModelError(`${path}: this is not a file; a safetensors file was expected.`);
+  const headerBytes = await readHeaderLength(file, path, stats.size);
+  const bytes = await readSpan(file, {begin: LENGTH_BYTES, end: LENGTH_BYTES + headerBytes}, path, 'the header');
+  return parseHeader(decode(bytes, path), {path, begin: LENGTH_BYTES + headerBytes, end: stats.size});
+}
+
+async function readHeaderLength(file: FileHandle, path: string, fileBytes: number): Promise<number> {
+  if (fileBytes < LENGTH_BYTES) {
+    throw new ModelError(`${path}: ${fileBytes} bytes are too few for a safetensors file; it is truncated.`);
+  }
+  const bytes = Buffer.from(await readSpan(file, {begin: 0, end: LENGTH_BYTES}, path, 'the length of the header'));
+  if (bytes.toString('latin1') === 'version ') {
+    throw new ModelError(`${path}: this is a Git LFS pointer, not the weights.`, {hint: 'Run `git lfs pull` there.'});
+  }
+  const length = Number(bytes.readBigUInt64LE());
+  if (length > MAX_HEADER_BYTES) {
+    throw new ModelError(
+      `${path}: the header claims ${length} bytes, the limit is ${MAX_HEADER_BYTES}; this is no safetensors file.`,
+    );
+  }
+  const rest = fileBytes - LENGTH_BYTES;
+  if (length > rest) {
+    throw new ModelError(`${path}: the header claims ${length} bytes, the file has ${rest} more; it is truncated.`);
+  }
+  return length;
+}
+
+function decode(bytes: Uint8Array, path: string): string {
+  try {
+    return new TextDecoder('utf-8', {fatal: true, ignoreBOM: true}).decode(bytes);
+  } catch (cause) {
+    throw new ModelError(`${path}: the header is not UTF-8 text.`, {cause});
+  }
+}
+
+function find({tensors}: SafetensorsHeader, name: string, path: string): TensorInfo {
+  const tensor = tensors.get(name);
+  if (!tensor) throw new ModelError(`${path}: there is no tensor "${name}" among its ${tensors.size}.`);
+  return tensor;
+}
+
+async function readTensor(file: FileHandle, tensor: TensorInfo, path: string, range?: ByteRange): Promise<Uint8Array> {
+  const size = tensor.end - tensor.begin;
+  const {begin, end} = range ?? {begin: 0, end: size};
+  if (!(0 <= begin && begin <= end && end <= size)) {
+    throw new RangeError(`bytes [${begin}, ${end}) of tensor "${tensor.name}", which has ${size}`);
+  }
+  const span = {begin: tensor.begin + begin, end: tensor.begin + end};
+  return readSpan(file, span, path, `tensor "${tensor.name}"`);
+}
+
+async function readSpan(file: FileHandle, {begin, end}: ByteRange, path: string, what: string): Promise<Uint8Array> {
+  const bytes = allocate(end - begin, path, what);
+  for (let done = 0; done < bytes.length; ) {
+    const part = bytes.subarray(done, done + MAX_READ_BYTES);
+    const {bytesRead} = await file.read(part, 0, part.length, begin + done);
+    if (bytesRead === 0) throw new ModelError(`${path}: the file ends inside ${what}; it was cut after it was opened.`);
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+function allocate(size: number, path: string, what: string): Uint8Array {
+  try {
+    return new Uint8Array(size);
+  } catch (cause) {
+    throw new EnvironmentError(`${path}: ${what} needs ${size} bytes of memory in one piece, which Node cannot give.`, {
+      hint: 'Read it by rows, or free some memory.',
+      cause,
+    });
+  }
+}
