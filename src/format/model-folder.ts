@@ -1,0 +1,141 @@
+import {existsSync} from 'node:fs';
+import {readFile, stat} from 'node:fs/promises';
+import {basename, join} from 'node:path';
+import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
+import {ModelError, systemCode} from '../util/errors.js';
+import {parseJson} from './json.js';
+import type {TensorInfo, TensorSpec} from './safetensors-header.js';
+import {type TensorSource, type WriteOptions, writeSafetensors} from './safetensors-writer.js';
+import {openTensors, type TensorStore} from './tensor-store.js';
+
+/** An open Hugging Face model folder. */
+export interface ModelFolder {
+  readonly path: string;
+  /** `config.json`, parsed; what its keys mean is the model's business. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly tensors: TensorStore;
+  /** Which of the tokenizer's and generation's files there are, by name. */
+  readonly tokenizerFiles: readonly string[];
+  close(): Promise<void>;
+}
+
+/** What goes into a new model folder. */
+export interface ModelFolderContent extends WriteOptions {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly entries: readonly TensorSpec[];
+  /** Called once for each entry, in order. */
+  readonly read: TensorSource;
+  /** A folder whose tokenizer files are copied byte for byte. */
+  readonly copyFrom?: string;
+  /** Further text files by name, such as `downcycle.json` or `README.md`; they win over copied ones. */
+  readonly extraFiles?: Readonly<Record<string, string>>;
+}
+
+const CONFIG = 'config.json';
+const TOKENIZER_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'tokenizer.model',
+  'merges.txt',
+  'vocab.json',
+  'added_tokens.json',
+  'chat_template.jinja',
+  'generation_config.json',
+];
+
+/**
+ * Opens a model folder: reads its config and the heads of its safetensors, no weights yet.
+ *
+ * @throws ModelError if the folder, its config or its safetensors are missing or damaged.
+ */
+export async function openModelFolder(path: string): Promise<ModelFolder> {
+  await expectFolder(path);
+  const config = await readConfig(join(path, CONFIG));
+  const tensors = await openTensors(path);
+  return {path, config, tensors, tokenizerFiles: tokenizerFilesIn(path), close: () => tensors.close()};
+}
+
+/**
+ * Writes a model folder that is either whole or absent, with sharded safetensors if they are large.
+ *
+ * @throws EnvironmentError if something stands at `path` or the disk is full; nothing is left behind then.
+ * @throws ModelError if the entries or what `read` gives cannot be written; nothing is left behind then either.
+ */
+export async function writeModelFolder(path: string, content: ModelFolderContent): Promise<void> {
+  const {config, entries, read, copyFrom, extraFiles = {}, ...options} = content;
+  const texts = {...extraFiles, [CONFIG]: `${JSON.stringify(config, null, 2)}\n`};
+  for (const name of Object.keys(extraFiles)) checkExtraFile(name);
+  await writeFolderAtomic(path, async (part) => {
+    if (copyFrom !== undefined) await copyTokenizer(copyFrom, part);
+    for (const [name, text] of Object.entries(texts)) await writeFileAtomic(join(part, name), text);
+    await writeSafetensors(part, entries, read, options);
+  });
+}
+
+/**
+ * The tensor called `name`, which must have the shape that the config asks for.
+ *
+ * @throws ModelError if it is missing or has another shape.
+ */
+export function expectTensor(store: TensorStore, name: string, shape: readonly number[]): TensorInfo {
+  const asked = `[${shape.join(', ')}]`;
+  if (!store.has(name)) {
+    throw new ModelError(`${store.path}: tensor "${name}" is missing, ${CONFIG} asks for it with shape ${asked}.`);
+  }
+  const info = store.info(name);
+  const isSame = info.shape.length === shape.length && shape.every((size, axis) => size === info.shape[axis]);
+  if (isSame) return info;
+  throw new ModelError(
+    `${store.path}: tensor "${name}" has shape [${info.shape.join(', ')}], ${CONFIG} asks for ${asked}.`,
+  );
+}
+
+async function expectFolder(path: string): Promise<void> {
+  const found = await stat(path).catch(() => null);
+  if (found?.isDirectory()) return;
+  throw new ModelError(
+    `${path}: ${found ? 'this is a file, a model folder was expected' : 'there is no such folder'}.`,
+    {
+      hint: `A model is a Hugging Face folder with ${CONFIG} and safetensors.`,
+    },
+  );
+}
+
+async function readConfig(path: string): Promise<Record<string, unknown>> {
+  const json = parseJson(await readConfigText(path));
+  if (json.kind === 'fault') throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`);
+  const {value} = json;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new ModelError(`${path}: this must be a JSON object.`);
+  }
+  return {...value};
+}
+
+async function readConfigText(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    if (systemCode(cause) !== 'ENOENT') throw cause;
+    throw new ModelError(`${path}: there is no such file.`, {
+      hint: 'Give the folder of a Hugging Face model.',
+      cause,
+    });
+  }
+}
+
+function tokenizerFilesIn(folder: string): readonly string[] {
+  return TOKENIZER_FILES.filter((name) => existsSync(join(folder, name)));
+}
+
+/** Read and written, not `copyFile`d: a copy would keep the rights of the source, which may be read-only. */
+async function copyTokenizer(from: string, to: string): Promise<void> {
+  for (const name of tokenizerFilesIn(from)) await writeFileAtomic(join(to, name), await readFile(join(from, name)));
+}
+
+function checkExtraFile(name: string): void {
+  const isTaken = name === CONFIG || name.includes('safetensors');
+  if (isTaken || name === '' || name === '..' || basename(name) !== name) {
+    throw new RangeError(`"${name}" cannot be an extra file of a model folder`);
+  }
+}

@@ -1,0 +1,156 @@
+import {chmod, mkdir, readdir, readFile, rm, stat, writeFile} from 'node:fs/promises';
+import {describe, expect, it} from 'vitest';
+import {
+  expectTensor,
+  type ModelFolderContent,
+  openModelFolder,
+  writeModelFolder,
+} from '../../src/format/model-folder.js';
+import {EnvironmentError, ModelError} from '../../src/util/errors.js';
+import {useScratch} from './scratch.js';
+
+const scratch = useScratch();
+
+const CONTENT: ModelFolderContent = {
+  config: {model_type: 'llama', hidden_size: 2, rope_theta: 1e6, eos_token_id: [1, 2]},
+  entries: [
+    {name: 'model.norm.weight', dtype: 'BF16', shape: [2]},
+    {name: 'lm_head.weight', dtype: 'F32', shape: [3, 2]},
+  ],
+  read: async (name) => (name === 'lm_head.weight' ? Float32Array.of(1, 2, 3, 4, 5, 6) : Float32Array.of(1, -1)),
+};
+
+describe('a model folder', () => {
+  it('is read back as it was written', async () => {
+    await writeModelFolder(scratch('moe'), {...CONTENT, extraFiles: {'downcycle.json': '{}', 'README.md': '# it\n'}});
+    const folder = await openModelFolder(scratch('moe'));
+    expect(folder.config).toEqual(CONTENT.config);
+    expect(folder.tokenizerFiles).toEqual([]);
+    expect(Array.from(await folder.tensors.read('lm_head.weight'))).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(await readFile(scratch('moe/README.md'), 'utf8')).toBe('# it\n');
+    expect(await readdir(scratch('moe'))).toEqual(['README.md', 'config.json', 'downcycle.json', 'model.safetensors']);
+    await folder.close();
+  });
+
+  it('is sharded by the size that was asked for', async () => {
+    await writeModelFolder(scratch('moe'), {...CONTENT, maxShardBytes: 8, metadata: {by: 'downcycle'}});
+    const folder = await openModelFolder(scratch('moe'));
+    expect(folder.tensors.names).toHaveLength(2);
+    expect(await readdir(scratch('moe'))).toContain('model-00002-of-00002.safetensors');
+    await folder.close();
+  });
+
+  it('has the tokenizer files of its source byte for byte, writable even if the source is not', async () => {
+    await mkdir(scratch('dense'));
+    const bytes = Buffer.of(0xef, 0xbb, 0xbf, 0x00, 0xff, 0x0d, 0x0a);
+    for (const name of ['tokenizer.json', 'tokenizer.model', 'merges.txt', 'optimizer.pt']) {
+      await writeFile(scratch(`dense/${name}`), bytes);
+      await chmod(scratch(`dense/${name}`), 0o444);
+    }
+    await writeModelFolder(scratch('moe'), {...CONTENT, copyFrom: scratch('dense')});
+    const folder = await openModelFolder(scratch('moe'));
+    expect(folder.tokenizerFiles).toEqual(['tokenizer.json', 'tokenizer.model', 'merges.txt']);
+    for (const name of folder.tokenizerFiles) expect(await readFile(scratch(`moe/${name}`))).toEqual(bytes);
+    expect((await stat(scratch('moe/merges.txt'))).mode & 0o200).toBe(0o200);
+    expect(await readdir(scratch('moe'))).not.toContain('optimizer.pt');
+    await folder.close();
+  });
+
+  it('prefers an extra file to a copied one', async () => {
+    await mkdir(scratch('dense'));
+    await writeFile(scratch('dense/generation_config.json'), 'old');
+    const extraFiles = {'generation_config.json': 'new'};
+    await writeModelFolder(scratch('moe'), {...CONTENT, copyFrom: scratch('dense'), extraFiles});
+    expect(await readFile(scratch('moe/generation_config.json'), 'utf8')).toBe('new');
+  });
+
+  it('is absent, with nothing beside it, when a tensor cannot be had', async () => {
+    const read = async (): Promise<Float32Array> => new Float32Array(1);
+    await expect(writeModelFolder(scratch('moe'), {...CONTENT, read})).rejects.toBeInstanceOf(ModelError);
+    expect(await readdir(scratch())).toEqual([]);
+  });
+
+  it('never replaces another', async () => {
+    await mkdir(scratch('moe'));
+    await writeFile(scratch('moe/mine'), 'mine');
+    await expect(writeModelFolder(scratch('moe'), CONTENT)).rejects.toBeInstanceOf(EnvironmentError);
+    expect(await readdir(scratch('moe'))).toEqual(['mine']);
+  });
+
+  it.each(['config.json', 'model.safetensors', '../up.txt', 'a/b', '..', ''])(
+    'has no extra file "%s"',
+    async (name) => {
+      const written = writeModelFolder(scratch('moe'), {...CONTENT, extraFiles: {[name]: ''}});
+      await expect(written).rejects.toThrow(RangeError);
+      expect(await readdir(scratch())).toEqual([]);
+    },
+  );
+});
+
+describe('openModelFolder refuses', () => {
+  const message = async (): Promise<string> => {
+    const error: unknown = await openModelFolder(scratch('moe')).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(ModelError);
+    return (error as Error).message;
+  };
+
+  it('a folder that is not there', async () => {
+    expect(await message()).toBe(`${scratch('moe')}: there is no such folder.`);
+  });
+
+  it('a file', async () => {
+    await writeFile(scratch('moe'), '');
+    expect(await message()).toBe(`${scratch('moe')}: this is a file, a model folder was expected.`);
+  });
+
+  it('a folder without config.json', async () => {
+    await writeModelFolder(scratch('moe'), CONTENT);
+    await rm(scratch('moe/config.json'));
+    expect(await message()).toBe(`${scratch('moe/config.json')}: there is no such file.`);
+  });
+
+  it('a config that is not JSON, by line and column', async () => {
+    await writeModelFolder(scratch('moe'), CONTENT);
+    await writeFile(scratch('moe/config.json'), '{\n  "hidden_size": 2,\n}\n');
+    expect(await message()).toBe(`${scratch('moe/config.json')}:3:1: expected a quoted name, found \`}\`.`);
+  });
+
+  it('a config that is a list', async () => {
+    await writeModelFolder(scratch('moe'), CONTENT);
+    await writeFile(scratch('moe/config.json'), '[]');
+    expect(await message()).toBe(`${scratch('moe/config.json')}: this must be a JSON object.`);
+  });
+
+  it('a folder without safetensors', async () => {
+    await writeModelFolder(scratch('moe'), CONTENT);
+    await rm(scratch('moe/model.safetensors'));
+    expect(await message()).toMatch(/there is neither model\.safetensors nor/);
+  });
+});
+
+describe('expectTensor', () => {
+  it('gives a tensor of the shape that was asked for', async () => {
+    await writeModelFolder(scratch('moe'), CONTENT);
+    const folder = await openModelFolder(scratch('moe'));
+    expect(expectTensor(folder.tensors, 'lm_head.weight', [3, 2])).toBe(folder.tensors.info('lm_head.weight'));
+    await folder.close();
+  });
+
+  it.each([[[2, 3]], [[3]], [[3, 2, 1]], [[]]])('refuses another shape: %j', async (shape) => {
+    await writeModelFolder(scratch('moe'), CONTENT);
+    const folder = await openModelFolder(scratch('moe'));
+    expect(() => expectTensor(folder.tensors, 'lm_head.weight', shape)).toThrow(
+      `${scratch('moe')}: tensor "lm_head.weight" has shape [3, 2], config.json asks for [${shape.join(', ')}].`,
+    );
+    await folder.close();
+  });
+
+  it('refuses a tensor that is missing', async () => {
+    await writeModelFolder(scratch('moe'), CONTENT);
+    const folder = await openModelFolder(scratch('moe'));
+    expect(() => expectTensor(folder.tensors, 'gate', [2])).toThrow(
+      `${scratch('moe')}: tensor "gate" is missing, config.json asks for it with shape [2].`,
+    );
+    await folder.close();
+  });
+});
