@@ -89,9 +89,5 @@ export type RunRecord = z.infer<typeof run>;
 export type StepRecord = z.infer<typeof step>;
 /** One evaluation. */
 export type EvalRecord = z.infer<typeof evaluation>;
-/** A saved checkpoint. */
-export type CheckpointRecord = z.infer<typeof checkpoint>;
-/** A resumed run. */
-export type ResumeRecord = z.infer<typeof resume>;
 /** The end of a run. */
 export type EndRecord = z.infer<typeof end>;

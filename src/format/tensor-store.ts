@@ -5,7 +5,7 @@ import {z} from 'zod';
 import {ModelError} from '../util/errors.js';
 import {isFloatDtype, widen} from './dtype.js';
 import {parseJson} from './json.js';
-import {openSafetensors, type SafetensorsFile} from './safetensors.js';
+import {type ByteRange, openSafetensors, type SafetensorsFile} from './safetensors.js';
 import type {TensorInfo} from './safetensors-header.js';
 import {INDEX_FILE, SINGLE_FILE} from './safetensors-writer.js';
 
@@ -117,11 +117,7 @@ function createStore(folder: string, owners: ReadonlyMap<string, SafetensorsFile
   };
 }
 
-async function readFloats(
-  file: SafetensorsFile,
-  name: string,
-  range?: {begin: number; end: number},
-): Promise<Float32Array> {
+async function readFloats(file: SafetensorsFile, name: string, range?: ByteRange): Promise<Float32Array> {
   const {dtype} = file.info(name);
   if (!isFloatDtype(dtype))
     throw new ModelError(`${file.path}: tensor "${name}" is ${dtype}; real numbers were asked for.`);
