@@ -1,0 +1,155 @@
+import * as tf from '@tensorflow/tfjs';
+import {describe, expect} from 'vitest';
+import {combine, dispatch, type ExpertSlots, expertSlots} from '../../src/op/experts.js';
+import {onEveryEngine, type TestEngine} from '../support/engines.js';
+import {checkGradients, gradientsOf} from '../support/gradients.js';
+import {dot, type Host, ints, normals} from '../support/host.js';
+
+/** T tokens choose K of E experts with C rows each; expert 1 is wanted by five pairs and holds three. */
+const [T, K, E, C, D] = [6, 2, 4, 3, 3];
+const [P, R] = [T * K, E * C];
+const CHOICE = [1, 0, 1, 2, 0, 1, 2, 1, 1, 0, 2, 0];
+const choice = ints([T, K], CHOICE);
+const choiceTensor = (): tf.Tensor2D => tf.tensor2d(CHOICE, [T, K], 'int32');
+const x = normals([T, D], 1);
+const rows = normals([R, D], 2);
+const weight = normals([T, K], 3);
+
+/** Slots by walking over the pairs: the row of each, or null where the expert is full. */
+function walk(capacity: number): (number | null)[] {
+  const used = new Array<number>(E).fill(0);
+  return CHOICE.map((expert) => {
+    const place = used[expert]!++;
+    return place < capacity ? expert * capacity + place : null;
+  });
+}
+
+async function slotsOf(
+  {run}: TestEngine,
+  capacity: number,
+): Promise<{slot: number[]; source: number[]; load: number[]}> {
+  const fn = (chosen: tf.Tensor2D): tf.Tensor[] => {
+    const {slot_P, source_R, load_E} = expertSlots(chosen, E, capacity);
+    return [slot_P, source_R, load_E];
+  };
+  const [slot, source, load] = (await run(fn, choice)).map(({values}) => Array.from(values));
+  return {slot: slot!, source: source!, load: load!};
+}
+
+const rowOf = ({values}: Host, i: number): number[] => Array.from(values.subarray(i * D, (i + 1) * D));
+
+describe('expertSlots', () => {
+  onEveryEngine('gives pairs the rows of their expert in token order, and R once it is full', async (engine) => {
+    const {slot} = await slotsOf(engine, C);
+    expect(slot).toEqual(walk(C).map((row) => row ?? R));
+  });
+
+  onEveryEngine('names the pair of each row, and P for an empty one', async (engine) => {
+    const {slot, source} = await slotsOf(engine, C);
+    const pairs = Array.from({length: R}, (_, row) => slot.indexOf(row));
+    expect(source).toEqual(pairs.map((pair) => (pair < 0 ? P : pair)));
+  });
+
+  onEveryEngine('gives every pair a row of its own when nothing overflows', async (engine) => {
+    const {slot, source} = await slotsOf(engine, P);
+    expect(new Set(slot).size).toBe(P);
+    expect(slot.map((row) => source[row])).toEqual(CHOICE.map((_, pair) => pair));
+    expect(slot.map((row) => Math.floor(row / P))).toEqual(CHOICE);
+  });
+
+  onEveryEngine('counts all pairs that wanted an expert, those without a row too', async (engine) => {
+    const wanted = [0, 1, 2, 3].map((expert) => CHOICE.filter((one) => one === expert).length);
+    expect((await slotsOf(engine, C)).load).toEqual(wanted);
+    expect((await slotsOf(engine, 1)).load).toEqual(wanted);
+  });
+});
+
+/** dispatch and combine with the slots of the fixed choice. */
+const send = (input: tf.Tensor2D): tf.Tensor => dispatch(input, expertSlots(choiceTensor(), E, C));
+const gather = (input: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor => combine(input, w, expertSlots(choiceTensor(), E, C));
+
+describe('dispatch', () => {
+  onEveryEngine('copies the row of each token to its slots', async ({run}) => {
+    const [result] = await run(send, x);
+    expect(result!.shape).toEqual([R, D]);
+    for (const [pair, row] of walk(C).entries()) {
+      if (row !== null) expect(rowOf(result!, row)).toEqual(rowOf(x, Math.floor(pair / K)));
+    }
+  });
+
+  onEveryEngine('sends gradients of filled rows back to their tokens and those of others nowhere', async (engine) => {
+    const [gradient] = await gradientsOf(engine, send, [x], rows);
+    const expected = Array.from({length: T}, () => [0, 0, 0]);
+    for (const [pair, row] of walk(C).entries()) {
+      if (row !== null) expected[Math.floor(pair / K)]!.forEach((_, i, sums) => (sums[i]! += rowOf(rows, row)[i]!));
+    }
+    expect(gradient!.values).toBeAllClose(expected);
+  });
+
+  onEveryEngine('is the adjoint of its gradient on the rows that are filled', async (engine) => {
+    const filled = new Set(walk(C));
+    const y = {...rows, values: rows.values.map((v, i) => (filled.has(Math.floor(i / D)) ? v : 0))};
+    const [forward] = await engine.run(send, x);
+    const [backward] = await gradientsOf(engine, send, [x], y);
+    expect(dot(forward!.values, y.values)).toBeAllClose(dot(x.values, backward!.values), {rtol: 1e-5, atol: 1e-5});
+  });
+});
+
+describe('combine', () => {
+  onEveryEngine('adds up the rows of each token by weight; a pair without a row adds nothing', async ({run}) => {
+    const [result] = await run(gather, rows, weight);
+    const slot = walk(C);
+    const expected = Array.from({length: T}, (_, t) =>
+      Array.from({length: D}, (_, i) =>
+        [0, 1].reduce((sum, k) => {
+          const row = slot[t * K + k]!;
+          return row === null ? sum : sum + weight.values[t * K + k]! * rowOf(rows, row)[i]!;
+        }, 0),
+      ),
+    );
+    expect(result!.values).toBeAllClose(expected);
+  });
+
+  onEveryEngine('has the gradient of finite differences for rows and weights', (engine) =>
+    checkGradients(engine, gather, [rows, weight]),
+  );
+
+  onEveryEngine('gives empty rows and pairs without a row zero gradient', async (engine) => {
+    const [dRows, dWeight] = await gradientsOf(engine, gather, [rows, weight], x);
+    const filled = new Set(walk(C));
+    for (let row = 0; row < R; row++) {
+      if (!filled.has(row)) expect(rowOf(dRows!, row)).toBeAllClose([0, 0, 0], {rtol: 0, atol: 0});
+    }
+    const overflowed = walk(C).flatMap((row, pair) => (row === null ? [dWeight!.values[pair]!] : []));
+    expect(overflowed).toBeAllClose([0, 0], {rtol: 0, atol: 0});
+  });
+});
+
+describe('dispatch, experts, combine', () => {
+  onEveryEngine('equal a loop over tokens and their experts when nothing overflows', async ({run}) => {
+    const scales = [2, -1, 0.5, 3];
+    const fn = (input: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor => combine(scaled(input, P, scales), w, slotsFor(P));
+    const [result] = await run(fn, x, weight);
+    const expected = Array.from({length: T}, (_, t) => {
+      const factor = [0, 1].reduce((sum, k) => sum + weight.values[t * K + k]! * scales[CHOICE[t * K + k]!]!, 0);
+      return rowOf(x, t).map((v) => v * factor);
+    });
+    expect(result!.values).toBeAllClose(expected);
+  });
+
+  onEveryEngine('have the gradient of finite differences with overflow', (engine) => {
+    const fn = (input: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor =>
+      combine(scaled(input, C, [2, -1, 0.5, 3]), w, slotsFor(C));
+    return checkGradients(engine, fn, [x, weight]);
+  });
+});
+
+function slotsFor(capacity: number): ExpertSlots {
+  return expertSlots(choiceTensor(), E, capacity);
+}
+
+/** Experts that multiply by a number each. */
+function scaled(input: tf.Tensor2D, capacity: number, scales: number[]): tf.Tensor2D {
+  const rows_ECD = tf.reshape(dispatch(input, slotsFor(capacity)), [E, capacity, D]);
+  return tf.reshape(tf.mul(rows_ECD, tf.tensor3d(scales, [E, 1, 1])), [E * capacity, D]);
+}
