@@ -65,7 +65,10 @@ function compileNative<Inputs extends readonly tf.Tensor[], Output extends Tenso
       (error: unknown) => explain(error, backend, body, inputs, !entries.has(key)),
     );
     entries.set(key, entry);
-    return rebuildTree(entry.structure, metadata.map((one) => backend.toTensor(one)));
+    return rebuildTree(
+      entry.structure,
+      metadata.map((one) => backend.toTensor(one)),
+    );
   };
   return Object.assign(run, {
     numFunctions: () => entries.size,
@@ -138,8 +141,11 @@ function runTidy<Inputs extends readonly tf.Tensor[], Output extends TensorTree>
     await setImmediate(); // give timers and signals their turn between two long synchronous steps
     let output: Output | null = null;
     tf.tidy(() => {
-      output = body(...inputs);
-      return flattenTree(output);
+      const made = body(...inputs);
+      // Copies: an input or a captured tensor among the results must outlive the caller's disposal of them.
+      const owned = flattenTree(made).map((tensor) => tensor.clone());
+      output = rebuildTree(made, owned);
+      return owned;
     });
     if (!output) throw new Error('the function returned nothing');
     return output;
