@@ -1,7 +1,12 @@
+import {dirname, join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 
-/** Folders whose frames are ours or a library's, never the line a person wants to see. */
-const HIDDEN = /node_modules|node:|[/\\]tfjs-[a-z-]+[/\\]src|[/\\](src|dist)[/\\](engine|op)[/\\]/;
+/** Frames of libraries, never the line a person wants to see. tfjs's source maps name paths like `tfjs-core/src`. */
+const LIBRARY = /node_modules|node:|tfjs-[a-z-]+[/\\]src/;
+
+const ROOMS = dirname(dirname(fileURLToPath(import.meta.url)));
+/** The rooms whose frames stand between a person's code and a native operation. */
+const OURS = ['engine', 'op'].map((room) => join(ROOMS, room, '/'));
 
 /** `file:line:column` of the innermost caller outside the engine, the operations and every library. */
 export function userLine(): string {
@@ -10,8 +15,14 @@ export function userLine(): string {
   const stack = new Error().stack ?? '';
   Error.stackTraceLimit = limit;
   const frames = stack.split('\n').slice(1);
-  const frame = frames.find((line) => !HIDDEN.test(line) && /:\d+:\d+/.test(line));
+  const frame = frames.find((line) => /:\d+:\d+/.test(line) && !isHidden(line));
   const place = frame ? /\(?((?:file:\/\/)?\/[^()]*:\d+:\d+)\)?$/.exec(frame.trim())?.[1] : undefined;
   if (!place) return 'an unknown line';
-  return place.startsWith('file://') ? fileURLToPath(place.replace(/(:\d+:\d+)$/, '')) + (/(:\d+:\d+)$/.exec(place)?.[1] ?? '') : place;
+  return place.startsWith('file://')
+    ? fileURLToPath(place.replace(/(:\d+:\d+)$/, '')) + (/(:\d+:\d+)$/.exec(place)?.[1] ?? '')
+    : place;
+}
+
+function isHidden(line: string): boolean {
+  return LIBRARY.test(line) || OURS.some((folder) => line.includes(folder));
 }

@@ -21,8 +21,13 @@ export function createVariable(name: string, shape: readonly number[], values: F
   const size = shape.reduce((a, b) => a * b, 1);
   if (values.length !== size) throw new Error(`variable ${name} needs ${size} values, got ${values.length}`);
   const engine = getEngine();
+  if (engine.kind === 'tensorflow' && engine.backend.binding.trace) {
+    throw new Error(
+      `Variable ${name} was created at ${userLine()} inside a function being compiled; create it before.`,
+    );
+  }
   const storage =
-    engine.kind === 'tensorflow' ? nativeStorage(engine.backend, shape, values) : tensorStorage(shape, values);
+    engine.kind === 'tensorflow' ? nativeStorage(engine.backend, name, shape, values) : tensorStorage(shape, values);
   return guarded(name, shape, storage);
 }
 
@@ -56,7 +61,12 @@ function guarded(name: string, shape: readonly number[], storage: Storage): Vari
 let numVariables = 0;
 
 /** A resource of TensorFlow: compiled functions take its handle and write into its buffer. */
-function nativeStorage({binding, toIds, toTensor}: TensorFlowBackend, shape: readonly number[], values: Float32Array): Storage {
+function nativeStorage(
+  {binding, toIds, toTensor}: TensorFlowBackend,
+  name: string,
+  shape: readonly number[],
+  values: Float32Array,
+): Storage {
   const dtype = typeAttr('dtype', TF.FLOAT);
   const one = (op: string, attributes: Parameters<typeof binding.executeOp>[1], ids: readonly number[]) => {
     const [result] = binding.executeOp(op, attributes, ids, 1);
@@ -65,6 +75,7 @@ function nativeStorage({binding, toIds, toTensor}: TensorFlowBackend, shape: rea
   };
   const shared = stringAttr('shared_name', `variable_${numVariables++}`);
   const handle = one('VarHandleOp', [dtype, shapeAttr('shape', shape), shared], []).id;
+  binding.names.set(handle, name);
   const assign = (id: number): unknown => binding.executeOp('AssignVariableOp', [dtype], [handle, id], 0);
   const initial = binding.createTensor(shape, TF.FLOAT, values);
   assign(initial);

@@ -39,6 +39,8 @@ export class Binding {
   readonly TF_Version: string;
   /** The function body being traced, or null when operations run at once. */
   trace: Trace | null = null;
+  /** What a person calls a long-lived native tensor, for error messages. */
+  readonly names = new Map<number, string>();
   readonly #values = new Map<number, Value>();
   #nextId = 1;
 
@@ -71,6 +73,7 @@ export class Binding {
     const found = this.#values.get(id);
     if (found?.kind !== 'eager') return;
     this.#values.delete(id);
+    this.names.delete(id);
     this.runtime.c.TFE_DeleteTensorHandle(found.handle);
   }
 
@@ -88,7 +91,13 @@ export class Binding {
   executeOp(op: string, attributes: readonly Attribute[], inputs: readonly number[], numOutputs: number): Metadata[] {
     const {trace} = this;
     if (!trace) return this.#executeEager(op, attributes, inputs, numOutputs);
-    const outputs = addNode(this.runtime, trace, op, attributes, inputs.map((id) => this.valueInTrace(id).output));
+    const outputs = addNode(
+      this.runtime,
+      trace,
+      op,
+      attributes,
+      inputs.map((id) => this.valueInTrace(id).output),
+    );
     return outputs.map((value) => ({id: this.adopt(value), shape: [...value.shape], dtype: value.dtype}));
   }
 
@@ -141,7 +150,12 @@ export class Binding {
     );
   }
 
-  #executeEager(op: string, attributes: readonly Attribute[], inputs: readonly number[], numOutputs: number): Metadata[] {
+  #executeEager(
+    op: string,
+    attributes: readonly Attribute[],
+    inputs: readonly number[],
+    numOutputs: number,
+  ): Metadata[] {
     const {c, context, status} = this.runtime;
     const native = c.TFE_NewOp(context, op, status);
     check(c, status, op);

@@ -2,6 +2,7 @@ import type {Pointer} from '../native/c-api.js';
 import {check, type Runtime, TensorFlowError} from '../native/runtime.js';
 import {boolAttr, setEagerAttribute} from './attributes.js';
 import type {Binding, Metadata} from './binding.js';
+import {userLine} from '../user-line.js';
 import {addNode, addPlaceholder, finishTrace, type GraphValue, startTrace, type Trace} from './trace.js';
 
 /** Shape and TensorFlow dtype of one argument. */
@@ -15,8 +16,15 @@ export interface CompiledFunction {
   readonly name: string;
   readonly numNodes: number;
   readonly numOutputs: number;
-  /** Ids of the eager tensors the body uses besides its arguments. */
-  readonly captures: readonly number[];
+  /** The eager tensors the body uses besides its arguments. */
+  readonly captures: readonly Capture[];
+}
+
+/** An eager tensor inside a compiled function. */
+interface Capture {
+  readonly id: number;
+  /** For an error message, once it is gone. */
+  readonly what: string;
 }
 
 let numFunctions = 0;
@@ -35,7 +43,14 @@ export function traceFunction(
   } finally {
     binding.runtime.c.TF_DeleteGraph(trace.graph);
   }
-  return {name: unique, numNodes: trace.nodes, numOutputs: outputs.length, captures: [...trace.captures.keys()]};
+  return {name: unique, numNodes: trace.nodes, numOutputs: outputs.length, captures: capturesOf(binding, trace)};
+}
+
+function capturesOf({names}: Binding, {captures}: Trace): Capture[] {
+  return [...captures.keys()].map((id) => {
+    const name = names.get(id);
+    return {id, what: name === undefined ? 'a tensor' : `variable ${name}`};
+  });
 }
 
 /** The line of user code behind the node that an error message of XLA names, or null. */
@@ -62,13 +77,15 @@ export async function callFunction(
   inputs: readonly number[],
   {xla}: {readonly xla: boolean},
 ): Promise<Metadata[]> {
+  if (binding.trace) throw nestedCall();
   const {runtime} = binding;
   const {c, context} = runtime;
   const status = c.TF_NewStatus();
   const op = c.TFE_NewOp(context, fn.name, status);
   try {
     check(c, status, fn.name);
-    for (const id of [...inputs, ...fn.captures]) addInput(binding, op, id, fn, status);
+    const given = inputs.map((id) => ({id, what: 'an input'}));
+    for (const input of [...given, ...fn.captures]) addInput(binding, op, input, fn, status);
     if (xla) setEagerAttribute(c, op, boolAttr('_XlaMustCompile', true), status);
     if (runtime.accelerator) c.TFE_OpSetDevice(op, runtime.accelerator, status);
     check(c, status, fn.name);
@@ -93,7 +110,7 @@ function traceBody(
   options: {readonly recordLines: boolean},
 ): {trace: Trace; inputs: GraphValue[]; outputs: GraphValue[]} {
   const {runtime} = binding;
-  if (binding.trace) throw new Error('A compiled function was called while another one is being compiled.');
+  if (binding.trace) throw nestedCall();
   const trace = startTrace(runtime, options);
   binding.trace = trace;
   try {
@@ -110,6 +127,10 @@ function traceBody(
   }
 }
 
+function nestedCall(): Error {
+  return new Error(`A compiled function was called at ${userLine()} while another one is being compiled.`);
+}
+
 /** An argument cannot be returned as it is: the output is a copy. */
 function asOutput(runtime: Runtime, trace: Trace, value: GraphValue): GraphValue {
   if (value.op !== 'Placeholder') return value;
@@ -117,11 +138,11 @@ function asOutput(runtime: Runtime, trace: Trace, value: GraphValue): GraphValue
   return copy ?? value;
 }
 
-function addInput(binding: Binding, op: Pointer, id: number, fn: CompiledFunction, status: Pointer): void {
+function addInput(binding: Binding, op: Pointer, {id, what}: Capture, fn: CompiledFunction, status: Pointer): void {
   const {c} = binding.runtime;
   const handle = binding.handleOf(id);
   if (!handle) {
-    throw new Error(`${fn.name} uses a tensor or variable that was disposed after the function was compiled.`);
+    throw new Error(`${fn.name} uses ${what} that was disposed after the function was compiled.`);
   }
   c.TFE_OpAddInput(op, handle, status);
   check(c, status, fn.name);
