@@ -38,6 +38,6 @@ export function runKernel<K extends keyof Kernels>(
   inputs: Kernels[K]['inputs'],
   attrs: Kernels[K]['attrs'],
 ): Kernels[K]['result'] {
-  const result: unknown = tf.engine().runKernel(name, inputs as tf.NamedTensorMap, attrs as tf.NamedAttrMap);
+  const result: unknown = tf.engine().runKernel(name, inputs, attrs);
   return result as Kernels[K]['result'];
 }

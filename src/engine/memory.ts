@@ -5,5 +5,8 @@ import {getEngine} from './state.js';
 export function liveTensors(): {readonly tfjs: number; readonly native: number} {
   const engine = getEngine();
   const {numTensors} = tf.memory();
-  return {tfjs: numTensors, native: engine.kind === 'tensorflow' ? engine.backend.binding.getNumOfTensors() : numTensors};
+  return {
+    tfjs: numTensors,
+    native: engine.kind === 'tensorflow' ? engine.backend.binding.getNumOfTensors() : numTensors,
+  };
 }

@@ -1,5 +1,6 @@
 import {EnvironmentError} from '../util/errors.js';
 import {type LibraryLocation, locateTensorFlow} from './library/locate.js';
+import {versionWarning} from './library/versions.js';
 import {startRuntime} from './native/runtime.js';
 import {type EngineInput, engineSchema} from './options.js';
 import type {Precision} from './precision.js';
@@ -63,8 +64,14 @@ async function tensorflow({device, library, threads, precision}: Options): Promi
     version: runtime.version,
     precision: precision === 'auto' ? (isCuda ? 'bfloat16' : 'float32') : precision,
     location,
-    notes: location.warnings,
+    notes: [...location.warnings, ...untested(location, runtime.version)],
   };
+}
+
+/** A folder that did not tell its version before it was loaded may hold an untested one. */
+function untested({version}: LibraryLocation, loaded: string): string[] {
+  const warning = version === null ? versionWarning(loaded) : null;
+  return warning ? [warning] : [];
 }
 
 async function withoutLibrary(

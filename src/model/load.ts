@@ -1,6 +1,8 @@
+import {isFloatDtype} from '../format/dtype.js';
 import {expectTensor, type ModelFolder} from '../format/model-folder.js';
 import {numElements} from '../format/safetensors-header.js';
 import type {TensorStore} from '../format/tensor-store.js';
+import {ModelError} from '../util/errors.js';
 import {transpose} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import type {FamilyDefinition} from './family/definition.js';
@@ -35,12 +37,16 @@ export async function loadParameters(
  * Compares the tensors of a folder with those an architecture asks for, by name and shape; reads no weights.
  *
  * @returns what is there and not asked for, in words.
- * @throws ModelError naming file and tensor if one is missing or has another shape.
+ * @throws ModelError naming file and tensor if one is missing, has another shape or is not made of real numbers.
  */
 export function checkTensors(tensors: TensorStore, architecture: Architecture): readonly string[] {
   const family = FAMILIES[architecture.family];
   const expected = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, family.names));
-  for (const {name, shape} of expected) expectTensor(tensors, name, shape);
+  for (const {name, shape} of expected) {
+    const {dtype} = expectTensor(tensors, name, shape);
+    if (isFloatDtype(dtype)) continue;
+    throw new ModelError(`${tensors.path}: tensor "${name}" is ${dtype}; real numbers are needed.`);
+  }
   const asked = new Set(expected.map(({name}) => name));
   const extra = tensors.names.filter((name) => !asked.has(name) && !family.isObsolete(name));
   return describeExtra(extra, tensors.path, family);

@@ -36,9 +36,7 @@ export function moe(
   const chosen = route(logit_TE, params.bias as tf.Tensor1D | null, topK, routing);
   const rows = expertRows(capacityFactor, T, topK, experts);
   const {y_TD, load_E} =
-    rows === 'all'
-      ? everyToken(x_TD, params.experts, chosen)
-      : gatheredTokens(x_TD, params.experts, chosen, rows);
+    rows === 'all' ? everyToken(x_TD, params.experts, chosen) : gatheredTokens(x_TD, params.experts, chosen, rows);
   return {
     y_TD: params.shared ? tf.add(y_TD, glu(x_TD, params.shared)) : y_TD,
     router: {logit_TE, score_TE: chosen.score_TE, load_E, capacity: rows === 'all' ? T : rows},

@@ -53,8 +53,21 @@ export interface ParameterSpec {
 }
 
 /** Describes every parameter of an architecture. */
-export function parameterSpecs({vocab, width: D, heads, kvHeads, headDim, tied, ffn}: Architecture): DecoderTree<ParameterSpec> {
-  const spec = (path: string, shape: number[], role: Role, isOutput = false): ParameterSpec => ({path, shape, role, isOutput});
+export function parameterSpecs({
+  vocab,
+  width: D,
+  heads,
+  kvHeads,
+  headDim,
+  tied,
+  ffn,
+}: Architecture): DecoderTree<ParameterSpec> {
+  const spec = (path: string, shape: number[], role: Role, isOutput = false): ParameterSpec => ({
+    path,
+    shape,
+    role,
+    isOutput,
+  });
   const layer = (layout: FfnLayout, l: number): LayerTree<ParameterSpec> => ({
     attentionNorm: spec(`layers.${l}.attentionNorm`, [D], 'norm'),
     attention: {

@@ -1,5 +1,7 @@
 import type {FloatDtype} from '../format/dtype.js';
 import {writeModelFolder} from '../format/model-folder.js';
+import {numElements} from '../format/safetensors-header.js';
+import {ModelError} from '../util/errors.js';
 import {transpose} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import {architectureToConfig, withDtype} from './config.js';
@@ -62,10 +64,16 @@ function keepLast(read: SaveOptions['read']): (spec: ParameterSpec) => Promise<F
   return async (spec) => {
     if (last?.path !== spec.path) {
       last = null; // let go before the next is made
-      last = {path: spec.path, values: await read(spec)};
+      last = {path: spec.path, values: checkSize(spec, await read(spec))};
     }
     return last.values;
   };
+}
+
+function checkSize({path, shape}: ParameterSpec, values: Float32Array): Float32Array {
+  const size = numElements(shape);
+  if (values.length === size) return values;
+  throw new ModelError(`Parameter ${path} needs ${size} numbers, it was given ${values.length}.`);
 }
 
 function onDisk(values: Float32Array, {shape, isTransposed, begin, end}: DiskTensor): Float32Array {

@@ -37,7 +37,7 @@ export function causalAttention(
       value,
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => backward(dy as tf.Tensor4D, saved as Saved, options.blockRows),
     };
-  })(q_NGSd, k_NSd, v_NSd) as tf.Tensor4D;
+  })(q_NGSd, k_NSd, v_NSd);
 }
 
 type Saved = [

@@ -17,5 +17,5 @@ export function embed(table_VD: tf.Tensor2D, id_T: tf.Tensor1D): tf.Tensor2D {
         return tf.unsortedSegmentSum(dy, ids, numRows);
       },
     };
-  })(table_VD) as tf.Tensor2D;
+  })(table_VD);
 }

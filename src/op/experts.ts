@@ -41,7 +41,7 @@ export function dispatch(x_TD: tf.Tensor2D, slots: ExpertSlots): tf.Tensor2D {
         return tf.sum(tf.reshape(tf.mul(picked, inside(slot, dy.shape[0] ?? 0)), [-1, topK, x.shape[1]]), 1);
       },
     };
-  })(x_TD) as tf.Tensor2D;
+  })(x_TD);
 }
 
 /**

@@ -12,7 +12,11 @@ export interface MatMulOptions {
  *
  * float32 result; inputs are rounded to bfloat16 when the function is compiled with that precision.
  */
-export function matMul<T extends tf.Tensor>(a: T, b: T, {transposeA = false, transposeB = false}: MatMulOptions = {}): T {
+export function matMul<T extends tf.Tensor>(
+  a: T,
+  b: T,
+  {transposeA = false, transposeB = false}: MatMulOptions = {},
+): T {
   return tf.customGrad((...args) => {
     const [x, y, save] = args as [tf.Tensor, tf.Tensor, tf.GradSaveFunc];
     save([x, y]);

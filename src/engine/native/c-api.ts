@@ -81,7 +81,13 @@ export interface CApi {
   TF_OperationNumOutputs(operation: Pointer): number;
   TF_OperationOutputType(output: GraphOutput): number;
   TF_GraphGetTensorNumDims(graph: Pointer, output: GraphOutput, status: Pointer): number;
-  TF_GraphGetTensorShape(graph: Pointer, output: GraphOutput, dims: (number | bigint)[], numDims: number, status: Pointer): void;
+  TF_GraphGetTensorShape(
+    graph: Pointer,
+    output: GraphOutput,
+    dims: (number | bigint)[],
+    numDims: number,
+    status: Pointer,
+  ): void;
   TF_GraphToFunctionWithControlOutputs(
     body: Pointer,
     name: string,

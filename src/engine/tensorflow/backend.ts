@@ -25,9 +25,9 @@ interface TensorEntry {
 export interface TensorFlowBackend {
   readonly binding: Binding;
   /** Wraps a native tensor; the tfjs engine owns it from then on. */
-  toTensor(metadata: Metadata): tf.Tensor;
+  readonly toTensor: (metadata: Metadata) => tf.Tensor;
   /** Native ids of tensors, uploading host values first. */
-  toIds(tensors: readonly tf.TensorInfo[]): number[];
+  readonly toIds: (tensors: readonly tf.TensorInfo[]) => number[];
 }
 
 /** Name under which tfjs knows the backend; the kernels of tfjs-node are registered for it. */

@@ -38,10 +38,11 @@ function placeInExpert(raw: Raw, oneHot: number): number {
 function sourceOfSlots(raw: Raw, slot: number, rows: number, numPairs: number) {
   const index = [typeAttr('T', TF.INT32), typeAttr('index_type', TF.INT32)];
   const empty = raw.run('Fill', index, [raw.int([rows + 1]), raw.int(numPairs)]).id;
-  const column = raw.run('Reshape', [typeAttr('T', TF.INT32), typeAttr('Tshape', TF.INT32)], [
-    slot,
-    raw.int([numPairs, 1]),
-  ]).id;
+  const column = raw.run(
+    'Reshape',
+    [typeAttr('T', TF.INT32), typeAttr('Tshape', TF.INT32)],
+    [slot, raw.int([numPairs, 1])],
+  ).id;
   const pairs = raw.run('Range', [typeAttr('Tidx', TF.INT32)], [raw.int(0), raw.int(numPairs), raw.int(1)]).id;
   const update = [typeAttr('T', TF.INT32), typeAttr('Tindices', TF.INT32)];
   const filled = raw.run('TensorScatterUpdate', update, [empty, column, pairs]).id;

@@ -16,7 +16,11 @@ const PHILOX = 1;
 export function randomUniform({binding, toIds, toTensor}: TensorFlowBackend, call: KernelCall): tf.TensorInfo {
   const {shape} = call.attrs as {shape: number[]};
   const results = withRaw(binding, (raw) => {
-    const key = raw.run('Bitcast', [typeAttr('T', TF.INT32), typeAttr('type', TF.UINT64)], toIds([input(call, 'seed')]));
+    const key = raw.run(
+      'Bitcast',
+      [typeAttr('T', TF.INT32), typeAttr('type', TF.UINT64)],
+      toIds([input(call, 'seed')]),
+    );
     const keys = raw.run('Reshape', [typeAttr('T', TF.UINT64), typeAttr('Tshape', TF.INT32)], [key.id, raw.int([1])]);
     const counter = raw.constant(new BigInt64Array(2), [2], TF.UINT64);
     const attributes = [typeAttr('dtype', TF.INT32), typeAttr('Tshape', TF.INT32)];

@@ -13,7 +13,7 @@ export const matMul: WasmKernel = ({a, b}, attrs) => {
   return tf.tidy(() => {
     const left = transposeA ? swapLastAxes(a) : a;
     const right = transposeB ? swapLastAxes(b) : b;
-    if (left.rank === 2) return tf.matMul(left as tf.Tensor2D, right as tf.Tensor2D);
+    if (left.rank === 2) return tf.matMul(left, right);
     return batched(left, right);
   });
 };

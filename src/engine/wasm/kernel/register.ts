@@ -6,7 +6,10 @@ import {randomUniform} from './random-uniform.js';
 import {unsortedSegmentSum} from './unsorted-segment-sum.js';
 
 /** A kernel in terms of tensors; the WebAssembly backend reads and writes them synchronously. */
-export type WasmKernel = (inputs: Readonly<Record<string, tf.Tensor>>, attrs: tf.NamedAttrMap) => tf.Tensor | tf.Tensor[];
+export type WasmKernel = (
+  inputs: Readonly<Record<string, tf.Tensor>>,
+  attrs: tf.NamedAttrMap,
+) => tf.Tensor | tf.Tensor[];
 
 const KERNELS: Readonly<Record<string, WasmKernel>> = {
   UnsortedSegmentSum: unsortedSegmentSum,

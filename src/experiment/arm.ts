@@ -1,0 +1,143 @@
+import {readFile, stat} from 'node:fs/promises';
+import {join} from 'node:path';
+import {configHash, resolvedYaml} from '../config/resolved.js';
+import type {ArmOptions, Config} from '../config/schema.js';
+import {ensureShards, closeShards} from '../data/shards.js';
+import {convert} from '../downcycle/convert.js';
+import type {Profile} from '../downcycle/profile-file.js';
+import {proveConversion} from '../downcycle/proof.js';
+import {type Proof, recordProof} from '../downcycle/provenance.js';
+import {scratch, upcycle} from '../downcycle/upcycle.js';
+import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
+import {architectureFromConfig} from '../model/config.js';
+import {loadTokenizer} from '../tokenizer/tokenizer.js';
+import {ConfigError, ModelError} from '../util/errors.js';
+
+/** One arm, ready to be trained. */
+export interface Arm {
+  readonly name: string;
+  /** MoE folder it starts from. */
+  readonly start: string;
+  readonly out: string;
+  readonly config: {readonly yaml: string; readonly hash: string};
+}
+
+/** What making a starting model told. */
+export interface StartingModel {
+  readonly arm: string;
+  readonly parameters: ParameterCount;
+  /** Equality with the dense parent, where there is one. */
+  readonly proof: Proof | null;
+}
+
+/** Where the parts of an experiment lie. */
+export interface Layout {
+  /** `checkpoints/<name>` */
+  readonly root: string;
+  readonly shards: string;
+  readonly profile: string;
+}
+
+/** The folders of an experiment. */
+export function layoutOf({name}: Config): Layout {
+  const root = join('checkpoints', name);
+  return {root, shards: join(root, 'shards'), profile: join(root, 'profile')};
+}
+
+/** The arms of a config; each knows a config of its own, so that adding an arm leaves the others as they are. */
+export function armsOf(config: Config): Arm[] {
+  const {root} = layoutOf(config);
+  return Object.entries(config.arms).map(([name, options]) => {
+    const source = 'like' in options ? {[options.like]: config.arms[options.like]} : {};
+    const own = {...config, arm: name, arms: {...source, [name]: options}, report: {}} as Config;
+    const hash = configHash(own);
+    return {
+      name,
+      start: join(root, 'start', `${name}-${hash.slice(0, 8)}`),
+      out: join(root, name),
+      config: {yaml: resolvedYaml(own), hash},
+    };
+  });
+}
+
+/** Makes the model an arm starts from, unless it is there; proves it against its dense parent. */
+export async function makeStart(
+  arm: Arm,
+  config: Config,
+  arms: readonly Arm[],
+  profile: () => Promise<Profile>,
+  where: string,
+): Promise<StartingModel> {
+  const options = optionsOf(arm, config);
+  if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where);
+  const architecture = await architectureOf(arm.start);
+  const proof = 'like' in options ? null : await prove(arm.start, denseOf(options, config), config);
+  return {arm: arm.name, parameters: countParameters(architecture), proof};
+}
+
+function optionsOf({name}: Arm, {arms}: Config): ArmOptions {
+  const options = arms[name];
+  if (!options) throw new ConfigError(`There is no arm ${name}.`);
+  return options;
+}
+
+async function make(
+  arm: Arm,
+  options: ArmOptions,
+  config: Config,
+  arms: readonly Arm[],
+  profile: () => Promise<Profile>,
+  where: string,
+): Promise<void> {
+  const {seed, model} = config;
+  if ('like' in options) {
+    const parent = arms.find(({name}) => name === options.like);
+    if (!parent) throw new ConfigError(`${where}: there is no arm ${options.like}.`);
+    const architecture = await architectureOf(parent.start);
+    return scratch({architecture, out: arm.start, seed, config: await configOf(model), tokenizerFrom: model});
+  }
+  if (options.method === 'sparse-upcycle') {
+    await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed});
+    return;
+  }
+  const watched = options.method === 'expertweaver' ? {profile: await profile()} : {};
+  await convert({model, out: arm.start, method: options, seed, where, ...watched});
+}
+
+function denseOf(options: Exclude<ArmOptions, {like: string}>, {model}: Config): string {
+  return options.method === 'sparse-upcycle' ? (options.from ?? model) : model;
+}
+
+/** Positions the proof compares: enough to use every expert. */
+const PROOF_TOKENS = 128;
+
+async function prove(start: string, dense: string, config: Config): Promise<Proof> {
+  const sources = await ensureShards(config.data, await loadTokenizer(dense), layoutOf(config).shards);
+  try {
+    const sequences: number[][] = [];
+    for (const {train} of sources.slice(0, 2)) {
+      sequences.push([...(await train.readRows(0, 1)).tokens.subarray(0, PROOF_TOKENS)]);
+    }
+    const proof = await proveConversion(dense, start, sequences);
+    await recordProof(start, proof);
+    if (proof.passed) return proof;
+    throw new ModelError(
+      `${start} does not compute what ${dense} computes: logits differ by ${proof.maxLogitDifference}, ${proof.limit} is allowed.`,
+      {hint: 'This is a defect of the conversion; please report it with the config.'},
+    );
+  } finally {
+    await closeShards(sources);
+  }
+}
+
+async function architectureOf(folder: string): Promise<Architecture> {
+  return architectureFromConfig(await configOf(folder), join(folder, 'config.json'));
+}
+
+async function configOf(folder: string): Promise<Record<string, unknown>> {
+  return JSON.parse(await readFile(join(folder, 'config.json'), 'utf8')) as Record<string, unknown>;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => null)) !== null;
+}

@@ -1,0 +1,177 @@
+import {mkdir, rm} from 'node:fs/promises';
+import {dirname, join} from 'node:path';
+import type {LoadedConfig} from '../config/load.js';
+import type {Config} from '../config/schema.js';
+import {evaluationBatches} from '../data/evaluation.js';
+import {closeShards, ensureShards} from '../data/shards.js';
+import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
+import {profileModel} from '../downcycle/profile-model.js';
+import {startEngine} from '../engine/start.js';
+import {createLossMeter} from '../model/loss-meter.js';
+import {loadModel} from '../model/model.js';
+import {writeReport, type WrittenReport} from '../report/report.js';
+import {loadTokenizer} from '../tokenizer/tokenizer.js';
+import type {TrainEvent} from '../train/event.js';
+import {train} from '../train/run.js';
+import type {TrainResult} from '../train/session.js';
+import {configHash} from '../config/resolved.js';
+import {ConfigError} from '../util/errors.js';
+import {type Arm, armsOf, layoutOf, makeStart, type StartingModel} from './arm.js';
+
+/** What happens during a comparison, for whoever shows it. */
+export type CompareEvent =
+  | {readonly kind: 'stage'; readonly text: string}
+  | {readonly kind: 'profile'; readonly done: number; readonly total: number}
+  | ({readonly kind: 'arm'} & StartingModel)
+  | {readonly kind: 'train'; readonly arm: string; readonly event: TrainEvent};
+
+/** How a comparison is run. */
+export interface CompareOptions {
+  readonly loaded: LoadedConfig;
+  /** Start every arm again; otherwise finished arms are kept and interrupted ones go on. */
+  readonly overwrite: boolean;
+}
+
+/** What a comparison gave. */
+export interface Comparison {
+  /** The report, or null if training was interrupted before every arm was done. */
+  readonly report: WrittenReport | null;
+  readonly runs: readonly TrainResult[];
+}
+
+/**
+ * From a dense model to compared loss curves: profiles it, makes every arm's starting model, trains all arms on the same
+ * token stream and draws their curves together.
+ *
+ * @throws ConfigError if there are no arms; what a part throws otherwise. Finished parts are kept and found again.
+ */
+export async function compare(
+  {loaded, overwrite}: CompareOptions,
+  onEvent: (event: CompareEvent) => void = () => undefined,
+): Promise<Comparison> {
+  const {config} = loaded;
+  const arms = armsOf(config);
+  if (arms.length === 0) {
+    throw new ConfigError(`${loaded.file}: there is nothing to compare.`, {
+      hint: 'Name at least one arm under `arms`.',
+    });
+  }
+  const engine = await startEngine(config.engine);
+  for (const text of engine.notes) onEvent({kind: 'stage', text});
+  const {root} = layoutOf(config);
+  if (overwrite) for (const arm of arms) await rm(arm.start, {recursive: true, force: true});
+  await mkdir(join(root, 'start'), {recursive: true});
+  const profile = once(() => profileOf(config, loaded, onEvent));
+  for (const arm of startOrder(arms, config)) {
+    onEvent({kind: 'arm', ...(await makeStart(arm, config, arms, profile, loaded.at(['arms', arm.name])))});
+  }
+  const runs: TrainResult[] = [];
+  for (const arm of arms) {
+    runs.push(await trainArm(arm, config, overwrite, onEvent));
+    if (runs.at(-1)?.reason === 'interrupted') return {report: null, runs};
+  }
+  return {report: await report(config, arms, onEvent), runs};
+}
+
+/** Arms that take another's architecture come after it. */
+function startOrder(arms: readonly Arm[], config: Config): Arm[] {
+  const isDerived = ({name}: Arm): boolean => 'like' in (config.arms[name] ?? {});
+  return [...arms.filter((arm) => !isDerived(arm)), ...arms.filter(isDerived)];
+}
+
+/** The profile of the dense model on the calibration text, from disk if this one was made before. */
+async function profileOf(
+  config: Config,
+  loaded: LoadedConfig,
+  onEvent: (event: CompareEvent) => void,
+): Promise<Profile> {
+  const {model, data, profile, seed} = config;
+  const {shards, profile: folder} = layoutOf(config);
+  const key = configHash({
+    ...config,
+    arms: {},
+    train: undefined,
+    report: undefined,
+    engine: undefined,
+    seed,
+  } as object as Config);
+  const path = join(folder, `${key.slice(0, 8)}.safetensors`);
+  const known = await readProfile(path).catch(() => null);
+  if (known) return known;
+  const options = {model, data, profile, shards, where: loaded.at(['profile'])};
+  const made = await profileModel(options, (done, total) => onEvent({kind: 'profile', done, total}));
+  await mkdir(dirname(path), {recursive: true});
+  await rm(path, {force: true}); // unreadable, or absent
+  await writeProfile(path, made);
+  return made;
+}
+
+function trainArm(
+  {name, start, out, config: own}: Arm,
+  config: Config,
+  overwrite: boolean,
+  onEvent: (event: CompareEvent) => void,
+): Promise<TrainResult> {
+  const run = {
+    name: config.name,
+    arm: name,
+    model: start,
+    out,
+    shards: layoutOf(config).shards,
+    seed: config.seed,
+    data: config.data,
+    train: config.train,
+    engine: config.engine,
+    config: own,
+    mode: overwrite ? ('overwrite' as const) : ('resume' as const),
+  };
+  return train(run, (event) => onEvent({kind: 'train', arm: name, event}));
+}
+
+async function report(
+  config: Config,
+  arms: readonly Arm[],
+  onEvent: (event: CompareEvent) => void,
+): Promise<WrittenReport> {
+  onEvent({kind: 'stage', text: 'measuring the dense model and drawing the curves'});
+  const {out = join(layoutOf(config).root, 'report'), smoothing, x} = config.report;
+  const loss = await denseLoss(config);
+  return writeReport({
+    runs: arms.map((arm) => arm.out),
+    out,
+    smoothing,
+    x,
+    title: config.name,
+    replace: true,
+    ...(loss !== null && {reference: {label: 'dense parent', loss}}),
+  });
+}
+
+/** Validation loss of the dense model on the rows the arms are measured on; null if nothing is held out. */
+async function denseLoss(config: Config): Promise<number | null> {
+  const {data, train: options} = config;
+  const model = await loadModel(config.model);
+  const sources = await ensureShards(data, await loadTokenizer(config.model), layoutOf(config).shards);
+  const held = sources.flatMap(({valid}) => valid ?? []);
+  const meter = createLossMeter(model, data.sequenceLength, (await startEngine(config.engine)).precision);
+  try {
+    if (held.length === 0) return null;
+    return (await meter.measure(batches())).loss;
+  } finally {
+    meter.dispose();
+    model.dispose();
+    await closeShards(sources);
+  }
+
+  async function* batches() {
+    for (const shard of held) yield* evaluationBatches(shard, options.batch.sequences, options.validation.maxRows);
+  }
+}
+
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | null = null;
+  return () => {
+    made ??= make();
+    return made;
+  };
+}

@@ -1,0 +1,50 @@
+import {createVariable, type Variable} from '../engine/variable.js';
+import {openModelFolder} from '../format/model-folder.js';
+import type {Architecture} from './architecture.js';
+import {architectureFromConfig} from './config.js';
+import {loadParameters} from './load.js';
+import {type DecoderTree, leavesOf, parameterSpecs, treeOf} from './parameters.js';
+
+/** A model in the engine's memory. */
+export interface Model {
+  /** Folder it was read from. */
+  readonly path: string;
+  readonly architecture: Architecture;
+  /** `config.json` as it stands in the folder. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly parameters: DecoderTree<Variable>;
+  /** What the files hold that the architecture has no place for, one line each. */
+  readonly warnings: readonly string[];
+  dispose(): void;
+}
+
+/**
+ * Reads a dense or MoE folder into variables, one parameter at a time.
+ *
+ * @throws ModelError naming file, tensor or key if the folder is damaged or its kind is unknown.
+ */
+export async function loadModel(path: string): Promise<Model> {
+  const folder = await openModelFolder(path);
+  const variables: Variable[] = [];
+  const dispose = (): void => {
+    for (const variable of variables) variable.dispose();
+  };
+  try {
+    const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
+    const warnings = await loadParameters(folder, architecture, (spec, values) => {
+      variables.push(createVariable(spec.path, spec.shape, values));
+    });
+    const parameters = treeOf(parameterSpecs(architecture), variables);
+    return {path, architecture, config: folder.config, parameters, warnings, dispose};
+  } catch (error) {
+    dispose();
+    throw error;
+  } finally {
+    await folder.close();
+  }
+}
+
+/** The variables of a model in the order of `leavesOf`. */
+export function variablesOf({parameters}: Pick<Model, 'parameters'>): Variable[] {
+  return leavesOf(parameters);
+}

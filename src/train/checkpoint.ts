@@ -1,0 +1,140 @@
+import {cp, mkdir, readdir, readFile, rm} from 'node:fs/promises';
+import {join} from 'node:path';
+import {z} from 'zod';
+import {openTensors} from '../format/tensor-store.js';
+import {writeSafetensors} from '../format/safetensors-writer.js';
+import {type Model, variablesOf} from '../model/model.js';
+import {leavesOf, parameterSpecs} from '../model/parameters.js';
+import {saveModel} from '../model/save.js';
+import {refuseExisting, writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
+import {ModelError, systemCode} from '../util/errors.js';
+import {type MomentSource, readVariable, variablesByPath} from './state.js';
+import type {TrainState} from './step.js';
+
+const rng = z.tuple([z.number(), z.number(), z.number(), z.number()]).readonly();
+
+/** Everything a run needs besides weights and moments to go on as if it had never stopped. */
+const trainerState = z.strictObject({
+  format: z.literal(1),
+  configHash: z.string(),
+  step: z.int(),
+  tokens: z.int(),
+  flops: z.number(),
+  seconds: z.number(),
+  capacity: z.strictObject({factor: z.number().nullable(), peak: z.number()}),
+  loader: z.strictObject({
+    seed: z.number(),
+    rng,
+    sources: z.array(z.strictObject({name: z.string(), rows: z.int(), epoch: z.int(), cursor: z.int()})).readonly(),
+  }),
+});
+
+/** State of the trainer at a step. */
+export type TrainerState = z.infer<typeof trainerState>;
+
+/** Written last: a folder without it is not a checkpoint. */
+const MARKER = 'trainer.json';
+const MODEL = 'model';
+const OPTIMIZER = 'optimizer';
+
+/** Folder name of a step's checkpoint, `step-000100`. */
+export function checkpointName(step: number): string {
+  return `step-${String(step).padStart(6, '0')}`;
+}
+
+/** Writes weights (float32), moments and trainer state; the folder is whole or absent. */
+export async function saveCheckpoint(
+  run: string,
+  model: Model,
+  state: TrainState,
+  trainer: TrainerState,
+): Promise<string> {
+  const path = join(run, checkpointName(trainer.step));
+  const variables = variablesByPath(model);
+  await writeFolderAtomic(path, async (part) => {
+    await saveModel(join(part, MODEL), {
+      architecture: model.architecture,
+      config: model.config,
+      dtype: 'F32',
+      tokenizerFrom: model.path,
+      read: (spec) => {
+        const variable = variables.get(spec.path);
+        if (!variable) throw new Error(`no variable for ${spec.path}`);
+        return readVariable(variable);
+      },
+    });
+    await saveMoments(join(part, OPTIMIZER), state);
+    await writeFileAtomic(join(part, MARKER), `${JSON.stringify(trainer, null, 2)}\n`);
+  });
+  return path;
+}
+
+/** The newest whole checkpoint of a run folder, or null. */
+export async function latestCheckpoint(run: string): Promise<{path: string; trainer: TrainerState} | null> {
+  for (const name of (await checkpointsOf(run)).reverse()) {
+    const path = join(run, name);
+    const text = await readFile(join(path, MARKER), 'utf8').catch((error: unknown) => {
+      if (systemCode(error) === 'ENOENT') return null;
+      throw error;
+    });
+    if (text !== null) return {path, trainer: parseTrainer(text, join(path, MARKER))};
+  }
+  return null;
+}
+
+/** Model folder inside a checkpoint. */
+export function checkpointModel(path: string): string {
+  return join(path, MODEL);
+}
+
+/** Reads moments by parameter path; the caller closes it. */
+export async function openMoments(path: string): Promise<{readonly moments: MomentSource; close(): Promise<void>}> {
+  const tensors = await openTensors(join(path, OPTIMIZER));
+  return {moments: (name, moment) => tensors.read(`${name}.${moment}`), close: () => tensors.close()};
+}
+
+/** Removes all but the newest `keep` checkpoints. */
+export async function pruneCheckpoints(run: string, keep: number): Promise<void> {
+  for (const name of (await checkpointsOf(run)).slice(0, -keep)) await rm(join(run, name), {recursive: true});
+}
+
+/** Copies the model of a run's last checkpoint to `out` as a folder of its own. */
+export async function exportModel(checkpoint: string, out: string): Promise<void> {
+  await refuseExisting(out);
+  await cp(checkpointModel(checkpoint), out, {recursive: true});
+}
+
+async function checkpointsOf(run: string): Promise<string[]> {
+  const names = await readdir(run);
+  return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => Number(a.slice(5)) - Number(b.slice(5)));
+}
+
+async function saveMoments(folder: string, state: TrainState): Promise<void> {
+  await mkdir(folder);
+  const specs = leavesOf(parameterSpecs(state.architecture));
+  const moments = specs.flatMap(({path, shape}, i) => [
+    {name: `${path}.first`, shape, variable: state.first[i]},
+    {name: `${path}.second`, shape, variable: state.second[i]},
+  ]);
+  const byName = new Map(moments.map(({name, variable}) => [name, variable]));
+  await writeSafetensors(
+    folder,
+    moments.map(({name, shape}) => ({name, dtype: 'F32', shape})),
+    (name) => {
+      const variable = byName.get(name);
+      if (!variable) throw new Error(`no moment ${name}`);
+      return readVariable(variable);
+    },
+  );
+}
+
+function parseTrainer(text: string, path: string): TrainerState {
+  const parsed = trainerState.safeParse(JSON.parse(text));
+  if (parsed.success) return parsed.data;
+  throw new ModelError(`${path}: not a trainer state this version can read: ${z.prettifyError(parsed.error)}.`);
+}
+
+/** Number of parameters that training changes: all of them, as long as every weight is trained. */
+export function countTrainable(model: Model): number {
+  return variablesOf(model).reduce((sum, {shape}) => sum + shape.reduce((product, size) => product * size, 1), 0);
+}

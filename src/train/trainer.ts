@@ -1,0 +1,229 @@
+import {setImmediate} from 'node:timers/promises';
+import {evaluationBatches} from '../data/evaluation.js';
+import {createLoader, type Loader} from '../data/loader.js';
+import type {SourceShards} from '../data/shards.js';
+import {openRunLog, type RunLog} from '../format/run-log.js';
+import {RUN_LOG_SCHEMA} from '../format/run-record.js';
+import type {ShardRows} from '../format/token-shard-rows.js';
+import {countParameters, flopsPerToken} from '../model/architecture.js';
+import {createLossMeter, type LossMeter} from '../model/loss-meter.js';
+import {ConfigError} from '../util/errors.js';
+import {packageVersion} from '../util/version.js';
+import {checkpointName, countTrainable, pruneCheckpoints, saveCheckpoint} from './checkpoint.js';
+import type {TrainEvent} from './event.js';
+import {stepRates} from './optimizer.js';
+import {logPath, type Session, type TrainResult} from './session.js';
+import {learningRate} from './schedule.js';
+import type {TrainState} from './step.js';
+import {createStepRunner, type StepResult, type StepRunner} from './step-runner.js';
+import {listenForStop} from './stop-signal.js';
+
+/** What the loop carries from step to step. */
+interface Progress {
+  step: number;
+  tokens: number;
+  flops: number;
+  /** Wall-clock of earlier sessions. */
+  readonly secondsBefore: number;
+  readonly startStep: number;
+  readonly startedAt: number;
+}
+
+/** The parts the loop works with. */
+interface Parts extends Session {
+  readonly state: TrainState;
+  readonly loader: Loader;
+  readonly runner: StepRunner;
+  readonly meter: LossMeter;
+  readonly log: RunLog;
+  readonly progress: Progress;
+  readonly onEvent: (event: TrainEvent) => void;
+}
+
+/** The training loop, in the order things happen: validate, stop, step, log, save. */
+export async function trainLoop(
+  session: Session,
+  state: TrainState,
+  onEvent: (event: TrainEvent) => void,
+): Promise<TrainResult> {
+  const {run, engine} = session;
+  const {steps, validation, checkpoint} = run.train;
+  const log = await openRunLog(logPath(run.out));
+  const parts = openParts(session, state, log, onEvent);
+  const {progress} = parts;
+  const stop = listenForStop((signal) =>
+    onEvent({kind: 'note', text: `${signal}: finishing step ${progress.step + 1}, then saving`}),
+  );
+  try {
+    onEvent({kind: 'start', arm: run.arm, engine, step: progress.step, steps});
+    await logStart(parts);
+    if (progress.step === 0) await validate(parts);
+    while (progress.step < steps && !stop.requested()) {
+      await trainStep(parts);
+      const isLast = progress.step === steps;
+      if (isLast || progress.step % validation.every === 0) await validate(parts);
+      if (isLast || stop.requested() || (checkpoint.every > 0 && progress.step % checkpoint.every === 0))
+        await save(parts);
+      await setImmediate(); // awaited results arrive as microtasks: without a macrotask no signal handler would run
+    }
+    return await logEnd(parts, stop.requested());
+  } finally {
+    stop.dispose();
+    parts.runner.dispose();
+    parts.meter.dispose();
+    await log.close();
+  }
+}
+
+function openParts(session: Session, state: TrainState, log: RunLog, onEvent: (event: TrainEvent) => void): Parts {
+  const {run, model, sources, engine, checkpoint} = session;
+  const {sequenceLength} = run.data;
+  const {batch, optimizer, balance, capacity} = run.train;
+  const trainer = checkpoint?.trainer;
+  const runner = createStepRunner(state, {
+    optimizer,
+    clip: optimizer.clip,
+    balanceWeight: balance.kind === 'aux' ? balance.weight : 0,
+    zWeight: balance.zLoss,
+    precision: engine.precision,
+    dropsRows: capacity !== 'dropless',
+    fixedFactor: capacity === 'dropless' ? null : capacity.factor,
+    sequenceLength,
+    capacity: trainer?.capacity ?? null,
+  });
+  const shards = sources.map(({name, weight, train}) => ({name, weight, shard: train}));
+  const stored = trainer && {state: trainer.loader};
+  return {
+    ...session,
+    state,
+    log,
+    onEvent,
+    runner,
+    meter: createLossMeter(model, sequenceLength, engine.precision),
+    loader: createLoader({shards, sequences: batch.sequences, seed: run.seed, ...stored}),
+    progress: {
+      step: trainer?.step ?? 0,
+      tokens: trainer?.tokens ?? 0,
+      flops: trainer?.flops ?? 0,
+      secondsBefore: trainer?.seconds ?? 0,
+      startStep: trainer?.step ?? 0,
+      startedAt: performance.now(),
+    },
+  };
+}
+
+async function trainStep({run, model, loader, runner, log, progress, onEvent}: Parts): Promise<void> {
+  const {batch, optimizer, schedule, steps} = run.train;
+  const began = performance.now();
+  const batches: ShardRows[] = [];
+  for (let i = 0; i < batch.accumulate; i++) batches.push(await loader.next());
+  const t = progress.step + 1;
+  const lr = learningRate(schedule, optimizer.lr, t, steps);
+  const result = await runner.run(batches, stepRates(lr, t, optimizer.betas), t);
+  requireFinite(result, t, lr, run.out);
+  const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
+  progress.step = t;
+  progress.tokens += tokens;
+  progress.flops += tokens * flopsPerToken(model.architecture, run.data.sequenceLength);
+  const tokensPerSecond = tokens / ((performance.now() - began) / 1000);
+  await log.append({
+    kind: 'step',
+    step: t,
+    tokens: progress.tokens,
+    flops: progress.flops,
+    loss: result.loss,
+    auxLoss: result.balance,
+    zLoss: result.z,
+    gradNorm: result.gradNorm,
+    lr: {all: lr},
+    ...(result.load.length > 0 && {load: result.load.map((layer) => [...layer])}),
+    overflow: result.overflow,
+    seconds: secondsOf(progress),
+    tokensPerSecond,
+    utilisation: null,
+  });
+  onEvent({kind: 'step', step: t, steps, loss: result.loss, tokensPerSecond, eta: etaOf(progress, steps)});
+}
+
+/** @throws ConfigError when training diverged; the step was not applied and the last checkpoint stands. */
+function requireFinite({loss, gradNorm}: StepResult, step: number, lr: number, out: string): void {
+  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return;
+  throw new ConfigError(
+    `${out}: training diverged at step ${step} (loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}).`,
+    {
+      hint: 'Lower train.optimizer.lr or lengthen train.schedule.warmup; the last checkpoint is untouched.',
+    },
+  );
+}
+
+/** Mean loss over the held-out rows of all sources together. */
+async function validate({run, sources, meter, log, progress, onEvent}: Parts): Promise<void> {
+  if (sources.every(({valid}) => valid === null)) return;
+  const {loss} = await meter.measure(heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows));
+  const {step, tokens} = progress;
+  await log.append({kind: 'eval', step, tokens, split: 'valid', loss, perplexity: Math.exp(loss)});
+  onEvent({kind: 'eval', step, loss});
+}
+
+async function* heldOutBatches(
+  sources: readonly SourceShards[],
+  sequences: number,
+  maxRows: number,
+): AsyncGenerator<ShardRows> {
+  for (const {valid} of sources) if (valid) yield* evaluationBatches(valid, sequences, maxRows);
+}
+
+async function save({run, model, state, runner, loader, log, progress, onEvent}: Parts): Promise<void> {
+  const {step, tokens, flops} = progress;
+  await log.sync();
+  const path = await saveCheckpoint(run.out, model, state, {
+    format: 1,
+    configHash: run.config.hash,
+    step,
+    tokens,
+    flops,
+    seconds: secondsOf(progress),
+    capacity: runner.capacity(),
+    loader: loader.state(),
+  });
+  await log.append({kind: 'checkpoint', step, path: checkpointName(step)});
+  await pruneCheckpoints(run.out, run.train.checkpoint.keep);
+  onEvent({kind: 'checkpoint', step, path});
+}
+
+async function logStart({run, model, engine, log, progress, checkpoint}: Parts): Promise<void> {
+  const versions = {downcycle: packageVersion(), node: process.versions.node, [engine.engine]: engine.version};
+  const now = new Date().toISOString();
+  if (checkpoint) {
+    const {step, tokens} = progress;
+    return log.append({kind: 'resume', step, tokens, versions, device: engine.device, resumedAt: now});
+  }
+  return log.append({
+    kind: 'run',
+    schema: RUN_LOG_SCHEMA,
+    name: run.name,
+    arm: run.arm,
+    configHash: run.config.hash,
+    seed: run.seed,
+    versions,
+    device: engine.device,
+    parameters: {...countParameters(model.architecture), trainable: countTrainable(model)},
+    startedAt: now,
+  });
+}
+
+async function logEnd({run, log, progress}: Parts, signal: NodeJS.Signals | null): Promise<TrainResult> {
+  const {step, tokens} = progress;
+  const reason = step >= run.train.steps ? 'completed' : 'interrupted';
+  await log.append({kind: 'end', step, tokens, seconds: secondsOf(progress), reason});
+  return {out: run.out, step, tokens, reason, signal};
+}
+
+function secondsOf({secondsBefore, startedAt}: Progress): number {
+  return secondsBefore + (performance.now() - startedAt) / 1000;
+}
+
+function etaOf({step, startStep, startedAt}: Progress, steps: number): number | null {
+  const done = step - startStep;
+  return done < 2 ? null : ((performance.now() - startedAt) / 1000 / done) * (steps - step);
+}
