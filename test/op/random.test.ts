@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {randomNormal, randomUniform} from '../../src/op/random.js';
 import {onEveryEngine, runningEngines, withEngine} from '../support/engines.js';

@@ -25,9 +25,12 @@ type HostInputs<T extends tf.Tensor[]> = {[K in keyof T]: Host};
 export interface TestEngine {
   readonly name: EngineName;
   /** Makes a function of tensors a function of host values, compiled where the engine compiles. */
-  prepare<T extends tf.Tensor[]>(fn: (...inputs: T) => TensorTree, options?: CompileOptions): HostFunction<T>;
+  readonly prepare: <T extends tf.Tensor[]>(
+    fn: (...inputs: T) => TensorTree,
+    options?: CompileOptions,
+  ) => HostFunction<T>;
   /** Runs a function once. */
-  run<T extends tf.Tensor[]>(fn: (...inputs: T) => TensorTree, ...inputs: HostInputs<T>): Promise<Host[]>;
+  readonly run: <T extends tf.Tensor[]>(fn: (...inputs: T) => TensorTree, ...inputs: HostInputs<T>) => Promise<Host[]>;
 }
 
 interface Started {

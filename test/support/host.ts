@@ -20,7 +20,10 @@ export function ints(shape: readonly number[], values: ArrayLike<number>): Host 
 /** Standard normal float32 numbers, the same at each run. */
 export function normals(shape: readonly number[], seed: number): Host {
   const rng = createRng(seed, 'test');
-  return floats(shape, Float32Array.from({length: sizeOf(shape)}, rng.normal));
+  return floats(
+    shape,
+    Float32Array.from({length: sizeOf(shape)}, () => rng.normal()),
+  );
 }
 
 /** Integers below `bound`, the same at each run. */
