@@ -9,7 +9,7 @@ import {type ConfigSource, parseSource} from './source.js';
 /** How a config file is read. */
 export interface LoadOptions {
   /** Overrides as they are typed after `--set`: `train.steps=200`. They win over the file, later ones over earlier ones. */
-  readonly set?: readonly string[];
+  readonly set?: readonly string[] | undefined;
 }
 
 /** A checked config and where it comes from. */
@@ -17,7 +17,7 @@ export interface LoadedConfig {
   readonly config: Config;
   readonly file: string;
   /** Where a key stands, for errors found later: `file:line:column`, or the `--set` that gave it. */
-  at(path: readonly PathStep[]): string;
+  readonly at: (path: readonly PathStep[]) => string;
 }
 
 /**

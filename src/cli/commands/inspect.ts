@@ -1,0 +1,23 @@
+import {examples} from '../option.js';
+import type {Program} from '../program.js';
+import {inspectionText} from '../show/inspection.js';
+import type {Ui} from '../ui.js';
+
+/** Adds `downcycle inspect`. */
+export function addInspect(program: Program, ui: Ui): void {
+  program
+    .command('inspect')
+    .summary('say what a model, checkpoint, run or shard holds')
+    .description(
+      'Reads heads only, never weights: architecture, parameters, tensors, tokenizer, shards, how far a run is.',
+    )
+    .argument('<path>', 'model folder, run folder, checkpoint, .arrow file or folder of them')
+    .option('--tensors', 'list every tensor of a model')
+    .option('--json', 'print everything as JSON')
+    .addHelpText('after', examples('inspect checkpoints/dense-4m', 'inspect checkpoints/quickstart/downcycle --json'))
+    .action(async (path, {tensors = false, json = false}) => {
+      const {inspect} = await import('../../eval/inspect.js');
+      const inspection = await inspect(path);
+      ui.print(json ? JSON.stringify(inspection, null, 2) : inspectionText(inspection, {tensors}));
+    });
+}

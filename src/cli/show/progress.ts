@@ -1,0 +1,50 @@
+import type {CompareEvent} from '../../experiment/compare.js';
+import {formatCount, formatLoss} from '../../report/number.js';
+import {type StatusLine, trainStatus} from '../../report/terminal.js';
+import type {TrainEvent} from '../../train/event.js';
+
+/** Shows a training run on a status line. */
+export function showTrain(status: StatusLine, label: string): (event: TrainEvent) => void {
+  return (event) => {
+    switch (event.kind) {
+      case 'note':
+        return status.print(event.text);
+      case 'start':
+        return event.step > 0 ? status.print(`${label}  goes on after step ${event.step}`) : undefined;
+      case 'step': {
+        const {step, steps: numSteps, loss, tokensPerSecond, eta} = event;
+        return status.update(
+          trainStatus({label, step, numSteps, loss, tokensPerSecond, secondsLeft: eta ?? Number.NaN}),
+        );
+      }
+      case 'eval':
+        return status.print(`${label}  step ${event.step}  held-out loss ${formatLoss(event.loss)}`);
+      case 'checkpoint':
+        return undefined; // the log has it
+    }
+  };
+}
+
+/** Shows a comparison on a status line. */
+export function showCompare(status: StatusLine): (event: CompareEvent) => void {
+  return (event) => {
+    switch (event.kind) {
+      case 'stage':
+        return status.print(event.text);
+      case 'profile':
+        return status.update(`profiling  ${event.done} of ${event.total} tasks`);
+      case 'arm':
+        return status.print(startText(event));
+      case 'train':
+        return showTrain(status, event.arm)(event.event);
+    }
+  };
+}
+
+/** A starting model in one line: its size, and how well it equals its dense parent. */
+export function startText({arm, parameters, proof}: Omit<Extract<CompareEvent, {kind: 'arm'}>, 'kind'>): string {
+  const size = `${arm}  ${formatCount(parameters.total)} parameters, ${formatCount(parameters.active)} active`;
+  if (!proof) return `${size}, drawn at random`;
+  const {maxLogitDifference, tokens} = proof;
+  return `${size}, with all experts equal to its parent: largest logit difference ${maxLogitDifference.toExponential(1)} on ${tokens} tokens`;
+}
