@@ -80,8 +80,7 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
     const scales = routedScales(source, options);
     const architecture = splitArchitecture(source.architecture, plan);
     const provenance = describeSplit(source, options, plan, scales);
-    const ffn = (site: FfnSite): MadeTensor[] =>
-      splitFfn(site, plan.layers[site.layer], scales[site.layer] ?? 1, source.architecture.width);
+    const ffn = (site: FfnSite): MadeTensor[] => splitFfn(site, plan, scales[site.layer]);
     if (!options.dryRun) await writeMoe(source, options.out, {architecture, provenance, ffn}, onProgress);
     return {
       architecture,
@@ -152,7 +151,9 @@ function routedScales(
   });
 }
 
-function splitFfn(site: FfnSite, plan: LayerPlan | undefined, scale: number, width: number): MadeTensor[] {
+/** The tensors of one layer's mixture: each expert is its neurons' rows of gate and up and columns of down, times `scale`. */
+export function splitFfn(site: FfnSite, {layers}: ConversionPlan, scale = 1): MadeTensor[] {
+  const plan = layers[site.layer];
   if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
   const {shared, experts} = site.specs;
   const expertCut = (matrix: DenseMatrix, which: string, e: number): Float32Array | Uint8Array => {
@@ -160,10 +161,14 @@ function splitFfn(site: FfnSite, plan: LayerPlan | undefined, scale: number, wid
     return which === 'down' && scale !== 1 ? scaled(valuesOf({...matrix, bytes}), scale) : bytes;
   };
   return [
-    ...routerTensor(site, async () => routerRows(valuesOf((await site.read()).gate), width, plan.experts)),
+    ...routerTensor(site, async () => gateMeans((await site.read()).gate, plan)),
     ...(shared ? gluTensors(site, shared, (matrix, which) => cut(matrix, which, plan.shared)) : []),
     ...gluTensors(site, experts, expertCut),
   ];
+}
+
+function gateMeans(gate: DenseMatrix, {experts}: LayerPlan): Float32Array {
+  return routerRows(valuesOf(gate), gate.columns, experts);
 }
 
 /** A neuron is a row of gate and up [F, D], and a column of down [D, F]. */

@@ -1,0 +1,137 @@
+import {readFile, writeFile} from 'node:fs/promises';
+import {describe, expect, it} from 'vitest';
+import {convert} from '../../src/downcycle/convert.js';
+import {methodSchema, type SplitOptions} from '../../src/downcycle/options.js';
+import {compareLogits, logitsOf, proveConversion} from '../../src/downcycle/proof.js';
+import {scratch as fromScratch, upcycle} from '../../src/downcycle/upcycle.js';
+import {openSafetensors} from '../../src/format/safetensors.js';
+import {loadModel} from '../../src/model/model.js';
+import {DataError, ModelError} from '../../src/util/errors.js';
+import {createRng} from '../../src/util/rng.js';
+import {useScratch} from '../format/scratch.js';
+import {TINY_LLAMA, tinyArchitecture, writeTinyLlama} from '../model/tiny-llama.js';
+import {expectNoLeak, onEngine, withEngine} from '../support/engines.js';
+import {tinyProfile} from './tiny-profile.js';
+
+const scratch = useScratch();
+const rng = createRng(5, 'tokens');
+const sequence = (length: number): number[] => Array.from({length}, () => rng.int(32));
+const sequences = [sequence(24), sequence(24)];
+const random: SplitOptions = {method: 'random', experts: 4, shared: 2, topK: 1};
+const split = (changes: object = {}) =>
+  convert({model: TINY_LLAMA, out: scratch('moe'), method: random, seed: 7, ...changes});
+
+describe('proveConversion', () => {
+  for (const engine of ['tensorflow-compiled', 'wasm'] as const) {
+    onEngine(engine, 'passes for a random split, within float32 noise', () =>
+      expectNoLeak(async () => {
+        await split();
+        const proof = await proveConversion(TINY_LLAMA, scratch('moe'), sequences);
+        expect(proof).toMatchObject({passed: true, tokens: 48});
+        expect(proof.maxLogitDifference).toBeLessThan(5e-6);
+        expect(proof.maxLogitDifference).toBeGreaterThan(0);
+      }),
+    );
+  }
+
+  onEngine('wasm', 'passes for copies, whether or not they are renormalised', async () => {
+    const method = {method: 'sparse-upcycle', experts: 3, topK: 1, renormalise: false} as const;
+    await upcycle({model: TINY_LLAMA, out: scratch('moe'), method, seed: 7});
+    expect(await proveConversion(TINY_LLAMA, scratch('moe'), sequences)).toMatchObject({passed: true});
+  });
+
+  onEngine('wasm', 'fails when one neuron went astray', async () => {
+    await split();
+    await swapRows(`${scratch('moe')}/model.safetensors`, 'model.layers.0.mlp.experts.2.up_proj.weight');
+    expect(await proveConversion(TINY_LLAMA, scratch('moe'), sequences)).toMatchObject({passed: false});
+  });
+
+  onEngine('wasm', 'takes out the factors that were folded into experts', async () => {
+    const method = methodSchema.parse({method: 'expertweaver', experts: 4, shared: 2, topK: 2, outputScale: 'match'});
+    for (const dtype of ['F32', 'BF16'] as const) {
+      const model = await writeTinyLlama(scratch(`dense-${dtype}`), {dtype});
+      const out = scratch(`moe-${dtype}`);
+      await split({model, out, method, profile: await tinyProfile(model), routedScale: [3.3, 0.7]});
+      const {passed, limit} = await proveConversion(model, out, sequences);
+      expect(passed).toBe(true);
+      expect(limit).toBeLessThan(dtype === 'F32' ? 1e-3 : 0.2);
+    }
+  });
+
+  it('refuses a model that was drawn at random', async () => {
+    await fromScratch({architecture: tinyArchitecture, out: scratch('moe'), seed: 1});
+    await expect(proveConversion(TINY_LLAMA, scratch('moe'), sequences)).rejects.toThrow(ModelError);
+  });
+
+  it('refuses a folder without a record', async () => {
+    await expect(proveConversion(TINY_LLAMA, TINY_LLAMA, sequences)).rejects.toThrow(
+      'downcycle.json: there is no such file',
+    );
+  });
+});
+
+describe('logitsOf', () => {
+  it('gives each sequence the logits it has alone', () =>
+    withEngine('wasm', async () => {
+      const model = await loadModel(TINY_LLAMA);
+      const unequal = [sequence(24), sequence(7), sequence(1)];
+      const together = await logitsOf(model, unequal);
+      const alone: number[] = [];
+      for (const one of unequal) alone.push(...(await logitsOf(model, [one])));
+      model.dispose();
+      expect(together).toBeAllClose(alone, {rtol: 0, atol: 0});
+    }));
+
+  it.each([
+    [[[1, 32]], 'Token 32 is outside the vocabulary of 32'],
+    [[[1, -1]], 'Token -1 is outside'],
+    [[[0.5]], 'Token 0.5 is outside'],
+    [[[1], []], 'a sequence without any'],
+    [[], 'needs tokens'],
+  ])('refuses %j', (tokens, message) =>
+    withEngine('wasm', async () => {
+      const model = await loadModel(TINY_LLAMA);
+      const refused = logitsOf(model, tokens);
+      await expect(refused).rejects.toThrow(DataError);
+      await expect(refused).rejects.toThrow(message);
+      model.dispose();
+    }),
+  );
+});
+
+describe('compareLogits', () => {
+  const compare = (a: number[], b: number[]) => compareLogits(Float32Array.from(a), Float32Array.from(b), 0.01, 1);
+
+  it('measures the largest difference against the largest logit', () => {
+    expect(compare([0, -8, 2], [0.0625, -8, 2])).toEqual({
+      maxLogitDifference: 0.0625,
+      limit: 0.08,
+      passed: true,
+      tokens: 1,
+    });
+    expect(compare([0, 0.5], [0.0625, 0.5])).toMatchObject({limit: 0.01, passed: false});
+  });
+
+  it('never passes what is not a number', () => {
+    expect(() => compare([0, Number.NaN], [0, Number.NaN])).toThrow(ModelError);
+    expect(() => compare([Number.POSITIVE_INFINITY], [Number.POSITIVE_INFINITY])).toThrow(ModelError);
+    expect(() => compare([0], [Number.NaN])).toThrow(ModelError);
+  });
+
+  it('refuses lists of different lengths', () => {
+    expect(() => compare([0, 1], [0])).toThrow(RangeError);
+  });
+});
+
+/** Exchanges the first two rows of a tensor in its file. */
+async function swapRows(path: string, name: string): Promise<void> {
+  const file = await openSafetensors(path);
+  const {begin, end, shape} = file.info(name);
+  await file.close();
+  const bytes = await readFile(path);
+  const rowBytes = (end - begin) / shape[0]!;
+  const first = Buffer.from(bytes.subarray(begin, begin + rowBytes));
+  bytes.copy(bytes, begin, begin + rowBytes, begin + 2 * rowBytes);
+  first.copy(bytes, begin + rowBytes);
+  await writeFile(path, bytes);
+}

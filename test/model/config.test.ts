@@ -1,0 +1,136 @@
+import * as fc from 'fast-check';
+import {describe, expect, it} from 'vitest';
+import {SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {architectureFromConfig, architectureToConfig, withDtype} from '../../src/model/config.js';
+import {ModelError} from '../../src/util/errors.js';
+import {anyArchitecture, tinyArchitecture, tinyConfig} from './tiny-llama.js';
+
+const FILE = 'model/config.json';
+const read = (config: Record<string, unknown>) => architectureFromConfig(config, FILE);
+const newKeys = ['rope_parameters', 'dtype'];
+const withoutRope = Object.fromEntries(Object.entries(tinyConfig).filter(([key]) => !newKeys.includes(key)));
+const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+describe('architectureFromConfig', () => {
+  it('reads what transformers 5 writes', () => {
+    expect(read(tinyConfig)).toEqual(tinyArchitecture);
+  });
+
+  it('reads the keys of transformers 4 alike', () => {
+    const old = {...withoutRope, rope_theta: 5000, rope_scaling: null, torch_dtype: 'float32'};
+    expect(read(old)).toEqual(tinyArchitecture);
+  });
+
+  it.each([
+    ['num_key_value_heads', {kvHeads: 4}],
+    ['head_dim', {headDim: 4}],
+    ['max_position_embeddings', {contextLength: 2048}],
+    ['rms_norm_eps', {normEps: 1e-6}],
+    ['rope_parameters', {ropeTheta: 10_000}],
+    ['tie_word_embeddings', {tied: false}],
+    ['hidden_act', {}],
+    ['attention_bias', {}],
+  ])('takes %s of null for its default', (key, changed) => {
+    expect(read({...tinyConfig, [key]: null})).toEqual({...tinyArchitecture, ...changed});
+  });
+
+  it('takes rotations of the kind "default" under either name', () => {
+    expect(read({...withoutRope, rope_theta: 5000, rope_scaling: {type: 'default'}})).toEqual(tinyArchitecture);
+    expect(read({...withoutRope, rope_theta: 5000, rope_scaling: {rope_type: 'default'}})).toEqual(tinyArchitecture);
+  });
+
+  it.each([
+    [{rope_scaling: {rope_type: 'llama3', factor: 8}}, 'rope_scaling.rope_type is "llama3": only "default"'],
+    [{rope_scaling: {type: 'linear', factor: 2}}, 'rope_scaling.type is "linear": only "default"'],
+    [{rope_parameters: {rope_type: 'yarn'}}, 'rope_parameters.rope_type is "yarn": only "default"'],
+    [{rope_parameters: {partial_rotary_factor: 0.5}}, 'rope_parameters.partial_rotary_factor is 0.5: only 1'],
+    [{attention_bias: true}, 'attention_bias is true: a bias is not supported'],
+    [{mlp_bias: true}, 'mlp_bias is true: a bias is not supported'],
+    [{hidden_act: 'gelu'}, 'hidden_act is "gelu": only "silu"'],
+    [{quantization_config: {bits: 4}}, 'quantization_config is {"bits":4}: quantised weights are not supported'],
+    [{hidden_size: null}, 'hidden_size is missing: a whole number above 0 is needed'],
+    [{num_hidden_layers: 1.5}, 'num_hidden_layers is 1.5: a whole number above 0 is needed'],
+    [{vocab_size: '32'}, 'vocab_size is "32": a whole number above 0 is needed'],
+    [{rms_norm_eps: 0}, 'rms_norm_eps is 0: a number above 0 is needed'],
+    [{num_key_value_heads: 3}, 'num_key_value_heads is 3: it must divide num_attention_heads'],
+    [{head_dim: 3}, 'head_dim is 3: positions need an even number'],
+    [{head_dim: null, num_attention_heads: 6}, 'num_attention_heads is 6: it must divide hidden_size'],
+    [{model_type: 'gpt2'}, 'model_type is "gpt2"; known are llama, downcycle_moe.'],
+    [{model_type: undefined}, 'model_type is missing; known are llama, downcycle_moe.'],
+  ])('refuses %j, naming file and key', (change, message) => {
+    expect(() => read({...tinyConfig, ...change})).toThrow(ModelError);
+    expect(() => read({...tinyConfig, ...change})).toThrow(`${FILE}: ${message}`);
+  });
+});
+
+describe('a config of a mixture of experts', () => {
+  const layer = {experts: 4, top_k: 2, expert_width: 4, shared_width: 8, selection_bias: false};
+  const routing = {score: 'softmax', order: 'score-then-topk', renormalise: false, scale: 1, weight: 'score'};
+  const moe = {source_model_type: 'llama', routing, layers: [layer, {width: 24}]};
+  const config = {...tinyConfig, model_type: 'downcycle_moe', moe};
+
+  it('lays out each layer on its own', () => {
+    expect(read(config).ffn).toEqual([
+      {kind: 'moe', experts: 4, topK: 2, expertWidth: 4, sharedWidth: 8, selectionBias: false},
+      {kind: 'dense', width: 24},
+    ]);
+    expect(read(config).routing).toEqual(SOFTMAX_ROUTING);
+  });
+
+  it.each([
+    [{layers: [layer]}, 'moe.layers has 1 entries, num_hidden_layers is 2.'],
+    [{layers: [layer, {...layer, top_k: 5}]}, 'moe.layers.1'],
+    [{layers: [layer, {...layer, kind: 'moe'}]}, 'moe.layers.1'],
+    [{source_model_type: 'gpt2'}, 'moe.source_model_type is "gpt2": known are llama'],
+    [{routing: {...routing, score: 'relu'}}, 'moe.routing.score is "relu": "softmax" or "sigmoid" is needed'],
+    [{routing: {...routing, noise: 1}}, 'moe.routing.noise is unknown'],
+    [{layers: undefined}, 'moe.layers is missing: a list with one entry a layer is needed'],
+  ])('refuses %j', (change, message) => {
+    const broken = {...config, moe: {...moe, ...change}};
+    expect(() => read(broken)).toThrow(ModelError);
+    expect(() => read(broken)).toThrow(`${FILE}: ${message}`);
+  });
+
+  it('refuses a config without its section', () => {
+    expect(() => read({...tinyConfig, model_type: 'downcycle_moe'})).toThrow(`${FILE}: moe is missing`);
+  });
+});
+
+describe('architectureToConfig', () => {
+  it('is undone by architectureFromConfig, whatever the shape', () => {
+    fc.assert(
+      fc.property(anyArchitecture, (architecture) => {
+        const back = read({...architectureToConfig(architecture)});
+        const [first] = architecture.ffn;
+        const isPlain = first?.kind === 'dense' && architecture.ffn.every((layout) => equal(layout, first));
+        expect(back).toEqual(isPlain ? {...architecture, routing: SOFTMAX_ROUTING} : architecture);
+      }),
+    );
+  });
+
+  it('is undone by it through a text too, and keeps the keys it knows nothing of', () => {
+    const source = {...tinyConfig, bos_token_id: 1, rope_parameters: {rope_theta: 1, rope_type: 'default'}};
+    const config = architectureToConfig(tinyArchitecture, source);
+    expect(read(JSON.parse(JSON.stringify(config)) as Record<string, unknown>)).toEqual(tinyArchitecture);
+    expect(config).toEqual({...tinyConfig, bos_token_id: 1});
+  });
+
+  it('names no class of transformers that could not load a mixture', () => {
+    const layout = {kind: 'moe', experts: 4, topK: 1, expertWidth: 6, sharedWidth: 0, selectionBias: true} as const;
+    const mixture = {...tinyArchitecture, ffn: [layout, layout]};
+    const config = architectureToConfig(mixture, tinyConfig);
+    expect(config).toMatchObject({
+      model_type: 'downcycle_moe',
+      architectures: ['DowncycleMoeForCausalLM'],
+      intermediate_size: 24,
+    });
+    expect(architectureToConfig(tinyArchitecture, config)).toEqual(tinyConfig);
+  });
+});
+
+describe('withDtype', () => {
+  it('says the dtype under the key the config has', () => {
+    expect(withDtype({dtype: 'float32'}, 'BF16')).toEqual({dtype: 'bfloat16'});
+    expect(withDtype({}, 'F16')).toEqual({torch_dtype: 'float16'});
+  });
+});

@@ -1,0 +1,158 @@
+import {existsSync} from 'node:fs';
+import {describe, expect, it} from 'vitest';
+import {logitsOf} from '../../src/downcycle/proof.js';
+import {openModelFolder} from '../../src/format/model-folder.js';
+import {architectureFromConfig} from '../../src/model/config.js';
+import {loadParameters} from '../../src/model/load.js';
+import {loadModel} from '../../src/model/model.js';
+import type {ParameterSpec} from '../../src/model/parameters.js';
+import {ModelError} from '../../src/util/errors.js';
+import {GOLDENS, hasGoldens, readJson, readTensors} from '../downcycle/golden.js';
+import {useScratch} from '../format/scratch.js';
+import {expectNoLeak, onEngine} from '../support/engines.js';
+import {readIds, TINY_LLAMA, tinyArchitecture, tinyGolden, writeTinyLlama} from './tiny-llama.js';
+
+const scratch = useScratch();
+/** A folder of SmolLM2-135M-Instruct, too large for the repository. */
+const SMOLLM2 = process.env.DOWNCYCLE_SMOLLM2 ?? '';
+
+async function load(path: string): Promise<{leaves: [ParameterSpec, Float32Array][]; warnings: readonly string[]}> {
+  const folder = await openModelFolder(path);
+  const leaves: [ParameterSpec, Float32Array][] = [];
+  try {
+    const architecture = architectureFromConfig(folder.config, path);
+    const warnings = await loadParameters(folder, architecture, (spec, values) => {
+      leaves.push([spec, values]);
+    });
+    return {leaves, warnings};
+  } finally {
+    await folder.close();
+  }
+}
+
+describe('loadParameters', () => {
+  it('gives linear weights as [in, out] and tables as they are', async () => {
+    const {leaves} = await load(TINY_LLAMA);
+    const folder = await openModelFolder(TINY_LLAMA);
+    const disk = await folder.tensors.read('model.layers.1.mlp.gate_proj.weight');
+    const [spec, gate] = leaves.find(([{path}]) => path === 'layers.1.ffn.gate')!;
+    expect(spec.shape).toEqual([16, 24]);
+    for (let d = 0; d < 16; d++) for (let f = 0; f < 24; f++) expect(gate[d * 24 + f]).toBe(disk[f * 16 + d]);
+    const [, embed] = leaves.find(([{path}]) => path === 'embed')!;
+    expect(embed).toEqual(await folder.tensors.read('model.embed_tokens.weight'));
+    await folder.close();
+  });
+
+  it('reads no parameter before the one before it is taken', async () => {
+    const folder = await openModelFolder(TINY_LLAMA);
+    const {tensors} = folder;
+    const events: string[] = [];
+    const watched = {
+      ...tensors,
+      read: (name: string) => {
+        events.push('read');
+        return tensors.read(name);
+      },
+    };
+    await loadParameters({tensors: watched}, tinyArchitecture, async () => {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      events.push('taken');
+    });
+    expect(events).toEqual(Array.from(events, (_, i) => (i % 2 === 0 ? 'read' : 'taken')));
+    expect(events).toHaveLength(2 * tensors.names.length);
+    await folder.close();
+  });
+
+  it('widens bfloat16', async () => {
+    const {leaves} = await load(await writeTinyLlama(scratch('bf16'), {dtype: 'BF16'}));
+    const exact = await load(TINY_LLAMA);
+    const largest = leaves.map(([, values], i) =>
+      values.reduce((most, value, at) => Math.max(most, Math.abs(value / exact.leaves[i]![1][at]! - 1)), 0),
+    );
+    expect(Math.max(...largest)).toBeLessThanOrEqual(2 ** -8);
+    expect(Math.max(...largest)).toBeGreaterThan(0);
+  });
+
+  it('names a missing tensor and the shape it should have', async () => {
+    const path = await writeTinyLlama(scratch('holed'), {without: 'model.layers.1.mlp.up_proj.weight'});
+    await expect(load(path)).rejects.toThrow(ModelError);
+    await expect(load(path)).rejects.toThrow('tensor "model.layers.1.mlp.up_proj.weight" is missing');
+  });
+
+  it('names a tensor whose shape is not that of the config', async () => {
+    const path = await writeTinyLlama(scratch('narrow'), {config: {intermediate_size: 20}});
+    await expect(load(path)).rejects.toThrow(
+      'tensor "model.layers.0.mlp.gate_proj.weight" has shape [24, 16], config.json asks for [20, 16]',
+    );
+  });
+
+  it('refuses weights that are no real numbers before anything is trained on them', async () => {
+    const folder = await openModelFolder(await writeTinyLlama(scratch('model')));
+    const {tensors} = folder;
+    const info = (name: string) => ({...tensors.info(name), dtype: 'I32' as const});
+    const load = loadParameters({tensors: {...tensors, info}}, tinyArchitecture, () => undefined);
+    await expect(load).rejects.toThrow('tensor "model.embed_tokens.weight" is I32; real numbers are needed');
+    await folder.close();
+  });
+
+  it('says which tensors it has no place for', async () => {
+    const extra = ['model.layers.7.mlp.gate.weight', 'model.layers.0.self_attn.q_norm.weight'];
+    const path = await writeTinyLlama(scratch('extra'), {extra});
+    expect((await load(path)).warnings).toEqual([
+      `${path}: config.json does not ask for tensor ${extra[0]}; ignored.`,
+      `${path}: a llama model has no tensor ${extra[1]}; ignored.`,
+    ]);
+  });
+
+  it('says it of a head that the config ties to the embedding', async () => {
+    const path = await writeTinyLlama(scratch('tied'), {config: {tie_word_embeddings: true}});
+    expect((await load(path)).warnings).toEqual([
+      `${path}: config.json does not ask for tensor lm_head.weight; ignored.`,
+    ]);
+  });
+
+  it('is silent about the rotation tables that old versions saved', async () => {
+    const path = await writeTinyLlama(scratch('old'), {extra: ['model.layers.0.self_attn.rotary_emb.inv_freq']});
+    expect((await load(path)).warnings).toEqual([]);
+  });
+});
+
+describe('a loaded model', () => {
+  for (const engine of ['tensorflow-compiled', 'wasm'] as const) {
+    onEngine(engine, 'computes the logits of transformers', () =>
+      expectNoLeak(async () => {
+        const model = await loadModel(TINY_LLAMA);
+        const received = await logitsOf(model, [tinyGolden.ids]);
+        model.dispose();
+        expect(received).toBeAllClose(tinyGolden.logits, {rtol: 0, atol: 5e-6});
+      }),
+    );
+  }
+});
+
+describe.skipIf(!hasGoldens)('golden logits', () => {
+  onEngine('tensorflow-compiled', 'of stories260K', async () => {
+    const golden = `${GOLDENS}/stories260k/golden.safetensors`;
+    const model = await loadModel(`${GOLDENS}/stories260k/model`);
+    const received = await logitsOf(model, [await readIds(golden, 'sequence_ids')]);
+    model.dispose();
+    expect(received).toBeAllClose(readTensors(golden).logits!, {rtol: 0, atol: 1e-4});
+  });
+
+  if (existsSync(SMOLLM2)) {
+    onEngine('tensorflow-compiled', 'of SmolLM2 at eight positions', async () => {
+      type Top = {position: number; ids: number[]; logits: number[]};
+      const {top5} = readJson<{top5: Top[]}>(`${GOLDENS}/smollm2/golden.json`);
+      const model = await loadModel(SMOLLM2);
+      const received = await logitsOf(model, [await readIds(`${GOLDENS}/smollm2/golden.safetensors`, 'ids')]);
+      model.dispose();
+      const {vocab} = model.architecture;
+      for (const {position, ids, logits} of top5) {
+        const row = received.subarray(position * vocab, (position + 1) * vocab);
+        const ranked = Array.from(row.keys()).sort((a, b) => row[b]! - row[a]!);
+        expect(ranked.slice(0, 5)).toEqual(ids);
+        expect(ids.map((id) => row[id]!)).toBeAllClose(logits, {rtol: 0, atol: 1e-3});
+      }
+    });
+  }
+});

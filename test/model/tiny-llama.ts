@@ -1,0 +1,120 @@
+// A llama small enough for the repository, with the logits that transformers gives: see fixtures/model/make_tiny_llama.py.
+import {readFileSync} from 'node:fs';
+import {mkdir, writeFile} from 'node:fs/promises';
+import {join} from 'node:path';
+import {fileURLToPath} from 'node:url';
+import * as fc from 'fast-check';
+import type {FloatDtype} from '../../src/format/dtype.js';
+import {openModelFolder, writeModelFolder} from '../../src/format/model-folder.js';
+import {openSafetensors} from '../../src/format/safetensors.js';
+import type {Architecture, FfnLayout} from '../../src/model/architecture.js';
+
+export const TINY_LLAMA = fileURLToPath(new URL('../fixtures/model/tiny-llama', import.meta.url));
+
+export interface TinyGolden {
+  ids: number[];
+  logits: number[][];
+  splitLogits: number[][];
+  splitSoftmaxLogits: number[][];
+}
+
+export const tinyGolden = JSON.parse(readFileSync(join(TINY_LLAMA, 'golden.json'), 'utf8')) as TinyGolden;
+export const tinyConfig = JSON.parse(readFileSync(join(TINY_LLAMA, 'config.json'), 'utf8')) as Record<string, unknown>;
+
+export const tinyArchitecture: Architecture = {
+  family: 'llama',
+  vocab: 32,
+  width: 16,
+  heads: 4,
+  kvHeads: 2,
+  headDim: 4,
+  contextLength: 64,
+  normEps: 1e-5,
+  ropeTheta: 5000,
+  tied: false,
+  ffn: [
+    {kind: 'dense', width: 24},
+    {kind: 'dense', width: 24},
+  ],
+  routing: {score: 'softmax', order: 'score-then-topk', renormalise: false, scale: 1, weight: 'score'},
+};
+
+/** What a changed copy of the fixture has that the fixture has not. */
+interface Changes {
+  readonly dtype?: FloatDtype;
+  readonly config?: Readonly<Record<string, unknown>>;
+  readonly without?: string;
+  readonly extra?: readonly string[];
+  readonly files?: Readonly<Record<string, string>>;
+}
+
+/** Writes the fixture with changes. */
+export async function writeTinyLlama(path: string, changes: Changes = {}): Promise<string> {
+  const {dtype = 'F32', config = {}, without, extra = [], files = {}} = changes;
+  const folder = await openModelFolder(TINY_LLAMA);
+  const {tensors} = folder;
+  const names = [...tensors.names.filter((name) => name !== without), ...extra];
+  const isExtra = (name: string): boolean => extra.includes(name);
+  await writeModelFolder(path, {
+    config: {...tinyConfig, ...config},
+    entries: names.map((name) => ({name, dtype, shape: isExtra(name) ? [1] : tensors.info(name).shape})),
+    read: async (name) => (isExtra(name) ? new Float32Array(1) : tensors.read(name)),
+  });
+  await folder.close();
+  for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
+  return path;
+}
+
+/** The integers of an I32 tensor. */
+export async function readIds(path: string, name: string): Promise<number[]> {
+  const file = await openSafetensors(path);
+  const {buffer} = await file.readBytes(name);
+  await file.close();
+  return [...new Int32Array(buffer)];
+}
+
+/** An empty folder with a tokenizer. */
+export async function writeTokenizer(path: string): Promise<string> {
+  await mkdir(path);
+  await writeFile(join(path, 'tokenizer.json'), '{"model": "é"}');
+  await writeFile(join(path, 'tokenizer_config.json'), '{}');
+  return path;
+}
+
+const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
+  fc.record({kind: fc.constant('dense' as const), width: fc.integer({min: 1, max: 9})}),
+  fc
+    .record({
+      kind: fc.constant('moe' as const),
+      experts: fc.integer({min: 1, max: 4}),
+      expertWidth: fc.integer({min: 1, max: 5}),
+      sharedWidth: fc.integer({min: 0, max: 4}),
+      selectionBias: fc.boolean(),
+      less: fc.nat(3),
+    })
+    .map(({less, ...rest}) => ({...rest, topK: Math.max(1, rest.experts - less)})),
+);
+
+/** Small architectures of every shape a config can say. */
+export const anyArchitecture: fc.Arbitrary<Architecture> = fc
+  .record({
+    family: fc.constant('llama' as const),
+    vocab: fc.integer({min: 1, max: 40}),
+    width: fc.integer({min: 1, max: 12}),
+    kvHeads: fc.integer({min: 1, max: 3}),
+    group: fc.integer({min: 1, max: 3}),
+    headDim: fc.constantFrom(2, 4, 6),
+    contextLength: fc.integer({min: 1, max: 4096}),
+    normEps: fc.constantFrom(1e-5, 1e-6),
+    ropeTheta: fc.constantFrom(1e4, 5e5, 123.5),
+    tied: fc.boolean(),
+    ffn: fc.array(layout, {minLength: 1, maxLength: 3}),
+    routing: fc.record({
+      score: fc.constantFrom('softmax' as const, 'sigmoid' as const),
+      order: fc.constantFrom('score-then-topk' as const, 'topk-then-score' as const),
+      renormalise: fc.boolean(),
+      scale: fc.constantFrom(1, 2.5),
+      weight: fc.constantFrom('score' as const, 'one' as const),
+    }),
+  })
+  .map(({group, ...rest}) => ({...rest, heads: rest.kvHeads * group}));
