@@ -14,18 +14,25 @@ export interface LossAndGradients {
   readonly gradients: tf.Tensor[];
 }
 
-/** Differentiates `fn`; tfjs's own `valueAndGrads` lets only the loss out of the forward pass. */
+/**
+ * Differentiates `fn`; tfjs's own `valueAndGrads` lets only the loss out of the forward pass.
+ *
+ * A parameter that the loss does not depend on, such as a bias that only moves the choice of experts, has the gradient
+ * zero; tfjs's own throws.
+ */
 export function valueAndGradients(
   fn: (parameters: readonly tf.Tensor[]) => LossWithReport,
   parameters: readonly tf.Tensor[],
 ): LossAndGradients {
   let kept: tf.Tensor[] = [];
-  const {value, grads} = tf.valueAndGrads((...given: tf.Tensor[]) => {
-    const {loss, report} = fn(given);
+  const forward = (): tf.Scalar => {
+    const {loss, report} = fn(parameters);
     kept = untaped(() => report.map((tensor) => tf.keep(tensor.clone())));
     return loss;
-  })([...parameters]);
+  };
+  const {value, grads} = tf.engine().gradients(forward, [...parameters], undefined, true);
+  const found: readonly (tf.Tensor | undefined)[] = grads;
   const report = kept.map((tensor) => tensor.clone());
   tf.dispose(kept);
-  return {loss: value, report, gradients: grads};
+  return {loss: value, report, gradients: parameters.map((parameter, i) => found[i] ?? tf.zerosLike(parameter))};
 }
