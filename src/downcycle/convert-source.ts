@@ -123,7 +123,7 @@ export function gluTensors(
   );
 }
 
-/** The router's tensor, float32 [E, D] whatever the source's dtype: see `storedDtype` of src/model/save.ts. */
+/** The router's tensor, float32 [E, D] whatever the dtype of the source, as in `saveModel`. */
 export function routerTensor({names, specs}: FfnSite, make: MadeTensor['make']): MadeTensor[] {
   return diskTensors(specs.router, names).map(({name, shape}) => ({spec: {name, shape, dtype: 'F32'}, make}));
 }

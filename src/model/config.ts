@@ -7,8 +7,8 @@ import type {ConfigRecord} from './family/definition.js';
 import {parseKeys} from './family/keys.js';
 import {FAMILIES, isFamily} from './family/registry.js';
 
-/** The `model_type` of a mixture of experts in this project's own form. */
-export const MOE_MODEL_TYPE = 'downcycle_moe';
+/** The `model_type` of a mixture of experts in the form of this project. */
+const MOE_MODEL_TYPE = 'downcycle_moe';
 const MOE_CLASS = 'DowncycleMoeForCausalLM';
 
 const count = z.int('a whole number above 0 is needed').positive('a whole number above 0 is needed');

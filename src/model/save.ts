@@ -54,7 +54,7 @@ export async function saveModel(path: string, options: SaveOptions): Promise<voi
  * The dtype a parameter is stored in: a router decides by differences that bfloat16 rounds away, and is small, so it
  * stays float32 with its bias; everything else takes the dtype of the model.
  */
-export function storedDtype(role: Role, dtype: FloatDtype): FloatDtype {
+function storedDtype(role: Role, dtype: FloatDtype): FloatDtype {
   return role === 'router' || role === 'bias' ? 'F32' : dtype;
 }
 

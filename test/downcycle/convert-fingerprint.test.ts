@@ -1,0 +1,39 @@
+import {cp, readFile, writeFile} from 'node:fs/promises';
+import {describe, expect, it} from 'vitest';
+import {openDense} from '../../src/downcycle/convert-source.js';
+import {useScratch} from '../format/scratch.js';
+import {TINY_LLAMA, writeTinyLlama} from '../model/tiny-llama.js';
+
+const scratch = useScratch();
+
+async function fingerprint(path: string): Promise<string> {
+  const {folder, fingerprint: hash} = await openDense(path);
+  await folder.close();
+  return hash;
+}
+
+describe('modelFingerprint', () => {
+  it('is the same wherever the model lies and whatever else its config says', async () => {
+    const copy = await writeTinyLlama(scratch('copy'), {config: {bos_token_id: 9}});
+    expect(await fingerprint(copy)).toBe(await fingerprint(TINY_LLAMA));
+    expect(await fingerprint(copy)).toMatch(/^[0-9a-f]{64}$/);
+  });
+
+  it('tells another architecture, dtype or weight', async () => {
+    const other = [
+      await writeTinyLlama(scratch('theta'), {config: {rope_parameters: {rope_theta: 1e4}}}),
+      await writeTinyLlama(scratch('dtype'), {dtype: 'BF16'}),
+      await moveLastWeight(scratch('weight')),
+    ];
+    const all = await Promise.all([TINY_LLAMA, ...other].map(fingerprint));
+    expect(new Set(all).size).toBe(4);
+  });
+});
+
+async function moveLastWeight(path: string): Promise<string> {
+  await cp(TINY_LLAMA, path, {recursive: true});
+  const bytes = await readFile(`${path}/model.safetensors`);
+  bytes.writeFloatLE(bytes.readFloatLE(bytes.length - 4) + 1, bytes.length - 4);
+  await writeFile(`${path}/model.safetensors`, bytes);
+  return path;
+}
