@@ -1,0 +1,147 @@
+// Runs models of host values through the engine under test.
+import * as tf from '@tensorflow/tfjs';
+import type {Architecture} from '../../src/model/architecture.js';
+import {type DecoderInput, type DecoderOutput, decode, logits} from '../../src/model/decoder.js';
+import {diskTensors} from '../../src/model/names.js';
+import {FAMILIES} from '../../src/model/family/registry.js';
+import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs, treeOf} from '../../src/model/parameters.js';
+import {linearCrossEntropy} from '../../src/op/linear-cross-entropy.js';
+import {valueAndGradients} from '../../src/op/value-and-gradients.js';
+import type {EngineName, TestEngine} from '../support/engines.js';
+import {floats, type Host, ints, sizeOf} from '../support/host.js';
+
+/** Parameters by path, in our layout. */
+export type Weights = Readonly<Record<string, Host>>;
+
+/** A model of host values. */
+export interface HostModel {
+  readonly architecture: Architecture;
+  readonly weights: Weights;
+}
+
+/** How a model is run; room for every row unless said otherwise. */
+export interface RunOptions {
+  readonly capacityFactor?: number;
+  /** int32 [B, S] */
+  readonly segments?: Host;
+}
+
+export function specsOf(architecture: Architecture): ParameterSpec[] {
+  return leavesOf(parameterSpecs(architecture));
+}
+
+/** Weights out of tensors under a family's names on disk. */
+export function weightsFromDisk(tensors: Readonly<Record<string, Host>>, architecture: Architecture): Weights {
+  const {names} = FAMILIES[architecture.family];
+  const weightOf = (spec: ParameterSpec): Host => {
+    const parts = diskTensors(spec, names).map(({name, isTransposed}) => {
+      const tensor = tensors[name];
+      if (!tensor) throw new Error(`there is no ${name}`);
+      return Array.from(isTransposed ? transposed(tensor).values : tensor.values);
+    });
+    return floats(spec.shape, parts.flat());
+  };
+  return Object.fromEntries(specsOf(architecture).map((spec) => [spec.path, weightOf(spec)]));
+}
+
+/** A matrix with rows and columns exchanged. */
+export function transposed({shape: [rows = 0, columns = 0], values}: Host): Host {
+  return floats(
+    [columns, rows],
+    Float32Array.from(
+      {length: sizeOf([rows, columns])},
+      (_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!,
+    ),
+  );
+}
+
+/** Rows of tokens as the int32 tensor that a decoder takes. */
+export function tokenRows(rows: readonly (readonly number[])[]): Host {
+  return ints([rows.length, rows[0]!.length], rows.flat());
+}
+
+/** Logits [T, V], then logits [T, E] and load [E] of every router. */
+export interface Forward {
+  readonly logits: Host;
+  readonly routers: readonly {readonly logits: Host; readonly load: Host}[];
+  /** Rows an expert had room for, by MoE layer. */
+  readonly capacities: readonly number[];
+}
+
+export async function forward(
+  {run}: TestEngine,
+  {architecture, weights}: HostModel,
+  tokens: Host,
+  {capacityFactor = Number.POSITIVE_INFINITY, segments}: RunOptions = {},
+): Promise<Forward> {
+  let capacities: number[] = [];
+  const fn = (...[token_BS, ...rest]: tf.Tensor[]): tf.Tensor[] => {
+    const {params, input} = takeApart(architecture, token_BS!, rest, segments !== undefined);
+    const {hidden_TD, routers} = decode(params, architecture, input, {capacityFactor});
+    capacities = routers.map(({capacity}) => capacity);
+    return [logits(hidden_TD, params), ...routers.flatMap(({logit_TE, load_E}) => [logit_TE, load_E])];
+  };
+  const [first, ...rest] = await run(fn, tokens, ...(segments ? [segments] : []), ...leafValues(architecture, weights));
+  const routers = capacities.map((_, i) => ({logits: rest[2 * i]!, load: rest[2 * i + 1]!}));
+  return {logits: first!, routers, capacities};
+}
+
+/** Added to the cross-entropy: a balance loss, say. */
+type ExtraLoss = (output: DecoderOutput) => tf.Scalar;
+
+/** Next-token loss of rows and its gradient by path; `extra` is added to the loss. */
+export async function lossAndGradients(
+  {run}: TestEngine,
+  {architecture, weights}: HostModel,
+  tokens: Host,
+  {capacityFactor = Number.POSITIVE_INFINITY, extra}: RunOptions & {readonly extra?: ExtraLoss} = {},
+): Promise<{loss: number; crossEntropy: number; gradients: Weights}> {
+  const fn = (...[token_BS, label_T, ...leaves]: tf.Tensor[]): tf.Tensor[] => {
+    const result = valueAndGradients((given) => {
+      const {params, input} = takeApart(architecture, token_BS!, given, false);
+      const output = decode(params, architecture, input, {capacityFactor});
+      const head = (params.head ?? params.embed) as tf.Tensor2D;
+      const crossEntropy = linearCrossEntropy(output.hidden_TD, head, label_T as tf.Tensor1D);
+      return {loss: extra ? tf.add(crossEntropy, extra(output)) : crossEntropy, report: [crossEntropy]};
+    }, leaves);
+    return [result.loss, ...result.report, ...result.gradients];
+  };
+  const labels = nextTokens(tokens);
+  const [loss, crossEntropy, ...rest] = await run(fn, tokens, labels, ...leafValues(architecture, weights));
+  const gradients = Object.fromEntries(specsOf(architecture).map(({path}, i) => [path, rest[i]!]));
+  return {loss: loss!.values[0]!, crossEntropy: crossEntropy!.values[0]!, gradients};
+}
+
+/** The next token of each position, −1 (not predicted) at the end of a row; int32 [T]. */
+export function nextTokens({shape: [, S = 0], values}: Host): Host {
+  return ints(
+    [values.length],
+    Int32Array.from(values, (_, i) => ((i + 1) % S === 0 ? -1 : values[i + 1]!)),
+  );
+}
+
+function leafValues(architecture: Architecture, weights: Weights): Host[] {
+  return specsOf(architecture).map(({path}) => weights[path]!);
+}
+
+function takeApart(
+  architecture: Architecture,
+  token_BS: tf.Tensor,
+  rest: readonly tf.Tensor[],
+  hasSegments: boolean,
+): {params: DecoderTree<tf.Tensor>; input: DecoderInput} {
+  const params = treeOf(parameterSpecs(architecture), hasSegments ? rest.slice(1) : rest);
+  const tokens = token_BS as tf.Tensor2D;
+  const input = hasSegments ? {token_BS: tokens, segment_BS: rest[0] as tf.Tensor2D} : {token_BS: tokens};
+  return {params, input};
+}
+
+/** The result of a run that several laws look at; compiling it takes most of their time. */
+export function oncePerEngine<T>(run: (engine: TestEngine) => Promise<T>): (engine: TestEngine) => Promise<T> {
+  const results = new Map<EngineName, T>();
+  return async (engine) => {
+    const result = results.get(engine.name) ?? (await run(engine));
+    results.set(engine.name, result);
+    return result;
+  };
+}
