@@ -2,31 +2,41 @@ import {CommanderError} from '@commander-js/extra-typings';
 import {asEnvironmentError} from '../util/atomic.js';
 import {DowncycleError, systemCode} from '../util/errors.js';
 import {addCompare} from './commands/compare.js';
+import {addConvert} from './commands/convert.js';
 import {addDoctor} from './commands/doctor.js';
 import {addInspect} from './commands/inspect.js';
 import {addPlot} from './commands/plot.js';
 import {addPrepare} from './commands/prepare.js';
 import {addProfile} from './commands/profile.js';
-import {createProgram} from './program.js';
-import {createUi, type Io} from './ui.js';
+import {addTrain} from './commands/train.js';
+import {createProgram, type Program} from './program.js';
+import {createUi, type Io, type Ui} from './ui.js';
 
 /** Exit code of a wrong command line, whoever finds out: commander or we. */
 const USAGE = 2;
 /** Exit code of what nobody foresaw. */
 const UNFORESEEN = 1;
 
+/** In the order of the corridor from text to curves, which is that of `--help`. */
+const COMMANDS = [addPrepare, addProfile, addConvert, addTrain, addCompare, addPlot, addInspect, addDoctor];
+
 /** Runs the command line and returns its exit code. Nothing is thrown: errors become `error:` and `hint:` lines. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {
-  const program = createProgram(io);
-  const ui = createUi(io, () => program.opts());
-  for (const add of [addPrepare, addProfile, addCompare, addPlot, addInspect, addDoctor]) add(program, ui);
-  for (const command of program.commands) command.copyInheritedSettings(program);
+  const {program, ui} = buildProgram(io);
   try {
     await program.parseAsync(args, {from: 'user'});
     return ui.exitCode;
   } catch (error) {
     return report(error, io);
   }
+}
+
+/** The program with all its commands. */
+export function buildProgram(io: Io): {readonly program: Program; readonly ui: Ui} {
+  const program = createProgram(io);
+  const ui = createUi(io, () => program.opts());
+  for (const add of COMMANDS) add(program, ui);
+  return {program, ui};
 }
 
 function report(error: unknown, {stderr, env}: Io): number {

@@ -9,6 +9,12 @@ const folderName = z
   .string()
   .regex(/^[A-Za-z0-9][\w.-]*$/, 'expected letters, digits, dots, dashes and underscores; it becomes a folder name');
 
+/** Folders that an experiment has beside those of its arms. */
+const TAKEN = ['model', 'profile', 'report', 'shards', 'start'];
+const armName = folderName.refine((name) => !TAKEN.includes(name), {
+  error: `cannot be the name of an arm, it is a folder of every experiment; so are ${TAKEN.join(', ')}`,
+});
+
 const scratchSchema = z
   .strictObject({
     like: z.string().describe('Name of the arm whose architecture is taken.'),
@@ -35,7 +41,7 @@ const fields = z.strictObject({
   profile: profileSchema.prefault({}).describe('Calibration text on which FFN neurons are watched.'),
   train: trainSchema.prefault({}),
   arms: z
-    .record(folderName, armSchema)
+    .record(armName, armSchema)
     .default({})
     .describe('Starting points, each under a name of your choice; all are trained on the same token stream.'),
   arm: z.string().optional().describe('The arm that `train` and `convert` take when no other is named.'),

@@ -159,7 +159,10 @@ describe('an arm', () => {
     );
   });
 
-  test('has a name that can be a folder', () => {
+  test('has a name that can be a folder, and is none that an experiment has anyway', () => {
+    expect(failure('arms:\n  shards: {method: random, experts: 3, topK: 1}\n').message).toContain(
+      'x.yaml:6:3: arms.shards: cannot be the name of an arm',
+    );
     expect(failure('arms:\n  a/b: {method: random, experts: 3, topK: 1}\n').message).toContain(
       'x.yaml:6:3: arms.a/b: expected letters, digits',
     );

@@ -13,7 +13,7 @@ export function addPlot(program: Program, ui: Ui): void {
     .requiredOption('-o, --out <folder>', 'where to write the report; must not exist, but see --replace')
     .option('--title <text>', 'title of the page; default: the name of the experiment')
     .addOption(
-      new Option('-x <axis>', 'what losses are drawn against')
+      new Option('-x, --x <axis>', 'what losses are drawn against')
         .choices(['tokens', 'flops', 'steps'] as const)
         .default('tokens' as const),
     )

@@ -16,7 +16,7 @@ export function profileText({layers, metadata}: Profile): string {
     return [String(l), String(layer.numNeurons), median(cv_F).toFixed(2), `${(100 * share).toFixed(0)}%`];
   });
   const samples = `${options.samplesPerTask} samples of ${options.tokensPerSample} tokens`;
-  return `${textTable(columns, rows)}\n\n${tasks.length} tasks (${tasks.join(', ')}), each ${samples}`;
+  return `${textTable(columns, rows)}\n\n${tasks.length === 1 ? '1 task' : `${tasks.length} tasks`} (${tasks.join(', ')}), each ${samples}`;
 }
 
 /** The middle one of sorted values; the lower of two. */

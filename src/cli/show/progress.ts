@@ -9,6 +9,10 @@ export function showTrain(status: StatusLine, label: string): (event: TrainEvent
     switch (event.kind) {
       case 'note':
         return status.print(event.text);
+      case 'pack':
+        return status.update(
+          `packing ${event.source}  ${event.documents} documents  ${formatCount(event.tokens)} tokens`,
+        );
       case 'start':
         return event.step > 0 ? status.print(`${label}  goes on after step ${event.step}`) : undefined;
       case 'step': {

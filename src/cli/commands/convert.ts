@@ -1,0 +1,33 @@
+import {loadConfig} from '../../config/load.js';
+import {examples, setOption} from '../option.js';
+import type {Program} from '../program.js';
+import {showCompare, startText} from '../show/progress.js';
+import type {Ui} from '../ui.js';
+
+/** Adds `downcycle convert`. */
+export function addConvert(program: Program, ui: Ui): void {
+  program
+    .command('convert')
+    .summary('make a mixture of experts out of a dense model')
+    .description(
+      'Makes the model that one arm of a config starts from, and proves it: with all experts active it must give the logits of its dense parent.',
+    )
+    .argument('<config>', 'YAML file with `model`, `data` and `arms`')
+    .requiredOption('-o, --out <folder>', 'where to write the model; must not exist')
+    .option('-a, --arm <name>', 'which arm; default: the `arm` of the config, or its only one')
+    .option('--profile <file>', 'what `downcycle profile` wrote; default: the model is profiled if the method needs it')
+    .addOption(setOption())
+    .addHelpText(
+      'after',
+      examples(
+        'convert configs/quickstart.yaml --arm downcycle --out models/moe',
+        'convert configs/quickstart.yaml --arm downcycle --set arms.downcycle.topK=8 --out models/moe-8',
+      ),
+    )
+    .action(async (file, {out, arm, profile, set}) => {
+      const loaded = await loadConfig(file, {set});
+      const {convertArm} = await import('../../experiment/one-arm.js');
+      const made = await ui.withStatus((status) => convertArm({loaded, arm, out, profile}, showCompare(status)));
+      ui.print(`${startText(made)}\n${out}`);
+    });
+}

@@ -1,0 +1,154 @@
+import {join} from 'node:path';
+import type {LoadedConfig} from '../config/load.js';
+import {configHash, resolvedYaml} from '../config/resolved.js';
+import {type Config, missingArm} from '../config/schema.js';
+import {type Profile, readProfile} from '../downcycle/profile-file.js';
+import {profileModel} from '../downcycle/profile-model.js';
+import {startEngine} from '../engine/start.js';
+import {train} from '../train/run.js';
+import type {TrainResult, TrainRun} from '../train/session.js';
+import {refuseExisting} from '../util/atomic.js';
+import {EnvironmentError, UsageError} from '../util/errors.js';
+import {type Arm, armsOf, layoutOf, makeStart, type StartingModel} from './arm.js';
+import type {CompareEvent} from './compare.js';
+
+/** Told what happens. */
+export type OnEvent = (event: CompareEvent) => void;
+
+/** Which model of a config is to be made, and where. */
+export interface ConvertArmOptions {
+  readonly loaded: LoadedConfig;
+  /** Name of the arm; the config's `arm`, or its only one, if absent. */
+  readonly arm?: string | undefined;
+  /** Folder to write; must not exist. */
+  readonly out: string;
+  /** File made by `profile`; the model is profiled if it is needed and absent. */
+  readonly profile?: string | undefined;
+}
+
+/** How one run is trained. */
+export interface TrainConfigOptions {
+  readonly loaded: LoadedConfig;
+  /** Name of the arm; the config's `arm` if absent. Without either the config's model is trained as it is. */
+  readonly arm?: string | undefined;
+  /** Run folder; checkpoints/<name>/<arm> if absent, or checkpoints/<name>/model without an arm. */
+  readonly out?: string | undefined;
+  readonly mode: TrainRun['mode'];
+}
+
+/**
+ * Makes the model that an arm of a config starts from, and proves that it equals its dense parent.
+ *
+ * @throws UsageError if no arm, or one that is not there, is named; EnvironmentError if `out` exists; what conversion throws.
+ */
+export async function convertArm(
+  {loaded, arm: name, out, profile}: ConvertArmOptions,
+  onEvent: OnEvent = () => undefined,
+): Promise<StartingModel> {
+  await refuseExisting(out);
+  const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
+  await start(loaded, onEvent);
+  return makeArm(loaded, {...arm, start: out}, profile, onEvent);
+}
+
+/**
+ * Trains one arm of a config, whose starting model is made unless it is there, or the config's model as it is.
+ *
+ * @throws UsageError if the arm is not there; what conversion and training throw.
+ */
+export async function trainConfig(
+  options: TrainConfigOptions,
+  onEvent: OnEvent = () => undefined,
+): Promise<TrainResult> {
+  const {loaded, mode} = options;
+  const name = options.arm ?? loaded.config.arm;
+  const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
+  const run = runOf(loaded.config, arm, options.out ?? arm.out, mode);
+  if (mode === 'new') await refuseRun(run.out);
+  await start(loaded, onEvent);
+  if (name !== undefined) onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
+  return train(run, (event) => onEvent({kind: 'train', arm: arm.name, event}));
+}
+
+/** Before the arm's model is made, which may take long; `train` looks again. */
+async function refuseRun(out: string): Promise<void> {
+  await refuseExisting(out).catch((cause: unknown) => {
+    if (!(cause instanceof EnvironmentError)) throw cause;
+    const hint = 'Say --resume to go on with it, --overwrite to start again, or choose another --out.';
+    throw new EnvironmentError(cause.message, {hint, cause});
+  });
+}
+
+async function start({config}: LoadedConfig, onEvent: OnEvent): Promise<void> {
+  for (const text of (await startEngine(config.engine)).notes) onEvent({kind: 'stage', text});
+}
+
+/** Makes an arm's starting model; before it, if it takes the architecture of another arm, that one's. */
+async function makeArm(
+  loaded: LoadedConfig,
+  arm: Arm,
+  profile: string | undefined,
+  onEvent: OnEvent,
+): Promise<StartingModel> {
+  const {config, at} = loaded;
+  const options = config.arms[arm.name];
+  const profiled = (): Promise<Profile> => (profile === undefined ? watch(loaded, onEvent) : readProfile(profile));
+  const arms = armsOf(config);
+  if (options && 'like' in options) {
+    const parent = armOf(loaded, options.like);
+    await makeStart(parent, config, arms, profiled, at(['arms', parent.name]));
+  }
+  return makeStart(arm, config, arms, profiled, at(['arms', arm.name]));
+}
+
+function watch({config, at}: LoadedConfig, onEvent: OnEvent): Promise<Profile> {
+  const {model, data, profile} = config;
+  const options = {model, data, profile, shards: layoutOf(config).shards, where: at(['profile'])};
+  return profileModel(options, (done, total) => onEvent({kind: 'profile', done, total}));
+}
+
+function armOf({config}: LoadedConfig, name: string): Arm {
+  const arms = armsOf(config);
+  const arm = arms.find((one) => one.name === name);
+  if (arm) return arm;
+  throw new UsageError(`${missingArm(name, Object.keys(config.arms))}.`.replace(/^t/, 'T'));
+}
+
+function onlyArm({config, file}: LoadedConfig): string {
+  const names = Object.keys(config.arms);
+  const [only] = names;
+  if (only !== undefined && names.length === 1) return only;
+  const found = names.length === 0 ? 'no arms' : `several arms: ${names.join(', ')}`;
+  throw new UsageError(`${file} has ${found}.`, {
+    hint: names.length === 0 ? 'Name one under `arms`.' : `Choose one, e.g. --arm ${only}`,
+  });
+}
+
+/** The config's model as an arm without a name of its own. */
+function asItIs(config: Config): Arm {
+  const {name, model} = config;
+  const own = {yaml: resolvedYaml(config), hash: configHash(config)};
+  return {name, start: model, out: join(layoutOf(config).root, 'model'), config: own};
+}
+
+function runOf(
+  config: Config,
+  {name: arm, start: model, config: own}: Arm,
+  out: string,
+  mode: TrainRun['mode'],
+): TrainRun {
+  const {name, seed, data, train: options, engine} = config;
+  return {
+    name,
+    arm,
+    model,
+    out,
+    shards: layoutOf(config).shards,
+    seed,
+    data,
+    train: options,
+    engine,
+    config: own,
+    mode,
+  };
+}

@@ -1,0 +1,39 @@
+// The public interface: what each command does, as a function with the same options.
+export {configJsonSchema} from './config/json-schema.js';
+export {type LoadedConfig, type LoadOptions, loadConfig, parseConfig} from './config/load.js';
+export {configHash, resolvedYaml} from './config/resolved.js';
+export {type ArmOptions, type Config, type ConfigInput, configSchema} from './config/schema.js';
+export {type PrepareOptions, type PrepareProgress, type PrepareResult, prepare} from './data/prepare.js';
+export {type Conversion, type ConvertOptions, convert} from './downcycle/convert.js';
+export {type Profile, readProfile, writeProfile} from './downcycle/profile-file.js';
+export {type ProfileModelOptions, type ProfileProgress, profileModel} from './downcycle/profile-model.js';
+export {proveConversion} from './downcycle/proof.js';
+export {type ScratchOptions, scratch, type UpcycleOptions, type Upcycling, upcycle} from './downcycle/upcycle.js';
+export {diagnose, type Finding, type MachineFacts} from './engine/doctor.js';
+export {gatherFacts} from './engine/doctor-facts.js';
+export {type EngineInfo, engineInfo, startEngine} from './engine/start.js';
+export {type Inspection, inspect} from './eval/inspect.js';
+export {type CompareEvent, type CompareOptions, type Comparison, compare} from './experiment/compare.js';
+export {
+  type ConvertArmOptions,
+  convertArm,
+  type TrainConfigOptions,
+  trainConfig,
+} from './experiment/one-arm.js';
+export {type RunLog, openRunLog, readRunLog} from './format/run-log.js';
+export {type RunLogRecord, runLogRecord} from './format/run-record.js';
+export {openTokenShard, type TokenShard} from './format/token-shard.js';
+export {type Model, loadModel} from './model/model.js';
+export {type WriteReportOptions, type WrittenReport, writeReport} from './report/report.js';
+export {loadTokenizer, type Tokenizer} from './tokenizer/tokenizer.js';
+export {train} from './train/run.js';
+export type {TrainEvent} from './train/event.js';
+export type {TrainResult, TrainRun} from './train/session.js';
+export {
+  ConfigError,
+  DataError,
+  DowncycleError,
+  EnvironmentError,
+  ModelError,
+  UsageError,
+} from './util/errors.js';

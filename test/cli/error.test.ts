@@ -1,0 +1,120 @@
+import {cp, mkdir, readdir, writeFile} from 'node:fs/promises';
+import {join} from 'node:path';
+import {describe, expect, test} from 'vitest';
+import {cli, cliOn, spawnCli, tempFolder, writeConfig} from './support.js';
+
+const TEXT = 'test/fixtures/train/scripture.txt';
+const TOKENIZER = 'test/fixtures/tokenizer/byte-level';
+
+/** A folder with a tokenizer and a config for it, enough for `prepare`. */
+async function workplace(): Promise<{folder: string; config: string}> {
+  const folder = await tempFolder();
+  await cp(TOKENIZER, join(folder, 'model'), {recursive: true});
+  return {folder, config: await writeConfig(folder, TEXT)};
+}
+
+describe('a wrong command line exits with 2', () => {
+  test.each([
+    [['prepar'], "error: unknown command 'prepar'\nhint: Did you mean prepare?\n"],
+    [['inspect', 'x', '--jsn'], "error: unknown option '--jsn'\nhint: Did you mean --json?\n"],
+    [['inspect'], "error: missing required argument 'path'\n"],
+    [['inspect', 'a', 'b'], "error: too many arguments for 'inspect'. Expected 1 argument but got 2"],
+    [['prepare', 'x.yaml'], "error: required option '-o, --out <folder>' not specified\n"],
+    [['plot', 'a', '-o', 'b', '--smoothing', '1'], "error: option '--smoothing <share>' argument '1' is invalid."],
+    [
+      ['plot', 'a', '-o', 'b', '-x', 'hours'],
+      "error: option '-x, --x <axis>' argument 'hours' is invalid. Allowed choices are",
+    ],
+    [['train', 'a', '--resume', '--overwrite'], "error: option '--resume' cannot be used with option '--overwrite'\n"],
+    [['inspect', 'nowhere'], 'error: nowhere: there is no such file or folder.\n'],
+    [['inspect', 'package.json'], 'error: package.json is nothing that downcycle reads or writes.\nhint: Give a '],
+    [['plot', 'a', 'a', '-o', 'b'], 'error: a is given twice.\nhint: Give each run folder once.\n'],
+    [
+      ['compare', 'configs/quickstart.yaml', '--set', 'train.stpes=3'],
+      'error: --set train.stpes=3: train.stpes: unknown key;',
+    ],
+    [['convert', 'configs/quickstart.yaml', '-o', 'x'], 'error: configs/quickstart.yaml has several arms: downcycle,'],
+    [
+      ['convert', 'configs/quickstart.yaml', '-o', 'x', '-a', 'y'],
+      'error: There is no arm y to take; there are downcycle,',
+    ],
+  ])('%j', async (args, message) => {
+    const {code, stdout, stderr} = await cli(...args);
+    expect(stderr.slice(0, message.length)).toBe(message);
+    expect({code, stdout}).toEqual({code: 2, stdout: ''});
+  });
+});
+
+describe('other errors exit by who must act', () => {
+  test('3 for a config, with every mistake at its line and column', async () => {
+    const {folder} = await workplace();
+    const config = await writeConfig(folder, TEXT, '  stpes: 3\narm: 5\n');
+    const {code, stderr} = await spawnCli(['prepare', config, '--out', join(folder, 'out')]);
+    expect(stderr).toBe(
+      `error: ${config}:15:3: train.stpes: unknown key; did you mean steps?\n${config}:16:6: arm: expected a string, found 5.\n`,
+    );
+    expect(code).toBe(3);
+  });
+
+  test('3 for a config that is not there', async () => {
+    expect(await cli('prepare', 'no.yaml', '--out', 'x')).toMatchObject({
+      code: 3,
+      stderr: 'error: no.yaml: there is no such file.\nhint: configs/ holds configs to start from.\n',
+    });
+  });
+
+  test('4 for text that is empty, and nothing is left behind', async () => {
+    const {folder} = await workplace();
+    await writeFile(join(folder, 'empty.txt'), '');
+    const config = await writeConfig(folder, join(folder, 'empty.txt'));
+    const before = await readdir(folder);
+    const {code, stderr} = await cli('-q', 'prepare', config, '--out', join(folder, 'out'));
+    expect(stderr).toMatch(/^error: .*empty\.txt/);
+    expect(code).toBe(4);
+    expect(await readdir(folder)).toEqual(before);
+  });
+
+  test('5 for a model folder without weights', async () => {
+    const folder = join(await tempFolder(), 'model');
+    await mkdir(folder);
+    await writeFile(join(folder, 'config.json'), '{"model_type": "llama"}');
+    expect(await cli('inspect', folder)).toMatchObject({
+      code: 5,
+      stderr: `error: ${folder}: there is neither model.safetensors nor model.safetensors.index.json in this folder.\n`,
+    });
+  });
+
+  test('6 for an output that exists, which stays as it was', async () => {
+    const {folder, config} = await workplace();
+    const {code, stderr} = await cli('prepare', config, '--out', join(folder, 'model'));
+    expect(stderr).toBe(
+      `error: ${join(folder, 'model')} already exists; downcycle never overwrites.\nhint: Remove it or choose another output path.\n`,
+    );
+    expect(code).toBe(6);
+    expect((await readdir(join(folder, 'model'))).sort()).toEqual((await readdir(TOKENIZER)).sort());
+  });
+
+  test('6 for a run folder that exists, before anything is trained', async () => {
+    const {folder, config} = await workplace();
+    const {code, stderr} = await cli('train', config, '--out', join(folder, 'model'));
+    expect(stderr).toContain('already exists; downcycle never overwrites.\nhint: Say --resume to go on with it');
+    expect(code).toBe(6);
+  });
+});
+
+describe('an error', () => {
+  test('shows its stack when DOWNCYCLE_DEBUG is 1', async () => {
+    const {stderr} = await cliOn({env: {DOWNCYCLE_DEBUG: '1'}}, 'inspect', 'nowhere');
+    expect(stderr).toMatch(/^error: nowhere: .*\n {0}UsageError: .*\n {4}at /);
+  });
+
+  test('nobody foresaw exits with 1 and shows no stack', async () => {
+    const folder = await tempFolder();
+    await mkdir(join(folder, 'log.jsonl'));
+    const {code, stderr} = await cli('inspect', folder);
+    expect(stderr).toBe(
+      'error: EISDIR: illegal operation on a directory, read\nhint: This was not foreseen. DOWNCYCLE_DEBUG=1 shows where it happened.\n',
+    );
+    expect(code).toBe(1);
+  });
+});
