@@ -1,13 +1,15 @@
-import {cp, mkdir, readdir, readFile, rm} from 'node:fs/promises';
+import {mkdir, readdir, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
+import {parseJson} from '../format/json.js';
 import {openTensors} from '../format/tensor-store.js';
 import {writeSafetensors} from '../format/safetensors-writer.js';
 import {type Model, variablesOf} from '../model/model.js';
 import {leavesOf, parameterSpecs} from '../model/parameters.js';
 import {saveModel} from '../model/save.js';
-import {refuseExisting, writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
+import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
+import {divergence} from './divergence.js';
 import {type MomentSource, readVariable, variablesByPath} from './state.js';
 import type {TrainState} from './step.js';
 
@@ -42,13 +44,23 @@ export function checkpointName(step: number): string {
   return `step-${String(step).padStart(6, '0')}`;
 }
 
-/** Writes weights (float32), moments and trainer state; the folder is whole or absent. */
-export async function saveCheckpoint(
-  run: string,
-  model: Model,
-  state: TrainState,
-  trainer: TrainerState,
-): Promise<string> {
+/** What a checkpoint is made of. */
+export interface CheckpointContent {
+  readonly model: Model;
+  /** Moments of the optimizer. */
+  readonly state: TrainState;
+  readonly trainer: TrainerState;
+  /** Folder whose tokenizer files are copied. */
+  readonly tokenizerFrom: string;
+}
+
+/**
+ * Writes weights (float32), moments and trainer state; the folder is whole or absent.
+ *
+ * @throws ConfigError if a weight is infinite or NaN: nobody could go on from that; EnvironmentError if the disk is full.
+ */
+export async function saveCheckpoint(run: string, content: CheckpointContent): Promise<string> {
+  const {model, state, trainer, tokenizerFrom} = content;
   const path = join(run, checkpointName(trainer.step));
   const variables = variablesByPath(model);
   await writeFolderAtomic(path, async (part) => {
@@ -56,11 +68,13 @@ export async function saveCheckpoint(
       architecture: model.architecture,
       config: model.config,
       dtype: 'F32',
-      tokenizerFrom: model.path,
-      read: (spec) => {
+      tokenizerFrom,
+      read: async (spec) => {
         const variable = variables.get(spec.path);
         if (!variable) throw new Error(`no variable for ${spec.path}`);
-        return readVariable(variable);
+        const values = await readVariable(variable);
+        if (values.every(Number.isFinite)) return values;
+        throw divergence(run, trainer.step, `${spec.path} holds numbers that are not finite`);
       },
     });
     await saveMoments(join(part, OPTIMIZER), state);
@@ -93,15 +107,12 @@ export async function openMoments(path: string): Promise<{readonly moments: Mome
   return {moments: (name, moment) => tensors.read(`${name}.${moment}`), close: () => tensors.close()};
 }
 
-/** Removes all but the newest `keep` checkpoints. */
+/** Removes all but the newest `keep` checkpoints; each loses its marker first, so that half of one is none. */
 export async function pruneCheckpoints(run: string, keep: number): Promise<void> {
-  for (const name of (await checkpointsOf(run)).slice(0, -keep)) await rm(join(run, name), {recursive: true});
-}
-
-/** Copies the model of a run's last checkpoint to `out` as a folder of its own. */
-export async function exportModel(checkpoint: string, out: string): Promise<void> {
-  await refuseExisting(out);
-  await cp(checkpointModel(checkpoint), out, {recursive: true});
+  for (const name of (await checkpointsOf(run)).slice(0, -keep)) {
+    await rm(join(run, name, MARKER), {force: true});
+    await rm(join(run, name), {recursive: true});
+  }
 }
 
 async function checkpointsOf(run: string): Promise<string[]> {
@@ -129,9 +140,14 @@ async function saveMoments(folder: string, state: TrainState): Promise<void> {
 }
 
 function parseTrainer(text: string, path: string): TrainerState {
-  const parsed = trainerState.safeParse(JSON.parse(text));
+  const json = parseJson(text);
+  if (json.kind === 'fault') throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`);
+  const parsed = trainerState.safeParse(json.value);
   if (parsed.success) return parsed.data;
-  throw new ModelError(`${path}: not a trainer state this version can read: ${z.prettifyError(parsed.error)}.`);
+  const [issue] = parsed.error.issues;
+  throw new ModelError(
+    `${path}: not a trainer state this version can read: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}.`,
+  );
 }
 
 /** Number of parameters that training changes: all of them, as long as every weight is trained. */

@@ -12,15 +12,20 @@ export async function createTrainState(
   {accumulates, moments}: {readonly accumulates: boolean; readonly moments: MomentSource},
 ): Promise<TrainState> {
   const specs = leavesOf(parameterSpecs(architecture));
-  const load = (moment: 'first' | 'second') => async (spec: ParameterSpec) =>
+  const state = {architecture, parameters, first: [] as Variable[], second: [] as Variable[], sums: [] as Variable[]};
+  const load = async (spec: ParameterSpec, moment: 'first' | 'second'): Promise<Variable> =>
     createVariable(`${spec.path}.${moment}`, spec.shape, (await moments(spec.path, moment)) ?? zeros(spec));
-  return {
-    architecture,
-    parameters,
-    first: await inOrder(specs, load('first')),
-    second: await inOrder(specs, load('second')),
-    sums: accumulates ? specs.map((spec) => createVariable(`${spec.path}.sum`, spec.shape, zeros(spec))) : [],
-  };
+  try {
+    for (const spec of specs) {
+      state.first.push(await load(spec, 'first'));
+      state.second.push(await load(spec, 'second'));
+      if (accumulates) state.sums.push(createVariable(`${spec.path}.sum`, spec.shape, zeros(spec)));
+    }
+    return state;
+  } catch (error) {
+    disposeTrainState(state);
+    throw error;
+  }
 }
 
 /** Frees everything but the model itself. */
@@ -51,10 +56,4 @@ export function variablesByPath(model: Model): ReadonlyMap<string, Variable> {
 
 function zeros({shape}: ParameterSpec): Float32Array {
   return new Float32Array(shape.reduce((product, size) => product * size, 1));
-}
-
-async function inOrder<A, B>(items: readonly A[], fn: (item: A) => Promise<B>): Promise<B[]> {
-  const results: B[] = [];
-  for (const item of items) results.push(await fn(item));
-  return results;
 }

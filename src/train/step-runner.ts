@@ -23,7 +23,7 @@ export interface StepResult {
   readonly gradNorm: number;
   /** By MoE layer, the share of routed rows each expert got. */
   readonly load: readonly (readonly number[])[];
-  /** Rows that did not fit their bucket at the first attempt. */
+  /** Rows that did not fit their bucket at the first attempt; they were dropped if the room is fixed. */
   readonly overflow: number;
 }
 
@@ -37,6 +37,8 @@ export interface CapacityState {
 export interface StepRunner {
   /** One optimizer step over micro-batches of equal size. */
   run(batches: readonly ShardRows[], rates: StepRates, step: number): Promise<StepResult>;
+  /** Makes room for a need known beforehand, in even shares of the fullest layer. */
+  reserve(need: number): void;
   capacity(): CapacityState;
   dispose(): void;
 }
@@ -51,6 +53,8 @@ type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 /** What a runner needs besides the state it trains. */
 export interface RunnerOptions extends StepOptions {
   readonly sequenceLength: number;
+  /** Tokens of a micro-batch. */
+  readonly tokens: number;
   /** Fixed room that drops what does not fit, or null to never drop. */
   readonly fixedFactor: number | null;
   /** Where a resumed run stood. */
@@ -75,10 +79,13 @@ export function createStepRunner(state: TrainState, options: RunnerOptions): Ste
     for (;;) {
       const {figures, loads} = await readReport(await call(functionsOf(factor)));
       const need = evenShares(loads, layouts, tokens);
-      peak = Math.max(peak, need);
-      const missing = options.fixedFactor === null ? missingRows(loads, layouts, tokens, factor) : 0;
-      if (missing === 0) return {figures, loads, overflow};
+      const missing = missingRows(loads, layouts, tokens, factor);
       overflow = overflow || missing;
+      // More room would not help a loss that is not finite, nor is it wanted where rows may be dropped.
+      if (missing === 0 || options.dropsRows || !Number.isFinite(figures[0])) {
+        peak = Math.max(peak, need);
+        return {figures, loads, overflow};
+      }
       factor = bucketOf(need, layouts, tokens);
     }
   };
@@ -86,10 +93,13 @@ export function createStepRunner(state: TrainState, options: RunnerOptions): Ste
     run: async (batches, rates, step) => {
       const result = await runStep(batches, rates, {attempt, apply, options});
       if (options.fixedFactor === null && step % REVIEW_EVERY === 0) {
-        factor = Math.min(factor, bucketOf(peak * MARGIN, layouts, tokensOf(batches[0], options)));
+        factor = Math.min(factor, bucketOf(peak * MARGIN, layouts, options.tokens));
         peak = 0;
       }
       return {...result, load: byLayer(result.loads, layouts)};
+    },
+    reserve: (need) => {
+      if (options.fixedFactor === null) factor = Math.max(factor, bucketOf(need * MARGIN, layouts, options.tokens));
     },
     capacity: () => ({factor: Number.isFinite(factor) ? factor : null, peak}),
     dispose: () => {
@@ -126,18 +136,23 @@ async function runStep(batches: readonly ShardRows[], rates: StepRates, parts: S
       const one = await withBatch(rows, options, (batch) => attempt(batch, (fns) => fns.step(batch, rates_3)));
       return summary([one], one.figures[3] ?? Number.NaN);
     }
-    const share = tf.scalar(1 / batches.length);
     const attempts: Attempt[] = [];
-    for (const rows of batches) {
-      attempts.push(await withBatch(rows, options, (batch) => attempt(batch, (fns) => fns.accumulate(batch, share))));
-    }
-    share.dispose();
+    for (const rows of batches) attempts.push(await accumulate(rows, 1 / batches.length, parts));
     const {norm} = await apply(rates_3);
     const [value = Number.NaN] = await norm.data();
     norm.dispose();
     return summary(attempts, value);
   } finally {
     rates_3.dispose();
+  }
+}
+
+async function accumulate(rows: ShardRows, part: number, {attempt, options}: StepParts): Promise<Attempt> {
+  const share = tf.scalar(part);
+  try {
+    return await withBatch(rows, options, (batch) => attempt(batch, (fns) => fns.accumulate(batch, share)));
+  } finally {
+    share.dispose();
   }
 }
 
@@ -207,10 +222,6 @@ function byLayer(loads: Int32Array, layouts: readonly MoeLayout[]): number[][] {
     const total = rows.reduce((a, b) => a + b, 0);
     return rows.map((count) => count / total);
   });
-}
-
-function tokensOf(rows: ShardRows | undefined, {sequenceLength}: RunnerOptions): number {
-  return ((rows?.tokens.length ?? 0) / (sequenceLength + 1)) * sequenceLength;
 }
 
 /** JSON has no infinity: null stands for the last bucket. */

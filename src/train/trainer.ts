@@ -7,11 +7,19 @@ import {RUN_LOG_SCHEMA} from '../format/run-record.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {countParameters, flopsPerToken} from '../model/architecture.js';
 import {createLossMeter, type LossMeter} from '../model/loss-meter.js';
-import {ConfigError} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
-import {checkpointName, countTrainable, pruneCheckpoints, saveCheckpoint} from './checkpoint.js';
+import {
+  checkpointModel,
+  checkpointName,
+  countTrainable,
+  pruneCheckpoints,
+  saveCheckpoint,
+  type TrainerState,
+} from './checkpoint.js';
+import {divergence} from './divergence.js';
 import type {TrainEvent} from './event.js';
 import {stepRates} from './optimizer.js';
+import {openFolder} from './run-folder.js';
 import {logPath, type Session, type TrainResult} from './session.js';
 import {learningRate} from './schedule.js';
 import type {TrainState} from './step.js';
@@ -23,6 +31,10 @@ interface Progress {
   step: number;
   tokens: number;
   flops: number;
+  /** Step of the newest checkpoint; 0 before there is one. */
+  savedStep: number;
+  /** Where the next checkpoint copies its tokenizer from: the newest one, since older ones are pruned. */
+  tokenizerFrom: string;
   /** Wall-clock of earlier sessions. */
   readonly secondsBefore: number;
   readonly startStep: number;
@@ -40,19 +52,40 @@ interface Parts extends Session {
   readonly onEvent: (event: TrainEvent) => void;
 }
 
-/** The training loop, in the order things happen: validate, stop, step, log, save. */
+/** Opens what can refuse, then the run folder and its log, and trains. */
 export async function trainLoop(
   session: Session,
   state: TrainState,
   onEvent: (event: TrainEvent) => void,
 ): Promise<TrainResult> {
-  const {run, engine} = session;
+  const {run, model, engine, checkpoint} = session;
+  const loader = openLoader(session);
+  const runner = openRunner(session, state);
+  const meter = createLossMeter(model, run.data.sequenceLength, engine.precision);
+  try {
+    await openFolder(run, checkpoint);
+    const log = await openRunLog(logPath(run.out));
+    const parts = {...session, state, onEvent, loader, runner, meter, log, progress: startOf(session)};
+    try {
+      return await loop(parts);
+    } catch (error) {
+      await logFailure(parts);
+      throw error;
+    } finally {
+      await log.close();
+    }
+  } finally {
+    runner.dispose();
+    meter.dispose();
+  }
+}
+
+/** The training loop, in the order things happen: validate, stop, step, log, save. */
+async function loop(parts: Parts): Promise<TrainResult> {
+  const {run, engine, progress, onEvent} = parts;
   const {steps, validation, checkpoint} = run.train;
-  const log = await openRunLog(logPath(run.out));
-  const parts = openParts(session, state, log, onEvent);
-  const {progress} = parts;
   const stop = listenForStop((signal) =>
-    onEvent({kind: 'note', text: `${signal}: finishing step ${progress.step + 1}, then saving`}),
+    onEvent({kind: 'note', text: `${signal}: saving after the step under way; a second one ends at once`}),
   );
   try {
     onEvent({kind: 'start', arm: run.arm, engine, step: progress.step, steps});
@@ -62,25 +95,25 @@ export async function trainLoop(
       await trainStep(parts);
       const isLast = progress.step === steps;
       if (isLast || progress.step % validation.every === 0) await validate(parts);
-      if (isLast || stop.requested() || (checkpoint.every > 0 && progress.step % checkpoint.every === 0))
-        await save(parts);
+      if (!isLast && checkpoint.every > 0 && progress.step % checkpoint.every === 0) await save(parts);
       await setImmediate(); // awaited results arrive as microtasks: without a macrotask no signal handler would run
     }
+    if (progress.step > progress.savedStep) await save(parts); // a signal may come at any moment of the round
     return await logEnd(parts, stop.requested());
   } finally {
     stop.dispose();
-    parts.runner.dispose();
-    parts.meter.dispose();
-    await log.close();
   }
 }
 
-function openParts(session: Session, state: TrainState, log: RunLog, onEvent: (event: TrainEvent) => void): Parts {
-  const {run, model, sources, engine, checkpoint} = session;
-  const {sequenceLength} = run.data;
-  const {batch, optimizer, balance, capacity} = run.train;
-  const trainer = checkpoint?.trainer;
-  const runner = createStepRunner(state, {
+function openLoader({run, sources, checkpoint}: Session): Loader {
+  const shards = sources.map(({name, weight, train}) => ({name, weight, shard: train}));
+  const stored = checkpoint && {state: checkpoint.trainer.loader};
+  return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
+}
+
+function openRunner({run, engine, checkpoint}: Session, state: TrainState): StepRunner {
+  const {optimizer, balance, capacity} = run.train;
+  return createStepRunner(state, {
     optimizer,
     clip: optimizer.clip,
     balanceWeight: balance.kind === 'aux' ? balance.weight : 0,
@@ -88,27 +121,23 @@ function openParts(session: Session, state: TrainState, log: RunLog, onEvent: (e
     precision: engine.precision,
     dropsRows: capacity !== 'dropless',
     fixedFactor: capacity === 'dropless' ? null : capacity.factor,
-    sequenceLength,
-    capacity: trainer?.capacity ?? null,
+    sequenceLength: run.data.sequenceLength,
+    tokens: run.train.batch.sequences * run.data.sequenceLength,
+    capacity: checkpoint?.trainer.capacity ?? null,
   });
-  const shards = sources.map(({name, weight, train}) => ({name, weight, shard: train}));
-  const stored = trainer && {state: trainer.loader};
+}
+
+function startOf({model, checkpoint}: Session): Progress {
+  const {step, tokens, flops, seconds} = checkpoint?.trainer ?? {step: 0, tokens: 0, flops: 0, seconds: 0};
   return {
-    ...session,
-    state,
-    log,
-    onEvent,
-    runner,
-    meter: createLossMeter(model, sequenceLength, engine.precision),
-    loader: createLoader({shards, sequences: batch.sequences, seed: run.seed, ...stored}),
-    progress: {
-      step: trainer?.step ?? 0,
-      tokens: trainer?.tokens ?? 0,
-      flops: trainer?.flops ?? 0,
-      secondsBefore: trainer?.seconds ?? 0,
-      startStep: trainer?.step ?? 0,
-      startedAt: performance.now(),
-    },
+    step,
+    tokens,
+    flops,
+    savedStep: step,
+    tokenizerFrom: model.path,
+    secondsBefore: seconds,
+    startStep: step,
+    startedAt: performance.now(),
   };
 }
 
@@ -148,19 +177,17 @@ async function trainStep({run, model, loader, runner, log, progress, onEvent}: P
 /** @throws ConfigError when training diverged; the step was not applied and the last checkpoint stands. */
 function requireFinite({loss, gradNorm}: StepResult, step: number, lr: number, out: string): void {
   if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return;
-  throw new ConfigError(
-    `${out}: training diverged at step ${step} (loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}).`,
-    {
-      hint: 'Lower train.optimizer.lr or lengthen train.schedule.warmup; the last checkpoint is untouched.',
-    },
-  );
+  throw divergence(out, step, `loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}`);
 }
 
 /** Mean loss over the held-out rows of all sources together. */
-async function validate({run, sources, meter, log, progress, onEvent}: Parts): Promise<void> {
+async function validate({run, sources, meter, runner, log, progress, onEvent}: Parts): Promise<void> {
   if (sources.every(({valid}) => valid === null)) return;
-  const {loss} = await meter.measure(heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows));
+  const {loss, fullest} = await meter.measure(
+    heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows),
+  );
   const {step, tokens} = progress;
+  if (step === 0) runner.reserve(fullest);
   await log.append({kind: 'eval', step, tokens, split: 'valid', loss, perplexity: Math.exp(loss)});
   onEvent({kind: 'eval', step, loss});
 }
@@ -176,7 +203,7 @@ async function* heldOutBatches(
 async function save({run, model, state, runner, loader, log, progress, onEvent}: Parts): Promise<void> {
   const {step, tokens, flops} = progress;
   await log.sync();
-  const path = await saveCheckpoint(run.out, model, state, {
+  const trainer: TrainerState = {
     format: 1,
     configHash: run.config.hash,
     step,
@@ -185,7 +212,10 @@ async function save({run, model, state, runner, loader, log, progress, onEvent}:
     seconds: secondsOf(progress),
     capacity: runner.capacity(),
     loader: loader.state(),
-  });
+  };
+  const path = await saveCheckpoint(run.out, {model, state, trainer, tokenizerFrom: progress.tokenizerFrom});
+  progress.savedStep = step;
+  progress.tokenizerFrom = checkpointModel(path);
   await log.append({kind: 'checkpoint', step, path: checkpointName(step)});
   await pruneCheckpoints(run.out, run.train.checkpoint.keep);
   onEvent({kind: 'checkpoint', step, path});
@@ -217,6 +247,13 @@ async function logEnd({run, log, progress}: Parts, signal: NodeJS.Signals | null
   const reason = step >= run.train.steps ? 'completed' : 'interrupted';
   await log.append({kind: 'end', step, tokens, seconds: secondsOf(progress), reason});
   return {out: run.out, step, tokens, reason, signal};
+}
+
+/** Best effort: what failed may be the disk itself, and its error is the one to be told. */
+async function logFailure({log, progress}: Parts): Promise<void> {
+  const {step, tokens} = progress;
+  const seconds = secondsOf(progress);
+  await log.append({kind: 'end', step, tokens, seconds, reason: 'failed'}).catch(() => undefined);
 }
 
 function secondsOf({secondsBefore, startedAt}: Progress): number {

@@ -1,0 +1,8 @@
+import {ConfigError} from '../util/errors.js';
+
+/** The error of a run whose numbers grew beyond what float32 holds. @param found what was seen, in words. */
+export function divergence(run: string, step: number, found: string): ConfigError {
+  return new ConfigError(`${run}: training diverged at step ${step} (${found}).`, {
+    hint: 'Lower train.optimizer.lr or lengthen train.schedule.warmup; the last checkpoint is untouched.',
+  });
+}

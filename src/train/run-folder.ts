@@ -1,0 +1,80 @@
+import {mkdir, readdir, rm, stat} from 'node:fs/promises';
+import {join} from 'node:path';
+import {readRunLog, truncateAfterStep} from '../format/run-log.js';
+import type {RunLogRecord} from '../format/run-record.js';
+import {writeFileAtomic} from '../util/atomic.js';
+import {EnvironmentError, UsageError} from '../util/errors.js';
+import {latestCheckpoint} from './checkpoint.js';
+import {type Checkpoint, logPath, type TrainResult, type TrainRun} from './session.js';
+
+/** Its mark: written before anything else. */
+const CONFIG = 'config.yaml';
+/** What a killed process leaves of a file or folder it had not finished. */
+const UNFINISHED = /^(\.step-\d+|config\.yaml|log\.jsonl)\.part-\d+$/;
+
+/**
+ * Looks whether a run may begin in its folder; changes nothing. Returns the result of a run that is complete already.
+ *
+ * @throws EnvironmentError if something is there and neither resume nor overwrite was said, or it is no run folder;
+ * UsageError if the run to be resumed has another config.
+ */
+export async function checkFolder({out, mode, config}: TrainRun): Promise<TrainResult | null> {
+  if (!(await exists(out))) return null;
+  if (mode === 'new') {
+    throw new EnvironmentError(`${out} already exists; downcycle never overwrites.`, {
+      hint: 'Say --resume to go on with it, --overwrite to start again, or choose another name.',
+    });
+  }
+  await refuseForeign(out);
+  if (mode === 'overwrite' || !(await exists(logPath(out)))) return null;
+  const records = await readRunLog(logPath(out));
+  const first = records.find((record) => record.kind === 'run');
+  if (first) refuseOtherConfig(out, first.configHash, config.hash);
+  return completed(out, records.at(-1));
+}
+
+/** The checkpoint a run goes on from, or null to start at the beginning. @throws UsageError if it has another config. */
+export async function findCheckpoint({out, mode, config}: TrainRun): Promise<Checkpoint | null> {
+  if (mode !== 'resume' || !(await exists(out))) return null;
+  const checkpoint = await latestCheckpoint(out);
+  if (checkpoint) refuseOtherConfig(out, checkpoint.trainer.configHash, config.hash);
+  return checkpoint;
+}
+
+/** Makes the run folder ready: new, emptied, or with its log taken back to the checkpoint and remains swept up. */
+export async function openFolder({out, mode, config}: TrainRun, checkpoint: Checkpoint | null): Promise<void> {
+  if (checkpoint) {
+    const remains = (await readdir(out)).filter((name) => UNFINISHED.test(name));
+    for (const name of remains) await rm(join(out, name), {recursive: true});
+    await truncateAfterStep(logPath(out), checkpoint.trainer.step);
+    return;
+  }
+  if (mode !== 'new') await rm(out, {recursive: true, force: true}); // asked for, or nothing in it to go on from
+  await mkdir(out, {recursive: true});
+  await writeFileAtomic(join(out, CONFIG), config.yaml);
+}
+
+/** A folder that is emptied must be a run's: a mistyped name must not cost anyone a model. */
+async function refuseForeign(out: string): Promise<void> {
+  const names = await readdir(out).catch(() => null);
+  if (names && (names.includes(CONFIG) || names.every((name) => UNFINISHED.test(name)))) return;
+  throw new EnvironmentError(`${out} exists and is no run folder: it has no ${CONFIG}.`, {
+    hint: 'Choose another name, or remove it yourself.',
+  });
+}
+
+function refuseOtherConfig(out: string, found: string, wanted: string): void {
+  if (found === wanted) return;
+  throw new UsageError(`${out} holds a run of another config.`, {
+    hint: `Compare ${join(out, CONFIG)} with yours; say --overwrite to start again, or choose another name.`,
+  });
+}
+
+function completed(out: string, last: RunLogRecord | undefined): TrainResult | null {
+  if (last?.kind !== 'end' || last.reason !== 'completed') return null;
+  return {out, step: last.step, tokens: last.tokens, reason: 'completed', signal: null};
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => null)) !== null;
+}

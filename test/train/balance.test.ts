@@ -1,0 +1,113 @@
+import * as tf from '@tensorflow/tfjs';
+import {describe, expect} from 'vitest';
+import {SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import type {RouterTrace} from '../../src/model/moe.js';
+import {route} from '../../src/model/router.js';
+import {routerLosses} from '../../src/train/balance.js';
+import {onEveryEngine, type TestEngine} from '../support/engines.js';
+import {checkGradients} from '../support/gradients.js';
+import {floats, type Host, normals} from '../support/host.js';
+import {referenceRouterLosses} from './reference.js';
+
+/** What a router of these logits leaves behind. */
+function trace(logit_TE: tf.Tensor2D, topK: number): RouterTrace {
+  const [T, E] = logit_TE.shape;
+  const {expert_TK, score_TE} = route(logit_TE, null, topK, SOFTMAX_ROUTING);
+  const load_E = tf.cast(tf.sum(tf.oneHot(expert_TK, E), [0, 1]), 'int32') as tf.Tensor1D;
+  return {logit_TE, score_TE, load_E, capacity: T};
+}
+
+/** Balance and z-loss of a few layers. */
+async function losses({run}: TestEngine, layers: readonly Host[], topK: number): Promise<[number, number]> {
+  const fn = (...logits: tf.Tensor2D[]): tf.Tensor[] => {
+    const {balance, z} = routerLosses(
+      logits.map((logit_TE) => trace(logit_TE, topK)),
+      logits.map(() => topK),
+    );
+    return [balance, z];
+  };
+  const [balance, z] = await run(fn, ...layers);
+  return [balance!.values[0]!, z!.values[0]!];
+}
+
+const rowsOf = ({shape, values}: Host): number[][] =>
+  Array.from({length: shape[0]!}, (_, t) => [...values.subarray(t * shape[1]!, (t + 1) * shape[1]!)]);
+
+describe('the balance loss', () => {
+  onEveryEngine('is 1 when every expert gets its even share', async (engine) => {
+    const even = floats(
+      [4, 4],
+      Array.from({length: 16}, (_, i) => (i % 4 === Math.floor(i / 4) ? 1 : 0)),
+    );
+    expect((await losses(engine, [even], 1))[0]).toBeCloseTo(1, 6);
+  });
+
+  onEveryEngine('is the number of experts when all tokens go to one for certain', async (engine) => {
+    const collapsed = floats(
+      [6, 8],
+      Array.from({length: 48}, (_, i) => (i % 8 === 3 ? 40 : 0)),
+    );
+    expect((await losses(engine, [collapsed], 1))[0]).toBeCloseTo(8, 5);
+  });
+
+  onEveryEngine('and the z-loss equal their definitions token by token', async (engine) => {
+    for (const topK of [1, 3]) {
+      const logits = normals([50, 6], 20 + topK);
+      const {balance, z} = referenceRouterLosses(rowsOf(logits), topK);
+      expect(await losses(engine, [logits], topK)).toBeAllClose([balance, z], {rtol: 2e-6, atol: 0});
+    }
+  });
+
+  onEveryEngine('and the z-loss of a model are the means over its layers', async (engine) => {
+    const layers = [normals([30, 5], 31), normals([30, 7], 32)];
+    const each = layers.map((logits) => referenceRouterLosses(rowsOf(logits), 2));
+    const mean = (key: 'balance' | 'z'): number => (each[0]![key] + each[1]![key]) / 2;
+    expect(await losses(engine, layers, 2)).toBeAllClose([mean('balance'), mean('z')], {rtol: 2e-6, atol: 0});
+  });
+
+  onEveryEngine('has the gradient E·f_e/T to the probabilities: counts are constants', async ({run}) => {
+    const gradient = (logit_TE: tf.Tensor2D): tf.Tensor => {
+      const {load_E} = trace(logit_TE, 2);
+      const loss = (score_TE: tf.Tensor2D): tf.Scalar =>
+        routerLosses([{logit_TE, score_TE, load_E, capacity: 12}], [2]).balance;
+      return tf.grad((score) => loss(tf.softmax(score as tf.Tensor2D)))(logit_TE);
+    };
+    const logits = normals([12, 4], 41);
+    const [result] = await run(gradient, logits);
+    expect(result!.values).toBeAllClose(balanceGradient(rowsOf(logits), 2), {rtol: 1e-5, atol: 1e-7});
+  });
+});
+
+describe('the z-loss', () => {
+  onEveryEngine('grows with the square of a shift of all logits', async (engine) => {
+    const flat = (level: number): Host => floats([3, 4], new Array(12).fill(level));
+    for (const level of [-2, 0, 5]) {
+      expect((await losses(engine, [flat(level)], 1))[1]).toBeCloseTo((level + Math.log(4)) ** 2, 4);
+    }
+  });
+
+  onEveryEngine('has the gradient of finite differences', (engine) =>
+    checkGradients(engine, (logit_TE: tf.Tensor2D) => routerLosses([trace(logit_TE, 1)], [1]).z, [normals([5, 4], 3)]),
+  );
+});
+
+describe('a dense model', () => {
+  onEveryEngine('has no router losses', async (engine) => {
+    expect(await losses(engine, [], 1)).toEqual([0, 0]);
+  });
+});
+
+/** dL/dlogit = p · (g − Σ p·g) with g_e = E · f_e / T. */
+function balanceGradient(logits: readonly (readonly number[])[], topK: number): number[] {
+  const T = logits.length;
+  const E = logits[0]!.length;
+  const ranked = logits.map((row) => row.map((_, e) => e).sort((a, b) => row[b]! - row[a]!));
+  const share = (e: number): number => ranked.filter((order) => order.slice(0, topK).includes(e)).length / (T * topK);
+  const slope = Array.from({length: E}, (_, e) => (E * share(e)) / T);
+  return logits.flatMap((row) => {
+    const sum = row.reduce((total, logit) => total + Math.exp(logit), 0);
+    const p = row.map((logit) => Math.exp(logit) / sum);
+    const mean = p.reduce((total, one, e) => total + one * slope[e]!, 0);
+    return p.map((one, e) => one * (slope[e]! - mean));
+  });
+}

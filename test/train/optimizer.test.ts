@@ -1,0 +1,128 @@
+import {readFileSync} from 'node:fs';
+import * as tf from '@tensorflow/tfjs';
+import {describe, expect, it} from 'vitest';
+import {adamW, clipFactor, decays, globalNorm, stepRates} from '../../src/train/optimizer.js';
+import {onEveryEngine, type TestEngine} from '../support/engines.js';
+import {floats, type Host, normals} from '../support/host.js';
+import {type AdamState, referenceAdamW} from './reference.js';
+
+const OPTIONS = {betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1} as const;
+
+/** Numbers of test/fixtures/train/make_adamw.py. */
+const torch = JSON.parse(readFileSync('test/fixtures/train/adamw.json', 'utf8')) as {
+  rates: number[];
+  norms: number[];
+  weights: number[][];
+  others: number[][];
+};
+
+/** One update on an engine. */
+async function update(
+  {run}: TestEngine,
+  [value, first, second]: readonly Host[],
+  gradient: Host,
+  rates: ReturnType<typeof stepRates>,
+  weightDecay: number,
+): Promise<Host[]> {
+  const fn = (p: tf.Tensor, m: tf.Tensor, v: tf.Tensor, g: tf.Tensor, r: tf.Tensor): tf.Tensor[] => {
+    const [learningRate, firstCorrection, secondCorrection] = tf.unstack(r) as [tf.Tensor, tf.Tensor, tf.Tensor];
+    const scalars = {learningRate, firstCorrection, secondCorrection};
+    const after = adamW({value: p, first: m, second: v}, g, scalars, OPTIONS, weightDecay);
+    return [after.value, after.first, after.second];
+  };
+  const {learningRate, firstCorrection, secondCorrection} = rates;
+  const three = floats([3], [learningRate, firstCorrection, secondCorrection]);
+  return run(fn, value!, first!, second!, gradient, three);
+}
+
+const start = (values: Host): Host[] => [
+  values,
+  ...[0, 0].map(() => floats(values.shape, new Float32Array(values.values.length))),
+];
+
+describe('AdamW', () => {
+  onEveryEngine('equals a plain float64 AdamW over ten steps', async (engine) => {
+    const rates = {learningRate: 0.01, weightDecay: 0.1, betas: [0.9, 0.95], eps: 1e-8} as const;
+    let states = start(normals([40], 1));
+    let expected: AdamState = {
+      value: [...states[0]!.values],
+      first: new Array(40).fill(0),
+      second: new Array(40).fill(0),
+    };
+    for (let t = 1; t <= 10; t++) {
+      const gradient = normals([40], 10 + t);
+      states = await update(engine, states, gradient, stepRates(0.01, t, OPTIONS.betas), 0.1);
+      expected = referenceAdamW(expected, [...gradient.values], t, rates);
+    }
+    expect(states[0]!.values).toBeAllClose(expected.value, {rtol: 2e-6, atol: 1e-7});
+    expect(states[1]!.values).toBeAllClose(expected.first, {rtol: 1e-5, atol: 1e-7});
+    expect(states[2]!.values).toBeAllClose(expected.second, {rtol: 1e-5, atol: 1e-8});
+  });
+
+  onEveryEngine('with clipping equals that of torch over five steps, with and without decay', async (engine) => {
+    let weight = start(floats([4], [0.5, -1.25, 2, 0.125]));
+    let other = start(floats([2], [1, 0.75]));
+    for (let t = 1; t <= 5; t++) {
+      const gradients = [0, 1, 2, 3, 4, 5].map((i) => (Math.sin(1.7 * i + t) * t) / 2);
+      const [norm, ...clipped] = await clip(
+        engine,
+        floats([4], gradients.slice(0, 4)),
+        floats([2], gradients.slice(4)),
+        1,
+      );
+      const rates = stepRates(torch.rates[t - 1]!, t, OPTIONS.betas);
+      weight = await update(engine, weight, clipped[0]!, rates, 0.1);
+      other = await update(engine, other, clipped[1]!, rates, 0);
+      expect(norm!.values).toBeAllClose([torch.norms[t - 1]!], {rtol: 1e-6, atol: 0});
+      expect(weight[0]!.values).toBeAllClose(torch.weights[t - 1]!, {rtol: 1e-6, atol: 1e-7});
+      expect(other[0]!.values).toBeAllClose(torch.others[t - 1]!, {rtol: 1e-6, atol: 1e-7});
+    }
+  });
+
+  onEveryEngine('decays weights that have no gradient by the learning rate alone', async (engine) => {
+    const zero = floats([2], [0, 0]);
+    const [value, first, second] = await update(
+      engine,
+      start(floats([2], [2, -4])),
+      zero,
+      stepRates(0.5, 3, OPTIONS.betas),
+      0.1,
+    );
+    expect(value!.values).toBeAllClose([2 * 0.95, -4 * 0.95], {rtol: 1e-7, atol: 0});
+    expect([...first!.values, ...second!.values]).toEqual([0, 0, 0, 0]);
+  });
+
+  onEveryEngine('moves by the learning rate at the first step, however large the gradient', async (engine) => {
+    const gradient = floats([3], [1e-3, -5, 4e6]);
+    const [value] = await update(engine, start(floats([3], [0, 0, 0])), gradient, stepRates(0.25, 1, OPTIONS.betas), 0);
+    expect(value!.values).toBeAllClose([-0.25, 0.25, -0.25], {rtol: 2e-5, atol: 0});
+  });
+
+  it('decays matrices, embeddings and routers, not norms and biases', () => {
+    const roles = ['embedding', 'norm', 'attention', 'ffn', 'router', 'bias', 'shared', 'expert'] as const;
+    expect(roles.filter((role) => !decays(role))).toEqual(['norm', 'bias']);
+  });
+});
+
+describe('clipping', () => {
+  onEveryEngine('scales gradients that are too large to the limit, all by one factor', async (engine) => {
+    const [norm, a, b] = await clip(engine, floats([2], [3, 0]), floats([1], [4]), 2);
+    expect(norm!.values[0]).toBe(5);
+    expect([...a!.values, ...b!.values]).toBeAllClose([1.2, 0, 1.6], {rtol: 1e-6, atol: 0});
+  });
+
+  onEveryEngine('leaves gradients within the limit alone to the bit', async (engine) => {
+    const [, a, b] = await clip(engine, floats([2], [0.3, 0.1]), floats([1], [-0.7]), 2);
+    expect([...a!.values, ...b!.values]).toEqual([0.3, 0.1, -0.7].map(Math.fround));
+  });
+});
+
+/** Norm and clipped gradients. */
+function clip({run}: TestEngine, a: Host, b: Host, limit: number): Promise<Host[]> {
+  const fn = (...gradients: tf.Tensor[]): tf.Tensor[] => {
+    const norm = globalNorm(gradients);
+    const factor = clipFactor(norm, limit);
+    return [norm, ...gradients.map((gradient) => tf.mul(gradient, factor))];
+  };
+  return run(fn, a, b);
+}

@@ -1,0 +1,166 @@
+import {spawn} from 'node:child_process';
+import {EventEmitter, once} from 'node:events';
+import {mkdtemp, readFile, rm} from 'node:fs/promises';
+import {tmpdir} from 'node:os';
+import {join} from 'node:path';
+import {createInterface} from 'node:readline';
+import {onTestFinished} from 'vitest';
+import {type DataOptions, dataSchema} from '../../src/data/options.js';
+import type {EngineInput} from '../../src/engine/options.js';
+import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {initialValues} from '../../src/model/init.js';
+import type {ParameterSpec} from '../../src/model/parameters.js';
+import {saveModel} from '../../src/model/save.js';
+import type {TrainEvent} from '../../src/train/event.js';
+import {type TrainInput, trainSchema} from '../../src/train/options.js';
+import type {TrainRun} from '../../src/train/session.js';
+import type {ChildOrder} from './child.js';
+
+/** The byte-level fixture: 274 ids. */
+export const TOKENIZER = 'test/fixtures/tokenizer/byte-level';
+export const TEXT = 'test/fixtures/train/scripture.txt';
+export const SEQUENCE = 32;
+
+const WIDE: FfnLayout = {kind: 'dense', width: 64};
+export const DENSE: Architecture = tiny([WIDE, WIDE]);
+/** A dense layer, then one of four experts. */
+export const MOE: Architecture = tiny([WIDE, experts(4, 2)]);
+
+/** A layer of `experts` of width 16 and a shared one. */
+export function experts(experts: number, topK: number): FfnLayout {
+  return {kind: 'moe', experts, topK, expertWidth: 16, sharedWidth: 16, selectionBias: false};
+}
+
+/** A model of width 32. */
+export function tiny(ffn: readonly FfnLayout[]): Architecture {
+  return {
+    family: 'llama',
+    vocab: 274,
+    width: 32,
+    heads: 2,
+    kvHeads: 1,
+    headDim: 16,
+    contextLength: 64,
+    normEps: 1e-5,
+    ropeTheta: 10000,
+    tied: true,
+    ffn,
+    routing: SOFTMAX_ROUTING,
+  };
+}
+
+/** A folder that is gone after the test. */
+export async function tempFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'downcycle-train-'));
+  onTestFinished(() => rm(folder, {recursive: true, force: true}));
+  return folder;
+}
+
+/** Saves a model with fresh weights at `path`; `change` may alter the values of a parameter. */
+export async function writeModel(
+  path: string,
+  architecture: Architecture,
+  change: (spec: ParameterSpec, values: Float32Array) => Float32Array = (_, values) => values,
+): Promise<string> {
+  await saveModel(path, {
+    architecture,
+    dtype: 'F32',
+    tokenizerFrom: TOKENIZER,
+    read: (spec) => change(spec, initialValues(spec, architecture, 7)),
+  });
+  return path;
+}
+
+/** What a test says of its run; the rest is small. */
+export interface RunChanges {
+  readonly out?: string;
+  readonly model?: string;
+  readonly mode?: TrainRun['mode'];
+  readonly train?: TrainInput;
+  readonly data?: Partial<DataOptions>;
+  readonly engine?: EngineInput;
+  readonly hash?: string;
+}
+
+/** A run in `folder` of its model `model`: 6 steps of 8 x 32 tokens. */
+export function tinyRun(folder: string, changes: RunChanges = {}): TrainRun {
+  return {
+    name: 'tiny',
+    arm: 'tiny',
+    model: join(folder, changes.model ?? 'model'),
+    out: join(folder, changes.out ?? 'run'),
+    shards: join(folder, 'shards'),
+    seed: 7,
+    data: {
+      ...dataSchema.parse({
+        sequenceLength: SEQUENCE,
+        sources: [{name: 'scripture', path: TEXT}],
+        validation: {share: 0.2},
+      }),
+      ...changes.data,
+    },
+    train: tinyTrain(changes.train),
+    engine: changes.engine ?? {device: 'cpu'},
+    config: {yaml: 'name: tiny\n', hash: changes.hash ?? 'c0ffee'},
+    mode: changes.mode ?? 'new',
+  };
+}
+
+/** Checked `train` options over small defaults. */
+export function tinyTrain(changes: TrainInput = {}): TrainRun['train'] {
+  return trainSchema.parse({
+    steps: 6,
+    batch: {sequences: 8},
+    optimizer: {lr: 3e-3},
+    schedule: {kind: 'constant'},
+    validation: {every: 3, maxRows: 16},
+    checkpoint: {every: 0},
+    ...changes,
+  });
+}
+
+/** Lines of a run's log of the kinds asked for, each cut before its fields of the wall clock. */
+export async function exactLines(run: string, kinds: readonly string[] = ['step', 'eval']): Promise<string[]> {
+  const lines = (await readFile(join(run, 'log.jsonl'), 'utf8')).trimEnd().split('\n');
+  return lines
+    .filter((line) => kinds.some((kind) => line.startsWith(`{"kind":"${kind}"`)))
+    .map((line) => line.replace(/,"seconds":.*$/, ''));
+}
+
+/** A training in a process of its own. */
+export interface Child {
+  /** Resolves at the first event that fits. */
+  until(fits: (event: TrainEvent) => boolean): Promise<void>;
+  kill(signal: NodeJS.Signals): void;
+  readonly ended: Promise<{readonly code: number | null; readonly signal: string | null; readonly output: string}>;
+}
+
+/** Starts `train` in a new process; see child.ts. */
+export function startChild(order: ChildOrder): Child {
+  const args = ['--import', 'tsx', 'test/train/child.ts', JSON.stringify(order)];
+  const child = spawn(process.execPath, args, {stdio: ['ignore', 'pipe', 'pipe']});
+  const events: TrainEvent[] = [];
+  let output = '';
+  const seen = new EventEmitter();
+  createInterface(child.stdout).on('line', (line) => {
+    output += `${line}\n`;
+    if (line.startsWith('{')) events.push(JSON.parse(line) as TrainEvent);
+    seen.emit('event');
+  });
+  child.stderr.on('data', (text) => {
+    output += String(text);
+  });
+  const ended = new Promise<Awaited<Child['ended']>>((resolve) => {
+    child.on('close', (code, signal) => {
+      seen.emit('event');
+      resolve({code, signal, output});
+    });
+  });
+  const until = async (fits: (event: TrainEvent) => boolean): Promise<void> => {
+    while (!events.some(fits)) {
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the child ended first: ${output}`);
+      await once(seen, 'event');
+    }
+  };
+  return {until, kill: (signal) => child.kill(signal), ended};
+}
