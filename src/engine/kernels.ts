@@ -18,12 +18,6 @@ export interface Kernels {
     readonly attrs: {readonly numExperts: number; readonly capacity: number};
     readonly result: tf.Tensor[];
   };
-  /** Its inputs unchanged; the compiler may not move or merge work across it. */
-  readonly DowncycleBarrier: {
-    readonly inputs: tf.NamedTensorMap;
-    readonly attrs: Record<string, never>;
-    readonly result: tf.Tensor[];
-  };
   /** Uniform numbers in [0, 1) from a two-word seed, the same on every engine. */
   readonly DowncycleRandomUniform: {
     readonly inputs: {readonly seed: tf.Tensor};

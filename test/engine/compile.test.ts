@@ -1,6 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
-import {barrier} from '../../src/engine/barrier.js';
 import {compile} from '../../src/engine/compile.js';
 import {liveTensors} from '../../src/engine/memory.js';
 import {expectNoLeak, onEngine, onEveryEngine, onTensorFlow} from '../support/engines.js';
@@ -160,15 +159,6 @@ describe('a compiled function', () => {
       expect(tf.tidy(() => tf.neg(x).dataSync())).toBeAllClose([-1, -2]);
       x.dispose();
     });
-  });
-});
-
-describe('barrier', () => {
-  onEveryEngine('changes no value and no dtype', async ({run}) => {
-    const fn = (x: tf.Tensor, y: tf.Tensor): tf.Tensor[] => barrier([x, tf.cast(y, 'int32')]);
-    const [x, y] = await run(fn, normals([2, 3], 1), normals([4], 2));
-    expect(x!.values).toBeAllClose(normals([2, 3], 1).values, {rtol: 0, atol: 0});
-    expect(y!.dtype).toBe('int32');
   });
 });
 

@@ -43,7 +43,6 @@ const LISTS: Readonly<Record<string, (inputs: readonly GraphOutput[]) => (GraphO
   ConcatV2: (inputs) => [inputs.slice(0, -1), ...inputs.slice(-1)],
   Pack: (inputs) => [inputs],
   AddN: (inputs) => [inputs],
-  XlaOptimizationBarrier: (inputs) => [inputs],
 };
 
 /** An empty function body. */

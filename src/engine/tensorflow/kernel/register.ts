@@ -1,6 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
 import type {TensorFlowBackend} from '../backend.js';
-import {barrier} from './barrier.js';
 import {expertSlots} from './expert-slots.js';
 import {gather} from './gather.js';
 import {matMul} from './mat-mul.js';
@@ -18,7 +17,6 @@ const KERNELS: Readonly<Record<string, Kernel>> = {
   GatherV2: gather,
   DowncycleMatMul: matMul,
   DowncycleExpertSlots: expertSlots,
-  DowncycleBarrier: barrier,
   DowncycleRandomUniform: randomUniform,
 };
 

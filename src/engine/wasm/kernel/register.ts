@@ -1,5 +1,4 @@
 import * as tf from '@tensorflow/tfjs';
-import {barrier} from './barrier.js';
 import {expertSlots} from './expert-slots.js';
 import {matMul} from './mat-mul.js';
 import {randomUniform} from './random-uniform.js';
@@ -15,7 +14,6 @@ const KERNELS: Readonly<Record<string, WasmKernel>> = {
   UnsortedSegmentSum: unsortedSegmentSum,
   DowncycleMatMul: matMul,
   DowncycleExpertSlots: expertSlots,
-  DowncycleBarrier: barrier,
   DowncycleRandomUniform: randomUniform,
 };
 
