@@ -61,7 +61,7 @@ function compileNative<Inputs extends readonly tf.Tensor[], Output extends Tenso
   const run = async (...inputs: Inputs): Promise<Output> => {
     const key = inputs.map(({shape, dtype}) => `${dtype}[${shape.join()}]`).join();
     const entry = entries.get(key) ?? traceEntry(backend, body, name, inputs);
-    const metadata = await callFunction(backend.binding, entry.fn, backend.toIds(inputs), {xla: true}).catch(
+    const metadata = await callFunction(backend.binding, entry.fn, backend.toIds(inputs)).catch(
       (error: unknown) => explain(error, backend, body, inputs, !entries.has(key)),
     );
     entries.set(key, entry);

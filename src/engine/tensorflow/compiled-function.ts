@@ -1,8 +1,8 @@
-import type {Pointer} from '../native/c-api.js';
 import {check, type Runtime, TensorFlowError} from '../native/runtime.js';
-import {boolAttr, setEagerAttribute} from './attributes.js';
+import {boolAttr} from './attributes.js';
 import type {Binding, Metadata} from './binding.js';
 import {userLine} from '../user-line.js';
+import {executeAsync, type Operand} from './execute-async.js';
 import {addNode, addPlaceholder, finishTrace, type GraphValue, startTrace, type Trace} from './trace.js';
 
 /** Shape and TensorFlow dtype of one argument. */
@@ -17,14 +17,7 @@ export interface CompiledFunction {
   readonly numNodes: number;
   readonly numOutputs: number;
   /** The eager tensors the body uses besides its arguments. */
-  readonly captures: readonly Capture[];
-}
-
-/** An eager tensor inside a compiled function. */
-interface Capture {
-  readonly id: number;
-  /** For an error message, once it is gone. */
-  readonly what: string;
+  readonly captures: readonly Operand[];
 }
 
 let numFunctions = 0;
@@ -46,7 +39,7 @@ export function traceFunction(
   return {name: unique, numNodes: trace.nodes, numOutputs: outputs.length, captures: capturesOf(binding, trace)};
 }
 
-function capturesOf({names}: Binding, {captures}: Trace): Capture[] {
+function capturesOf({names}: Binding, {captures}: Trace): Operand[] {
   return [...captures.keys()].map((id) => {
     const name = names.get(id);
     return {id, what: name === undefined ? 'a tensor' : `variable ${name}`};
@@ -75,26 +68,15 @@ export async function callFunction(
   binding: Binding,
   fn: CompiledFunction,
   inputs: readonly number[],
-  {xla}: {readonly xla: boolean},
 ): Promise<Metadata[]> {
   if (binding.trace) throw nestedCall();
-  const {runtime} = binding;
-  const {c, context} = runtime;
-  const status = c.TF_NewStatus();
-  const op = c.TFE_NewOp(context, fn.name, status);
-  try {
-    check(c, status, fn.name);
-    const given = inputs.map((id) => ({id, what: 'an input'}));
-    for (const input of [...given, ...fn.captures]) addInput(binding, op, input, fn, status);
-    if (xla) setEagerAttribute(c, op, boolAttr('_XlaMustCompile', true), status);
-    if (runtime.accelerator) c.TFE_OpSetDevice(op, runtime.accelerator, status);
-    check(c, status, fn.name);
-    const outputs = await execute(runtime, op, fn, status);
-    return outputs.map((handle) => binding.register(handle));
-  } finally {
-    c.TFE_DeleteOp(op);
-    c.TF_DeleteStatus(status);
-  }
+  return executeAsync(binding, {
+    op: fn.name,
+    attributes: [boolAttr('_XlaMustCompile', true)],
+    operands: [...inputs.map((id) => ({id, what: 'an input'})), ...fn.captures],
+    numOutputs: fn.numOutputs,
+    device: binding.runtime.accelerator,
+  });
 }
 
 /** Removes the function from TensorFlow. */
@@ -136,26 +118,6 @@ function asOutput(runtime: Runtime, trace: Trace, value: GraphValue): GraphValue
   if (value.op !== 'Placeholder') return value;
   const [copy] = addNode(runtime, trace, 'Identity', [], [value.output]);
   return copy ?? value;
-}
-
-function addInput(binding: Binding, op: Pointer, {id, what}: Capture, fn: CompiledFunction, status: Pointer): void {
-  const {c} = binding.runtime;
-  const handle = binding.handleOf(id);
-  if (!handle) {
-    throw new Error(`${fn.name} uses ${what} that was disposed after the function was compiled.`);
-  }
-  c.TFE_OpAddInput(op, handle, status);
-  check(c, status, fn.name);
-}
-
-async function execute({c}: Runtime, op: Pointer, fn: CompiledFunction, status: Pointer): Promise<Pointer[]> {
-  const outputs = new Array<Pointer | null>(Math.max(fn.numOutputs, 1)).fill(null);
-  const count: [number] = [fn.numOutputs];
-  await new Promise<void>((resolve, reject) => {
-    c.TFE_Execute.async(op, outputs, count, status, (error) => (error ? reject(error) : resolve()));
-  });
-  check(c, status, fn.name);
-  return outputs.slice(0, count[0]).filter((handle) => handle !== null);
 }
 
 /** Whether an error came from TensorFlow while compiling or running a function. */
