@@ -1,5 +1,6 @@
+import {closeSync, openSync} from 'node:fs';
 import {join} from 'node:path';
-import koffi from 'koffi';
+import koffi, {type TypeObject} from 'koffi';
 import {EnvironmentError} from '../../util/errors.js';
 
 declare const opaque: unique symbol;
@@ -193,6 +194,9 @@ const SIGNATURES: Record<keyof CApi, readonly [result: string, args: string]> = 
   TF_DeleteFunction: ['void', 'void*'],
 };
 
+/** The C struct behind {@link GraphOutput}; koffi takes a name once a process. */
+let graphOutput: TypeObject | null = null;
+
 /**
  * Loads TensorFlow's two shared libraries from `folder` and binds the C API.
  *
@@ -200,9 +204,11 @@ const SIGNATURES: Record<keyof CApi, readonly [result: string, args: string]> = 
  */
 export function loadCApi(folder: string): CApi {
   try {
-    koffi.load(join(folder, 'libtensorflow_framework.so.2'), {global: true});
-    const library = koffi.load(join(folder, 'libtensorflow_cc.so.2'));
-    koffi.struct('TF_Output', {oper: 'void*', index: 'int'});
+    const library = withoutNotices(() => {
+      koffi.load(join(folder, 'libtensorflow_framework.so.2'), {global: true});
+      return koffi.load(join(folder, 'libtensorflow_cc.so.2'));
+    });
+    graphOutput ??= koffi.struct('TF_Output', {oper: 'void*', index: 'int'});
     const bound = Object.entries(SIGNATURES).map(([name, [result, args]]) => [
       name,
       library.func(`${result} ${name}(${args})`),
@@ -214,6 +220,27 @@ export function loadCApi(folder: string): CApi {
       hint: 'Run `downcycle doctor` to see what is missing.',
       cause: error,
     });
+  }
+}
+
+/**
+ * Runs `load` with standard error closed: TensorFlow's libraries print a notice about oneDNN as they are loaded, before
+ * any setting of theirs can reach them. What the loader refuses comes as an exception.
+ */
+function withoutNotices<T>(load: () => T): T {
+  if (Number(process.env.TF_CPP_MIN_LOG_LEVEL ?? 0) === 0) return load();
+  const libc = koffi.load('libc.so.6');
+  const dup = libc.func('int dup(int)') as (from: number) => number;
+  const dup2 = libc.func('int dup2(int, int)') as (from: number, to: number) => number;
+  const kept = dup(2);
+  const nowhere = openSync('/dev/null', 'w');
+  dup2(nowhere, 2);
+  try {
+    return load();
+  } finally {
+    dup2(kept, 2);
+    closeSync(kept);
+    closeSync(nowhere);
   }
 }
 

@@ -86,7 +86,6 @@ function firstLine(text: string): string {
 /** Settings TensorFlow reads once, when its library is loaded; a person's own values win. */
 function setQuietEnvironment(): void {
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
-  process.env.TF_ENABLE_ONEDNN_OPTS ??= '1'; // naming it keeps TensorFlow from printing a notice about its default
 }
 
 function listDevices(c: CApi, context: Pointer, status: Pointer): Device[] {
