@@ -32,7 +32,7 @@ export interface ModelInspection {
 }
 
 /** A tokenizer, in numbers. */
-export interface TokenizerSummary {
+interface TokenizerSummary {
   readonly vocabSize: number;
   readonly bosId: number | null;
   readonly eosId: number | null;

@@ -1,7 +1,10 @@
 // Runs models of host values through the engine under test.
 import * as tf from '@tensorflow/tfjs';
+import {openModelFolder} from '../../src/format/model-folder.js';
 import type {Architecture} from '../../src/model/architecture.js';
+import {architectureFromConfig} from '../../src/model/config.js';
 import {type DecoderInput, type DecoderOutput, decode, logits} from '../../src/model/decoder.js';
+import {loadParameters} from '../../src/model/load.js';
 import {diskTensors} from '../../src/model/names.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
 import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs, treeOf} from '../../src/model/parameters.js';
@@ -144,4 +147,19 @@ export function oncePerEngine<T>(run: (engine: TestEngine) => Promise<T>): (engi
     results.set(engine.name, result);
     return result;
   };
+}
+
+/** A model folder as host values. */
+export async function readHostModel(path: string): Promise<HostModel> {
+  const folder = await openModelFolder(path);
+  try {
+    const architecture = architectureFromConfig(folder.config, path);
+    const weights: Record<string, Host> = {};
+    await loadParameters(folder, architecture, ({path: name, shape}, values) => {
+      weights[name] = floats(shape, values);
+    });
+    return {architecture, weights};
+  } finally {
+    await folder.close();
+  }
 }
