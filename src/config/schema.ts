@@ -23,7 +23,7 @@ const scratchSchema = z
   .describe('Control: the architecture of another arm, without what the dense model had learnt.');
 
 /** One arm of a comparison: how its model is made before training. */
-export const armSchema = z.union([methodSchema, scratchSchema]);
+const armSchema = z.union([methodSchema, scratchSchema]);
 
 /** One arm, defaults filled in. */
 export type ArmOptions = z.output<typeof armSchema>;

@@ -15,7 +15,7 @@ export interface MachineFacts {
 }
 
 /** An engine that runs. */
-export interface StartedEngine {
+interface StartedEngine {
   readonly kind: 'tensorflow' | 'wasm';
   readonly device: 'cpu' | 'cuda' | 'wasm';
   readonly version: string;

@@ -155,12 +155,3 @@ export type TrainOptions = z.output<typeof trainSchema>;
 
 /** The same with everything optional, as a caller writes it. */
 export type TrainInput = z.input<typeof trainSchema>;
-
-/** The learning-rate schedule of a run. */
-export type ScheduleOptions = TrainOptions['schedule'];
-
-/** The optimizer of a run. */
-export type OptimizerOptions = TrainOptions['optimizer'];
-
-/** What keeps the experts of a run in use. */
-export type BalanceOptions = TrainOptions['balance'];

@@ -22,7 +22,8 @@ export async function cliOn(
   {env = {}, isTTY = false}: {env?: NodeJS.ProcessEnv; isTTY?: boolean},
   ...args: readonly string[]
 ): Promise<Ended> {
-  const [stdout, stderr] = [new Array<string>(), new Array<string>()];
+  const stdout: string[] = [];
+  const stderr: string[] = [];
   const stream = (texts: string[]) => ({isTTY, columns: 100, write: (text: string) => texts.push(text)});
   const code = await runCli(args, {stdout: stream(stdout), stderr: stream(stderr), env});
   return {code, stdout: stdout.join(''), stderr: stderr.join('')};

@@ -4,7 +4,7 @@ import {type StatusLine, trainStatus} from '../../report/terminal.js';
 import type {TrainEvent} from '../../train/event.js';
 
 /** Shows a training run on a status line. */
-export function showTrain(status: StatusLine, label: string): (event: TrainEvent) => void {
+function showTrain(status: StatusLine, label: string): (event: TrainEvent) => void {
   return (event) => {
     switch (event.kind) {
       case 'note':
