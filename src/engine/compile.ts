@@ -9,7 +9,6 @@ import {
   callFunction,
   isTensorFlowError,
   lineOfFailure,
-  removeFunction,
   traceFunction,
 } from './tensorflow/compiled-function.js';
 import {flattenTree, rebuildTree, type TensorTree} from './tensor-tree.js';
@@ -61,8 +60,8 @@ function compileNative<Inputs extends readonly tf.Tensor[], Output extends Tenso
   const run = async (...inputs: Inputs): Promise<Output> => {
     const key = inputs.map(({shape, dtype}) => `${dtype}[${shape.join()}]`).join();
     const entry = entries.get(key) ?? traceEntry(backend, body, name, inputs);
-    const metadata = await callFunction(backend.binding, entry.fn, backend.toIds(inputs)).catch(
-      (error: unknown) => explain(error, backend, body, inputs, !entries.has(key)),
+    const metadata = await callFunction(backend.binding, entry.fn, backend.toIds(inputs)).catch((error: unknown) =>
+      explain(error, backend, body, inputs, !entries.has(key)),
     );
     entries.set(key, entry);
     return rebuildTree(
@@ -74,7 +73,6 @@ function compileNative<Inputs extends readonly tf.Tensor[], Output extends Tenso
     numFunctions: () => entries.size,
     numNodes: () => [...entries.values()].reduce((sum, {fn}) => sum + fn.numNodes, 0),
     dispose: () => {
-      for (const {fn} of entries.values()) removeFunction(backend.binding.runtime, fn);
       entries.clear();
     },
   });

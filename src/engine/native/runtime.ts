@@ -16,7 +16,7 @@ export interface Runtime {
   readonly status: Pointer;
   readonly version: string;
   readonly devices: readonly Device[];
-  /** Name of the device that computes, or null for the CPU. */
+  /** The device that computes, `/device:GPU:0`, or null for the CPU; without its task, which changes in a cluster. */
   readonly accelerator: string | null;
 }
 
@@ -57,7 +57,8 @@ export function startRuntime(folder: string, {threads = 0, device = 'auto'}: Run
   check(c, status, 'TensorFlow context');
   c.TFE_DeleteContextOptions(options);
   const devices = listDevices(c, context, status);
-  const accelerator = devices.find(({type}) => type === 'GPU')?.name ?? null;
+  const gpu = devices.find(({type}) => type === 'GPU');
+  const accelerator = gpu ? gpu.name.slice(gpu.name.indexOf('/device:')) : null;
   return {c, context, status, version: c.TF_Version(), devices, accelerator};
 }
 

@@ -37,6 +37,8 @@ export class Binding {
   readonly TF_ATTR_SHAPE = ATTR.SHAPE;
   readonly TF_ATTR_RESOURCE = ATTR.RESOURCE;
   readonly TF_Version: string;
+  /** Names of the functions that TensorFlow knows already. */
+  readonly functions = new Set<string>();
   /** The function body being traced, or null when operations run at once. */
   trace: Trace | null = null;
   /** What a person calls a long-lived native tensor, for error messages. */

@@ -3,7 +3,7 @@ import {boolAttr} from './attributes.js';
 import type {Binding, Metadata} from './binding.js';
 import {userLine} from '../user-line.js';
 import {executeAsync, type Operand} from './execute-async.js';
-import {addNode, addPlaceholder, finishTrace, type GraphValue, startTrace, type Trace} from './trace.js';
+import {addNode, addPlaceholder, contentOf, finishTrace, type GraphValue, startTrace, type Trace} from './trace.js';
 
 /** Shape and TensorFlow dtype of one argument. */
 export interface Signature {
@@ -20,9 +20,12 @@ export interface CompiledFunction {
   readonly captures: readonly Operand[];
 }
 
-let numFunctions = 0;
-
-/** Traces `body` once with arguments of the given signatures and registers the function. */
+/**
+ * Traces `body` once with arguments of the given signatures and registers the function.
+ *
+ * It is named after its content: bodies that differ only in the variables they use share one program, and XLA compiles
+ * it once. Programs stay for the life of the process.
+ */
 export function traceFunction(
   binding: Binding,
   name: string,
@@ -30,9 +33,10 @@ export function traceFunction(
   body: (inputs: readonly number[]) => readonly number[],
 ): CompiledFunction {
   const {trace, inputs, outputs} = traceBody(binding, signatures, body, {recordLines: false});
-  const unique = `${name}_${numFunctions++}`;
+  const unique = `${name}_${contentOf(trace, outputs)}`;
   try {
-    finishTrace(binding.runtime, trace, unique, inputs, outputs);
+    if (!binding.functions.has(unique)) finishTrace(binding.runtime, trace, unique, inputs, outputs);
+    binding.functions.add(unique);
   } finally {
     binding.runtime.c.TF_DeleteGraph(trace.graph);
   }
@@ -77,12 +81,6 @@ export async function callFunction(
     numOutputs: fn.numOutputs,
     device: binding.runtime.accelerator,
   });
-}
-
-/** Removes the function from TensorFlow. */
-export function removeFunction({c, context, status}: Runtime, {name}: CompiledFunction): void {
-  c.TFE_ContextRemoveFunction(context, name, status);
-  check(c, status, `remove ${name}`);
 }
 
 function traceBody(

@@ -1,3 +1,4 @@
+import {createHash, type Hash} from 'node:crypto';
 import type {GraphOutput, Pointer} from '../native/c-api.js';
 import {TF} from '../native/dtype.js';
 import {type HostValues, toNativeTensor} from '../native/host-tensor.js';
@@ -5,9 +6,14 @@ import {check, type Runtime, TensorFlowError} from '../native/runtime.js';
 import {userLine} from '../user-line.js';
 import {type Attribute, setGraphAttribute, shapeAttr, typeAttr} from './attributes.js';
 
+/** An output with the serial number of its node. */
+interface NodeOutput extends GraphOutput {
+  readonly node: number;
+}
+
 /** A value inside a graph under construction: one output of a node, with what shape inference knows of it. */
 export interface GraphValue {
-  readonly output: GraphOutput;
+  readonly output: NodeOutput;
   readonly op: string;
   readonly shape: readonly number[];
   readonly dtype: number;
@@ -24,6 +30,8 @@ export interface Trace {
   readonly effects: Pointer[];
   /** Where each node was made, if asked for: only a failed compilation needs it. */
   readonly lines: Map<string, string> | null;
+  /** Digest of everything added so far: equal bodies make equal programs, which are compiled once. */
+  readonly digest: Hash;
   nodes: number;
 }
 
@@ -39,7 +47,7 @@ const STATEFUL = new Set([
 ]);
 
 /** Operations whose inputs are one list, or a list and more; `N` is then implied. */
-const LISTS: Readonly<Record<string, (inputs: readonly GraphOutput[]) => (GraphOutput | readonly GraphOutput[])[]>> = {
+const LISTS: Readonly<Record<string, (inputs: readonly NodeOutput[]) => (NodeOutput | readonly NodeOutput[])[]>> = {
   ConcatV2: (inputs) => [inputs.slice(0, -1), ...inputs.slice(-1)],
   Pack: (inputs) => [inputs],
   AddN: (inputs) => [inputs],
@@ -53,6 +61,7 @@ export function startTrace({c}: Runtime, {recordLines}: {readonly recordLines: b
     constants: new Map(),
     effects: [],
     lines: recordLines ? new Map() : null,
+    digest: createHash('sha256'),
     nodes: 0,
   };
 }
@@ -75,13 +84,15 @@ export function addConstant(
 ): GraphValue {
   const {c, status} = runtime;
   const tensor = toNativeTensor(runtime, shape, dtype, values);
-  const node = c.TF_NewOperation(trace.graph, 'Const', `Const_${trace.nodes++}`);
+  const serial = trace.nodes++;
+  const node = c.TF_NewOperation(trace.graph, 'Const', `Const_${serial}`);
   c.TF_SetAttrTensor(node, 'value', tensor, status);
   c.TF_SetAttrType(node, 'dtype', dtype);
   const oper = c.TF_FinishOperation(node, status);
   c.TF_DeleteTensor(tensor);
   check(c, status, 'constant');
-  return {output: {oper, index: 0}, op: 'Const', shape, dtype};
+  trace.digest.update(`Const ${dtype} [${shape.join()}] `).update(ArrayBuffer.isView(values) ? values : values.join());
+  return {output: {oper, index: 0, node: serial}, op: 'Const', shape, dtype};
 }
 
 /**
@@ -94,10 +105,13 @@ export function addNode(
   trace: Trace,
   op: string,
   attributes: readonly Attribute[],
-  inputs: readonly GraphOutput[],
+  inputs: readonly NodeOutput[],
 ): GraphValue[] {
   const {c, status} = runtime;
-  const name = `${op}_${trace.nodes++}`;
+  const serial = trace.nodes++;
+  const name = `${op}_${serial}`;
+  const wires = inputs.map(({node, index}) => `${node}:${index}`).join();
+  trace.digest.update(`${op} ${JSON.stringify(attributes)} ${wires}\n`);
   trace.lines?.set(name, userLine());
   const node = c.TF_NewOperation(trace.graph, op, name);
   for (const input of LISTS[op]?.(inputs) ?? inputs) {
@@ -112,7 +126,13 @@ export function addNode(
   const oper = c.TF_FinishOperation(node, status);
   checkNode(runtime, op);
   if (STATEFUL.has(op)) trace.effects.push(oper);
-  return outputsOf(runtime, trace, op, oper);
+  return outputsOf(runtime, trace, op, oper, serial);
+}
+
+/** What a finished body computes, as 16 hexadecimal digits. */
+export function contentOf({digest}: Trace, outputs: readonly GraphValue[]): string {
+  for (const {output} of outputs) digest.update(`out ${output.node}:${output.index}\n`);
+  return digest.digest('hex').slice(0, 16);
 }
 
 /** Makes the finished body a function of the context, callable by name. */
@@ -136,7 +156,7 @@ export function finishTrace(
   check(c, status, `function ${name}`);
 }
 
-function isList(input: GraphOutput | readonly GraphOutput[]): input is readonly GraphOutput[] {
+function isList(input: NodeOutput | readonly NodeOutput[]): input is readonly NodeOutput[] {
   return Array.isArray(input);
 }
 
@@ -149,9 +169,9 @@ function checkNode({c, status}: Runtime, op: string): void {
   }
 }
 
-function outputsOf({c, status}: Runtime, {graph}: Trace, op: string, oper: Pointer): GraphValue[] {
+function outputsOf({c, status}: Runtime, {graph}: Trace, op: string, oper: Pointer, node: number): GraphValue[] {
   return Array.from({length: c.TF_OperationNumOutputs(oper)}, (_, index) => {
-    const output = {oper, index};
+    const output = {oper, index, node};
     const dtype = c.TF_OperationOutputType(output);
     const rank = c.TF_GraphGetTensorNumDims(graph, output, status);
     check(c, status, op);
