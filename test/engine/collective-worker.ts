@@ -6,6 +6,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {clusterFromEnvironment} from '../../src/engine/cluster-config.js';
 import {type Cluster, joinCluster} from '../../src/engine/collective.js';
+import {compile} from '../../src/engine/compile.js';
 import {liveTensors} from '../../src/engine/memory.js';
 import {startEngine} from '../../src/engine/start.js';
 
@@ -32,6 +33,7 @@ async function values({rank, size, allReduce, allGather, reduceScatter, allToAll
   const integers = tf.tensor1d([rank, 5], 'int32');
   const large = tf.fill([1 << 18], rank + 1);
   const uneven = tf.ones([3]);
+  const double = compile((t: tf.Tensor) => tf.add(t, t));
   const results = {
     reduced: await read(allReduce(x, 1)),
     again: await read(allReduce(x, 1)),
@@ -40,6 +42,7 @@ async function values({rank, size, allReduce, allGather, reduceScatter, allToAll
     exchanged: await read(allToAll(x, 4)),
     integers: await read(allReduce(integers, 5)),
     large: await total(allReduce(large, 6)),
+    compiled: await read(double(x)),
     uneven: await reduceScatter(uneven, 7).catch(String),
   };
   tf.dispose([x, integers, large, uneven]);

@@ -41,6 +41,7 @@ describe.skipIf(missingTensorFlow !== null)('a cluster of two processes', () => 
         exchanged: {shape: [4, 2], values: [...half(x), ...half(y)]},
         integers: {shape: [2], values: [1, 10]},
         large: 3 * 2 ** 18,
+        compiled: {shape: [4, 2], values: (rank === 0 ? x : y).map((v) => 2 * v)},
       });
       expect(results.uneven).toContain('2 processes can share evenly; the shape is [3]');
     }

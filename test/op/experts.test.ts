@@ -5,7 +5,7 @@ import {onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients, gradientsOf} from '../support/gradients.js';
 import {dot, type Host, ints, normals} from '../support/host.js';
 
-/** T tokens choose K of E experts with C rows each; expert 1 is wanted by five pairs and holds three. */
+/** T tokens choose K of E experts with C rows each; experts 0 and 1 are wanted by four and five pairs. */
 const [T, K, E, C, D] = [6, 2, 4, 3, 3];
 const [P, R] = [T * K, E * C];
 const CHOICE = [1, 0, 1, 2, 0, 1, 2, 1, 1, 0, 2, 0];
@@ -123,7 +123,7 @@ describe('combine', () => {
       if (!filled.has(row)) expect(rowOf(dRows!, row)).toBeAllClose([0, 0, 0], {rtol: 0, atol: 0});
     }
     const overflowed = walk(C).flatMap((row, pair) => (row === null ? [dWeight!.values[pair]!] : []));
-    expect(overflowed).toBeAllClose([0, 0], {rtol: 0, atol: 0});
+    expect(overflowed).toBeAllClose([0, 0, 0], {rtol: 0, atol: 0});
   });
 });
 
