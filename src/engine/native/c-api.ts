@@ -1,6 +1,6 @@
 import {closeSync, openSync} from 'node:fs';
 import {join} from 'node:path';
-import koffi, {type TypeObject} from 'koffi';
+import koffi from 'koffi';
 import {EnvironmentError} from '../../util/errors.js';
 
 declare const opaque: unique symbol;
@@ -194,8 +194,13 @@ const SIGNATURES: Record<keyof CApi, readonly [result: string, args: string]> = 
   TF_DeleteFunction: ['void', 'void*'],
 };
 
-/** The C struct behind {@link GraphOutput}; koffi takes a name once a process. */
-let graphOutput: TypeObject | null = null;
+let isGraphOutputDefined = false;
+
+/** Tells koffi the C struct behind {@link GraphOutput}; it takes a name once a process. */
+function defineGraphOutput(): void {
+  if (!isGraphOutputDefined) koffi.struct('TF_Output', {oper: 'void*', index: 'int'});
+  isGraphOutputDefined = true;
+}
 
 /**
  * Loads TensorFlow's two shared libraries from `folder` and binds the C API.
@@ -208,7 +213,7 @@ export function loadCApi(folder: string): CApi {
       koffi.load(join(folder, 'libtensorflow_framework.so.2'), {global: true});
       return koffi.load(join(folder, 'libtensorflow_cc.so.2'));
     });
-    graphOutput ??= koffi.struct('TF_Output', {oper: 'void*', index: 'int'});
+    defineGraphOutput();
     const bound = Object.entries(SIGNATURES).map(([name, [result, args]]) => [
       name,
       library.func(`${result} ${name}(${args})`),

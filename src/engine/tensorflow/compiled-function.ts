@@ -1,4 +1,4 @@
-import {check, type Runtime, TensorFlowError} from '../native/runtime.js';
+import {type Runtime, TensorFlowError} from '../native/runtime.js';
 import {boolAttr} from './attributes.js';
 import type {Binding, Metadata} from './binding.js';
 import {userLine} from '../user-line.js';
