@@ -1,0 +1,129 @@
+import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
+import {decays} from '../../src/train/optimizer.js';
+import {createRng} from '../../src/util/rng.js';
+import type {ParameterSetup, Setup} from './protocol.js';
+
+/** What the feed-forward part is made of. */
+export type Kind = 'dense' | 'moe';
+
+/** A model shape and a batch shape to time. */
+export interface Case {
+  readonly name: string;
+  readonly title: string;
+  readonly shape: Shape;
+  readonly batch: number;
+  readonly sequence: number;
+  /** Steps a side takes a turn unless told otherwise: about two seconds. */
+  readonly steps: number;
+}
+
+interface Shape {
+  readonly vocab: number;
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly ffn: number;
+  readonly experts: number;
+  readonly ropeTheta: number;
+}
+
+const TOP_K = 2;
+const NUM_BATCHES = 4;
+/** As in src/model/init.ts, which draws our side's weights. */
+const STD = 0.02;
+
+/** The measured cases. */
+export const CASES = {
+  a: {
+    name: 'a',
+    title: 'width 256, 4 layers, FFN 1024, vocabulary 4096, 4 heads; batch 8 x 128',
+    shape: {vocab: 4096, layers: 4, width: 256, heads: 4, kvHeads: 4, ffn: 1024, experts: 8, ropeTheta: 1e4},
+    batch: 8,
+    sequence: 128,
+    steps: 6,
+  },
+  b: {
+    name: 'b',
+    title: 'SmolLM2-135M: width 576, 30 layers, FFN 1536, vocabulary 49152, 9 heads on 3; batch 2 x 256',
+    shape: {vocab: 49152, layers: 30, width: 576, heads: 9, kvHeads: 3, ffn: 1536, experts: 8, ropeTheta: 1e5},
+    batch: 2,
+    sequence: 256,
+    steps: 1,
+  },
+} as const satisfies Record<string, Case>;
+
+/** A model small enough to send its weights, for the proof that both sides train the same way. */
+export const TINY: Case = {
+  name: 'tiny',
+  title: 'width 32, 2 layers; batch 2 x 16',
+  shape: {vocab: 97, layers: 2, width: 32, heads: 4, kvHeads: 2, ffn: 64, experts: 4, ropeTheta: 1e4},
+  batch: 2,
+  sequence: 16,
+  steps: 6,
+};
+
+/** The model of a case; experts of width FFN / E, top-2, tied embeddings. */
+export function architectureOf({shape, sequence}: Case, kind: Kind): Architecture {
+  const {vocab, layers, width, heads, kvHeads, ropeTheta} = shape;
+  return {
+    family: 'llama',
+    ...{vocab, width, heads, kvHeads, ropeTheta, headDim: width / heads, contextLength: sequence},
+    normEps: 1e-5,
+    tied: true,
+    ffn: Array.from({length: layers}, () => layoutOf(shape, kind)),
+    routing: SOFTMAX_ROUTING,
+  };
+}
+
+function layoutOf({ffn, experts}: Shape, kind: Kind): FfnLayout {
+  if (kind === 'dense') return {kind, width: ffn};
+  return {kind, experts, topK: TOP_K, expertWidth: ffn / experts, sharedWidth: 0, selectionBias: false};
+}
+
+/** What both sides are told: model, AdamW without clipping, the same random tokens. */
+export function setupOf(one: Case, kind: Kind, threads: number): Setup {
+  const architecture = architectureOf(one, kind);
+  return {
+    architecture,
+    parameters: leavesOf(parameterSpecs(architecture)).map((spec) => parameterSetup(spec, one.shape.layers)),
+    weights: null,
+    seed: 1,
+    batch: one.batch,
+    sequence: one.sequence,
+    batches: randomBatches(one),
+    learningRate: 1e-5, // small, so that routing stays about as even as fresh routers make it
+    balanceWeight: 0.01,
+    betas: [0.9, 0.95],
+    eps: 1e-8,
+    weightDecay: 0.1,
+    threads,
+    capacity: null,
+    compile: false,
+  };
+}
+
+/** A setup of {@link TINY} with its weights, and rates that make six steps move them far. */
+export function tinySetup(kind: Kind, threads: number): Setup {
+  const setup = {...setupOf(TINY, kind, threads), learningRate: 0.02, balanceWeight: 0.1};
+  return {...setup, weights: Object.fromEntries(setup.parameters.map((spec) => [spec.path, randomWeights(spec)]))};
+}
+
+function parameterSetup({path, shape, role, isOutput}: ParameterSpec, layers: number): ParameterSetup {
+  const std = isOutput ? STD / Math.sqrt(2 * layers) : STD;
+  return {path, shape, std: role === 'norm' ? null : std, decays: decays(role)};
+}
+
+function randomBatches({shape, batch, sequence}: Case): number[][] {
+  const rng = createRng(1, 'bench/tokens');
+  const one = (): number[] => Array.from({length: batch * (sequence + 1)}, () => rng.int(shape.vocab));
+  return Array.from({length: NUM_BATCHES}, one);
+}
+
+/** Larger than fresh weights, so that routing and attention are far from even. */
+function randomWeights({path, shape, std}: ParameterSetup): number[] {
+  const rng = createRng(1, `bench/${path}`);
+  const size = shape.reduce((product, axis) => product * axis, 1);
+  return Array.from({length: size}, () => Math.fround(std === null ? 1 + 0.1 * rng.normal() : 0.2 * rng.normal()));
+}

@@ -1,0 +1,70 @@
+import {Command, InvalidArgumentError, Option} from '@commander-js/extra-typings';
+import {type Case, CASES, type Kind} from './cases.js';
+
+/** What is measured, and how long. */
+export interface BenchOptions {
+  readonly cases: readonly Case[];
+  readonly kinds: readonly Kind[];
+  readonly rounds: number;
+  /** Steps a turn; null leaves it to the case. */
+  readonly steps: number | null;
+  /** File for every number, besides the table. */
+  readonly json: string | null;
+  /** Even shares an expert has room for on our side; null never drops a row. */
+  readonly capacity: number | null;
+  /** Whether PyTorch is also timed through torch.compile. */
+  readonly compile: boolean;
+}
+
+const ROUNDS = 9;
+
+/** @throws CommanderError after it has printed what is wrong, or the help that was asked for. */
+export function parseOptions(args: readonly string[]): BenchOptions {
+  const command = new Command('bench')
+    .description(
+      'Times the training step against PyTorch, in turns. PyTorch is optional: DOWNCYCLE_BENCH_PYTHON names a Python that has it.',
+    )
+    .addOption(
+      new Option('--case <name>', `a: ${CASES.a.title}. b: ${CASES.b.title}`)
+        .choices(['a', 'b', 'all'] as const)
+        .default('all' as const),
+    )
+    .addOption(
+      new Option('--kind <kind>', 'feed-forward part')
+        .choices(['dense', 'moe', 'all'] as const)
+        .default('all' as const),
+    )
+    .option('--rounds <count>', 'turns of each side', wholeNumber, ROUNDS)
+    .option('--steps <count>', `steps a turn (default: ${CASES.a.steps} for a, ${CASES.b.steps} for b)`, wholeNumber)
+    .option(
+      '--capacity <factor>',
+      'let our side drop expert rows beyond this many even shares: shows what even routing would give',
+      factor,
+    )
+    .option('--json <file>', 'also write every number; the file must not exist')
+    .option('--compile', 'also time torch.compile, which may take minutes to start', false)
+    .allowExcessArguments(false)
+    .exitOverride();
+  const {case: name, kind, rounds, steps, json, capacity, compile} = command.parse([...args], {from: 'user'}).opts();
+  return {
+    cases: name === 'all' ? Object.values(CASES) : [CASES[name]],
+    kinds: kind === 'all' ? ['dense', 'moe'] : [kind],
+    rounds,
+    steps: steps ?? null,
+    json: json ?? null,
+    capacity: capacity ?? null,
+    compile,
+  };
+}
+
+function factor(text: string): number {
+  const value = Number(text);
+  if (Number.isFinite(value) && value >= 1) return value;
+  throw new InvalidArgumentError('It must be a number of at least 1.');
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new InvalidArgumentError('It must be a whole number of at least 1.');
+}

@@ -1,0 +1,92 @@
+import {type ChildProcess, spawn} from 'node:child_process';
+import {once} from 'node:events';
+import {join} from 'node:path';
+import {createInterface} from 'node:readline';
+import {type Answer, ANSWERS, type Request} from './protocol.js';
+import {type ProcessUse, processUse} from './process-use.js';
+
+/** How a side is started. */
+export interface SideCommand {
+  readonly name: string;
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly isOurs: boolean;
+  /** Whether PyTorch goes through `torch.compile`; our side always compiles. */
+  readonly compiles: boolean;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** A long-lived process that trains when asked to. */
+export interface Side {
+  readonly name: string;
+  /** @throws Error with the end of what the process printed, if it died or answered nonsense. */
+  ask<K extends Request['kind']>(request: Extract<Request, {kind: K}>): Promise<Answer<K>>;
+  use(): Promise<ProcessUse | null>;
+  close(): Promise<void>;
+  /** Ends it in the middle of whatever it does. */
+  kill(): void;
+}
+
+/** Lines of a dead process that an error shows. */
+const TAIL_LINES = 12;
+
+/** The process of our own side. */
+export function ourCommand(env: Readonly<Record<string, string>> = {}): SideCommand {
+  return {
+    name: 'downcycle',
+    command: process.execPath,
+    args: ['--import', 'tsx', join(import.meta.dirname, 'ours.ts')],
+    isOurs: true,
+    compiles: true,
+    env,
+  };
+}
+
+/** The process of PyTorch's side. */
+export function torchCommand(python: string, way: 'eager' | 'compile'): SideCommand {
+  const script = join(import.meta.dirname, 'torch_step.py');
+  return {name: `torch ${way}`, command: python, args: [script], isOurs: false, compiles: way === 'compile'};
+}
+
+/** Starts a side; it lives until closed, and ends by itself when this process does. */
+export function openSide({name, command, args, env}: SideCommand): Side {
+  const child = spawn(command, args, {env: {...process.env, ...env}, stdio: ['pipe', 'pipe', 'pipe']});
+  const printed = collectTail(child);
+  const lines = createInterface({input: child.stdout})[Symbol.asyncIterator]();
+  child.stdin.on('error', () => undefined); // a dead child is reported by the answer that does not come
+  return {
+    name,
+    ask: async (request) => {
+      child.stdin.write(`${JSON.stringify(request)}\n`);
+      const line: IteratorResult<string, undefined> = await lines.next();
+      if (line.done) throw new Error(`${name} ended without an answer to "${request.kind}".\n${await printed()}`);
+      return parseAnswer(request.kind, line.value);
+    },
+    use: async () => (child.pid === undefined ? null : processUse(child.pid)),
+    close: async () => {
+      child.stdin.end();
+      if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) await once(child, 'exit');
+    },
+    kill: () => void child.kill('SIGKILL'),
+  };
+}
+
+function parseAnswer<K extends Request['kind']>(kind: K, line: string): Answer<K> {
+  return ANSWERS[kind].parse(JSON.parse(line)) as Answer<K>;
+}
+
+/** Keeps the last lines a child prints on stderr; the result waits for its end. */
+function collectTail(child: ChildProcess): () => Promise<string> {
+  const tail: string[] = [];
+  const ended = once(child, 'close').catch((error: unknown) => tail.push(String(error)));
+  if (child.stderr) {
+    createInterface({input: child.stderr}).on('line', (line) => {
+      tail.push(line);
+      if (tail.length > TAIL_LINES) tail.shift();
+    });
+  }
+  return async () => {
+    await ended;
+    return tail.join('\n');
+  };
+}

@@ -1,0 +1,63 @@
+import {execFileSync, spawnSync} from 'node:child_process';
+import {describe, expect, it} from 'vitest';
+import {findTorch} from '../../scripts/bench/python.js';
+import {checkSameTraining} from '../../scripts/bench/same-training.js';
+import {openSide, ourCommand, type SideCommand, torchCommand} from '../../scripts/bench/side.js';
+import {missingTensorFlow} from '../support/engines.js';
+
+const torch = await findTorch(process.env);
+const hasPython = spawnSync('python3', ['--version']).status === 0;
+const script = (code: string): SideCommand => ({
+  ...{name: 'other', command: process.execPath, args: ['-e', code], isOurs: false, compiles: false},
+});
+
+describe('a side', () => {
+  it('answers requests in order, on one line each', async () => {
+    const side = openSide(
+      script(`require('readline').createInterface({input: process.stdin}).on('line', (line) =>
+      console.log(JSON.stringify({kind: 'matmul', ms: {eager: [JSON.parse(line).size]}})))`),
+    );
+    const ask = (size: number) => side.ask({kind: 'matmul', size, repeats: 1});
+    expect([await ask(1), await ask(2)].map(({ms}) => ms.eager)).toEqual([[1], [2]]);
+    await side.close();
+  });
+
+  it('that dies gives an error with the end of what it printed', async () => {
+    const side = openSide(script('console.error("no memory left"); process.exit(3)'));
+    await expect(side.ask({kind: 'steps', count: 1})).rejects.toThrow(
+      /other ended without an answer to "steps".\nno memory left/,
+    );
+    await side.close();
+  });
+
+  it('whose program does not exist gives an error that names it', async () => {
+    const side = openSide({...script(''), command: '/no/such/program'});
+    await expect(side.ask({kind: 'steps', count: 1})).rejects.toThrow('/no/such/program');
+    await side.close();
+  });
+});
+
+describe.skipIf(!hasPython)('torch_step.py', () => {
+  it('is Python', () => {
+    const [path = ''] = torchCommand('python3', 'eager').args;
+    execFileSync('python3', ['-c', 'import ast, sys; ast.parse(open(sys.argv[1]).read())', path]);
+  });
+});
+
+describe('findTorch', () => {
+  it('says in one line that a Python has no torch, and which one it asked', async () => {
+    const found = await findTorch({DOWNCYCLE_BENCH_PYTHON: '/no/such/python'});
+    expect(found).toMatchObject({
+      kind: 'missing',
+      reason: expect.stringMatching(/^PyTorch is not compared: \/no\/such\/python.*$/) as string,
+    });
+  });
+});
+
+const absent = torch.kind === 'missing' ? torch.reason : missingTensorFlow;
+describe.skipIf(absent !== null)(`both sides${absent ? ` (skipped: ${absent})` : ''}`, () => {
+  it.each(['dense', 'moe'] as const)('train a %s model the same way', {timeout: 300_000}, async (kind) => {
+    const python = torch.kind === 'found' ? torch.python : '';
+    expect(await checkSameTraining(ourCommand(), torchCommand(python, 'eager'), kind, 1)).toBeLessThan(1e-4);
+  });
+});
