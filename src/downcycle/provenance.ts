@@ -1,11 +1,11 @@
 // downcycle.json: where a mixture of experts came from.
-import {readFileSync} from 'node:fs';
 import {readFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
 import {parseJson} from '../format/json.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
+import {packageVersion} from '../util/version.js';
 import {methodSchema, profileSchema} from './options.js';
 
 /** The file in an MoE folder that holds its {@link Provenance}. */
@@ -66,9 +66,7 @@ export type Provenance = z.output<typeof provenanceSchema>;
 
 /** Versions of what makes a model, for its record. */
 export function currentVersions(): Provenance['versions'] {
-  const file = new URL('../../package.json', import.meta.url);
-  const {version} = z.object({version: z.string()}).parse(JSON.parse(readFileSync(file, 'utf8')));
-  return {downcycle: version, node: process.version};
+  return {downcycle: packageVersion(), node: process.version};
 }
 
 /** The text of {@link PROVENANCE_FILE}. */

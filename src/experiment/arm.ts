@@ -11,6 +11,7 @@ import {scratch, upcycle} from '../downcycle/upcycle.js';
 import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
+import type {TrainRun} from '../train/session.js';
 import {ConfigError, ModelError} from '../util/errors.js';
 
 /** One arm, ready to be trained. */
@@ -140,4 +141,27 @@ async function configOf(folder: string): Promise<Record<string, unknown>> {
 
 async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => null)) !== null;
+}
+
+/** The training run of an arm. */
+export function runOf(
+  config: Config,
+  {name: arm, start: model, config: own}: Arm,
+  out: string,
+  mode: TrainRun['mode'],
+): TrainRun {
+  const {name, seed, data, train: options, engine} = config;
+  return {
+    name,
+    arm,
+    model,
+    out,
+    shards: layoutOf(config).shards,
+    seed,
+    data,
+    train: options,
+    engine,
+    config: own,
+    mode,
+  };
 }

@@ -1,11 +1,9 @@
 import {mkdir, rm} from 'node:fs/promises';
-import {dirname, join} from 'node:path';
+import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
 import {evaluationBatches} from '../data/evaluation.js';
 import {closeShards, ensureShards} from '../data/shards.js';
-import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
-import {profileModel} from '../downcycle/profile-model.js';
 import {startEngine} from '../engine/start.js';
 import {createLossMeter} from '../model/loss-meter.js';
 import {loadModel} from '../model/model.js';
@@ -14,9 +12,9 @@ import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainEvent} from '../train/event.js';
 import {train} from '../train/run.js';
 import type {TrainResult} from '../train/session.js';
-import {configHash} from '../config/resolved.js';
 import {ConfigError} from '../util/errors.js';
-import {type Arm, armsOf, layoutOf, makeStart, type StartingModel} from './arm.js';
+import {type Arm, armsOf, layoutOf, makeStart, runOf, type StartingModel} from './arm.js';
+import {profileOf} from './profile.js';
 
 /** What happens during a comparison, for whoever shows it. */
 export type CompareEvent =
@@ -61,13 +59,14 @@ export async function compare(
   const {root} = layoutOf(config);
   if (overwrite) for (const arm of arms) await rm(arm.start, {recursive: true, force: true});
   await mkdir(join(root, 'start'), {recursive: true});
-  const profile = once(() => profileOf(config, loaded, onEvent));
+  const profile = once(() => profileOf(loaded, (done, total) => onEvent({kind: 'profile', done, total})));
   for (const arm of startOrder(arms, config)) {
     onEvent({kind: 'arm', ...(await makeStart(arm, config, arms, profile, loaded.at(['arms', arm.name])))});
   }
   const runs: TrainResult[] = [];
   for (const arm of arms) {
-    runs.push(await trainArm(arm, config, overwrite, onEvent));
+    const run = runOf(config, arm, arm.out, overwrite ? 'overwrite' : 'resume');
+    runs.push(await train(run, (event) => onEvent({kind: 'train', arm: arm.name, event})));
     if (runs.at(-1)?.reason === 'interrupted') return {report: null, runs};
   }
   return {report: await report(config, arms, onEvent), runs};
@@ -77,55 +76,6 @@ export async function compare(
 function startOrder(arms: readonly Arm[], config: Config): Arm[] {
   const isDerived = ({name}: Arm): boolean => 'like' in (config.arms[name] ?? {});
   return [...arms.filter((arm) => !isDerived(arm)), ...arms.filter(isDerived)];
-}
-
-/** The profile of the dense model on the calibration text, from disk if this one was made before. */
-async function profileOf(
-  config: Config,
-  loaded: LoadedConfig,
-  onEvent: (event: CompareEvent) => void,
-): Promise<Profile> {
-  const {model, data, profile, seed} = config;
-  const {shards, profile: folder} = layoutOf(config);
-  const key = configHash({
-    ...config,
-    arms: {},
-    train: undefined,
-    report: undefined,
-    engine: undefined,
-    seed,
-  } as object as Config);
-  const path = join(folder, `${key.slice(0, 8)}.safetensors`);
-  const known = await readProfile(path).catch(() => null);
-  if (known) return known;
-  const options = {model, data, profile, shards, where: loaded.at(['profile'])};
-  const made = await profileModel(options, (done, total) => onEvent({kind: 'profile', done, total}));
-  await mkdir(dirname(path), {recursive: true});
-  await rm(path, {force: true}); // unreadable, or absent
-  await writeProfile(path, made);
-  return made;
-}
-
-function trainArm(
-  {name, start, out, config: own}: Arm,
-  config: Config,
-  overwrite: boolean,
-  onEvent: (event: CompareEvent) => void,
-): Promise<TrainResult> {
-  const run = {
-    name: config.name,
-    arm: name,
-    model: start,
-    out,
-    shards: layoutOf(config).shards,
-    seed: config.seed,
-    data: config.data,
-    train: config.train,
-    engine: config.engine,
-    config: own,
-    mode: overwrite ? ('overwrite' as const) : ('resume' as const),
-  };
-  return train(run, (event) => onEvent({kind: 'train', arm: name, event}));
 }
 
 async function report(

@@ -3,14 +3,14 @@ import type {LoadedConfig} from '../config/load.js';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import {type Config, missingArm} from '../config/schema.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
-import {profileModel} from '../downcycle/profile-model.js';
 import {startEngine} from '../engine/start.js';
 import {train} from '../train/run.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
 import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
-import {type Arm, armsOf, layoutOf, makeStart, type StartingModel} from './arm.js';
+import {type Arm, armsOf, layoutOf, makeStart, runOf, type StartingModel} from './arm.js';
 import type {CompareEvent} from './compare.js';
+import {profileOf} from './profile.js';
 
 /** Told what happens. */
 export type OnEvent = (event: CompareEvent) => void;
@@ -92,19 +92,14 @@ async function makeArm(
 ): Promise<StartingModel> {
   const {config, at} = loaded;
   const options = config.arms[arm.name];
-  const profiled = (): Promise<Profile> => (profile === undefined ? watch(loaded, onEvent) : readProfile(profile));
+  const onWatch = (done: number, total: number): void => onEvent({kind: 'profile', done, total});
+  const profiled = (): Promise<Profile> => (profile === undefined ? profileOf(loaded, onWatch) : readProfile(profile));
   const arms = armsOf(config);
   if (options && 'like' in options) {
     const parent = armOf(loaded, options.like);
     await makeStart(parent, config, arms, profiled, at(['arms', parent.name]));
   }
   return makeStart(arm, config, arms, profiled, at(['arms', arm.name]));
-}
-
-function watch({config, at}: LoadedConfig, onEvent: OnEvent): Promise<Profile> {
-  const {model, data, profile} = config;
-  const options = {model, data, profile, shards: layoutOf(config).shards, where: at(['profile'])};
-  return profileModel(options, (done, total) => onEvent({kind: 'profile', done, total}));
 }
 
 function armOf({config}: LoadedConfig, name: string): Arm {
@@ -129,26 +124,4 @@ function asItIs(config: Config): Arm {
   const {name, model} = config;
   const own = {yaml: resolvedYaml(config), hash: configHash(config)};
   return {name, start: model, out: join(layoutOf(config).root, 'model'), config: own};
-}
-
-function runOf(
-  config: Config,
-  {name: arm, start: model, config: own}: Arm,
-  out: string,
-  mode: TrainRun['mode'],
-): TrainRun {
-  const {name, seed, data, train: options, engine} = config;
-  return {
-    name,
-    arm,
-    model,
-    out,
-    shards: layoutOf(config).shards,
-    seed,
-    data,
-    train: options,
-    engine,
-    config: own,
-    mode,
-  };
 }

@@ -1,0 +1,22 @@
+import {createHash} from 'node:crypto';
+import {mkdir, rm} from 'node:fs/promises';
+import {dirname, join} from 'node:path';
+import type {LoadedConfig} from '../config/load.js';
+import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
+import {type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
+import {layoutOf} from './arm.js';
+
+/** The profile of a config's dense model on its calibration text; kept on disk by what it depends on. */
+export async function profileOf({config, at}: LoadedConfig, onProgress?: ProfileProgress): Promise<Profile> {
+  const {model, data, profile} = config;
+  const {shards, profile: folder} = layoutOf(config);
+  const key = createHash('sha256').update(JSON.stringify({model, data, profile})).digest('hex').slice(0, 8);
+  const path = join(folder, `${key}.safetensors`);
+  const known = await readProfile(path).catch(() => null);
+  if (known) return known;
+  const made = await profileModel({model, data, profile, shards, where: at(['profile'])}, onProgress);
+  await mkdir(dirname(path), {recursive: true});
+  await rm(path, {force: true}); // unreadable, or absent
+  await writeProfile(path, made);
+  return made;
+}
