@@ -14,7 +14,7 @@ const schema = z.object({
 });
 
 /** The environment variable that names the processes of a cluster. */
-export const CLUSTER_VARIABLE = 'TF_CONFIG';
+const CLUSTER_VARIABLE = 'TF_CONFIG';
 
 /**
  * This process's cluster as the standard TF_CONFIG variable gives it; null without one.

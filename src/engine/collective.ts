@@ -32,7 +32,7 @@ export interface Cluster {
 }
 
 /** An operation of all processes of a cluster on a float32 or int32 tensor. */
-export type Collective = (tensor: tf.Tensor, key: number) => Promise<tf.Tensor>;
+type Collective = (tensor: tf.Tensor, key: number) => Promise<tf.Tensor>;
 
 /** How a process joins. */
 export interface JoinOptions {
