@@ -17,8 +17,5 @@ export const engineSchema = z.strictObject({
   threads: z.int().min(0).default(0).describe('Threads inside one operation; 0 is one per core.'),
 });
 
-/** Options of {@link engineSchema} after defaults. */
-export type EngineOptions = z.output<typeof engineSchema>;
-
 /** The same with everything optional, as a caller writes them. */
 export type EngineInput = z.input<typeof engineSchema>;
