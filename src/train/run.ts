@@ -1,7 +1,8 @@
+import type {PrepareProgress} from '../data/prepare.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {startEngine} from '../engine/start.js';
-import {loadModel, type Model} from '../model/model.js';
-import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
+import {loadModel} from '../model/model.js';
+import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {checkpointModel, openMoments} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
 import {checkFolder, findCheckpoint} from './run-folder.js';
@@ -9,6 +10,7 @@ import type {Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState} from './state.js';
 import type {TrainState} from './step.js';
 import {trainLoop} from './trainer.js';
+import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
 
 /**
  * Trains as a run says, from its start or from its last checkpoint; a completed run is left as it is.
@@ -29,9 +31,11 @@ export async function train(
   const model = await loadModel(checkpoint ? checkpointModel(checkpoint.path) : run.model);
   for (const text of model.warnings) onEvent({kind: 'note', text});
   try {
-    const tokenizer = limitedTo(model, await loadTokenizer(model.path));
-    const sources = await ensureShards(run.data, tokenizer, run.shards, (state) => onEvent({kind: 'pack', ...state}));
+    const tokenizer = await loadTokenizer(model.path);
+    const onPack = (state: PrepareProgress): void => onEvent({kind: 'pack', ...state});
+    const sources = await ensureShards(run.data, limitedTo(model, tokenizer), run.shards, onPack);
     try {
+      await refuseIdsBeyond(model, tokenizer, sources);
       return await trainSession({run, model, sources, engine, checkpoint}, onEvent);
     } finally {
       await closeShards(sources);
@@ -39,11 +43,6 @@ export async function train(
   } finally {
     model.dispose();
   }
-}
-
-/** Ids that the embedding has no row for are refused when a shard is read; most tokenizers that know more use no more. */
-function limitedTo({architecture}: Model, tokenizer: Tokenizer): Tokenizer {
-  return {...tokenizer, vocabSize: Math.min(tokenizer.vocabSize, architecture.vocab)};
 }
 
 async function trainSession(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainResult> {

@@ -1,13 +1,15 @@
 import {appendFile, mkdtemp, readdir, readFile, rm} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import {afterAll, beforeAll, describe, expect, it} from 'vitest';
+import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import {readRunLog} from '../../src/format/run-log.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
 import {train} from '../../src/train/run.js';
 import {exitCodeOf, listenForStop} from '../../src/train/stop-signal.js';
 import type {ChildOrder} from './child.js';
 import {exactLines, MOE, startChild, tinyRun, writeModel} from './support.js';
+
+vi.setConfig({testTimeout: 240_000, hookTimeout: 240_000}); // compiling and new processes, on a machine that may be busy
 
 const options = {
   engine: {device: 'wasm'},

@@ -7,6 +7,8 @@ import {createInterface} from 'node:readline';
 import {onTestFinished} from 'vitest';
 import {type DataOptions, dataSchema} from '../../src/data/options.js';
 import type {EngineInput} from '../../src/engine/options.js';
+import {readRunLog} from '../../src/format/run-log.js';
+import type {StepRecord} from '../../src/format/run-record.js';
 import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {initialValues} from '../../src/model/init.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
@@ -23,8 +25,10 @@ export const SEQUENCE = 32;
 
 const WIDE: FfnLayout = {kind: 'dense', width: 64};
 export const DENSE: Architecture = tiny([WIDE, WIDE]);
-/** A dense layer, then one of four experts. */
+/** A dense layer, then one whose every expert computes every token: there are too few of them to send rows around. */
 export const MOE: Architecture = tiny([WIDE, experts(4, 2)]);
+/** A dense layer, then one that sends each expert its rows. */
+export const ROUTED: Architecture = tiny([WIDE, experts(8, 1)]);
 
 /** A layer of `experts` of width 16 and a shared one. */
 export function experts(experts: number, topK: number): FfnLayout {
@@ -163,4 +167,29 @@ export function startChild(order: ChildOrder): Child {
     }
   };
   return {until, kill: (signal) => child.kill(signal), ended};
+}
+
+/** The runs whose losses are kept in test/losses. The experts overflow at step 5, and have all the room from then on. */
+export const RECORDED = {
+  dense: {architecture: DENSE, train: {steps: 20, checkpoint: {every: 6}}},
+  moe: {
+    architecture: ROUTED,
+    train: {steps: 20, checkpoint: {every: 6}, optimizer: {lr: 1e-3}, balance: {weight: 0.3}},
+  },
+} as const;
+
+/** The columns of a recorded run: loss, balance loss, z-loss, gradient norm. */
+export function columnsOf({loss, auxLoss, zLoss, gradNorm}: StepRecord): number[] {
+  return [loss, auxLoss, zLoss, gradNorm].map((value) => value ?? Number.NaN);
+}
+
+/** Steps of test/losses/<name>.txt, each with the columns of {@link columnsOf}. */
+export async function recordedLosses(name: keyof typeof RECORDED): Promise<number[][]> {
+  const lines = (await readFile(`test/losses/${name}.txt`, 'utf8')).trimEnd().split('\n');
+  return lines.filter((line) => !line.startsWith('#')).map((line) => line.split(' ').slice(1).map(Number));
+}
+
+/** The step records of a run. */
+export async function stepsOf(run: string): Promise<StepRecord[]> {
+  return (await readRunLog(join(run, 'log.jsonl'))).filter((record): record is StepRecord => record.kind === 'step');
 }

@@ -1,0 +1,190 @@
+import {execFileSync} from 'node:child_process';
+import {existsSync} from 'node:fs';
+import {mkdir, mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
+import {tmpdir} from 'node:os';
+import {join} from 'node:path';
+import {afterAll, beforeAll, describe, expect, it} from 'vitest';
+import {prepare} from '../../src/data/prepare.js';
+import {readRunLog} from '../../src/format/run-log.js';
+import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
+import {latestCheckpoint} from '../../src/train/checkpoint.js';
+import {train} from '../../src/train/run.js';
+import type {TrainRun} from '../../src/train/session.js';
+import {ConfigError, DataError, EnvironmentError, ModelError, UsageError} from '../../src/util/errors.js';
+import {DENSE, exactLines, ROUTED, type RunChanges, TOKENIZER, tinyRun, writeModel} from './support.js';
+
+const STORIES = 'test/fixtures/tokenizer/stories260k';
+let folder = '';
+
+const wasm = (changes: RunChanges): TrainRun => tinyRun(folder, {engine: {device: 'wasm'}, ...changes});
+const pathOf = (name: string): string => join(folder, name);
+/** The error of a run that must fail. */
+const failure = (run: TrainRun): Promise<unknown> =>
+  train(run).then(
+    () => 'no error',
+    (error: unknown) => error,
+  );
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'downcycle-train-'));
+  await writeModel(pathOf('model'), DENSE);
+  await train(wasm({out: 'done', train: {steps: 2, checkpoint: {every: 1}}}));
+});
+afterAll(() => rm(folder, {recursive: true}));
+
+describe('the run folder', () => {
+  it('that exists is refused and left alone when nothing else was said', async () => {
+    const log = await readFile(pathOf('done/log.jsonl'), 'utf8');
+    const error = await failure(wasm({out: 'done'}));
+    expect(error).toBeInstanceOf(EnvironmentError);
+    expect(error).toMatchObject({message: `${pathOf('done')} already exists; downcycle never overwrites.`});
+    expect(await readFile(pathOf('done/log.jsonl'), 'utf8')).toBe(log);
+  });
+
+  it('of another config is not resumed', async () => {
+    const log = await readFile(pathOf('done/log.jsonl'), 'utf8');
+    const error = await failure(wasm({out: 'done', mode: 'resume', hash: 'another'}));
+    expect(error).toBeInstanceOf(UsageError);
+    expect(error).toMatchObject({message: `${pathOf('done')} holds a run of another config.`});
+    expect(await readFile(pathOf('done/log.jsonl'), 'utf8')).toBe(log);
+  });
+
+  it('of another config is not resumed from its checkpoint either, where the log says nothing', async () => {
+    await train(wasm({out: 'headless', train: {steps: 1}}));
+    await writeFile(pathOf('headless/log.jsonl'), '');
+    expect(await failure(wasm({out: 'headless', mode: 'resume', hash: 'another'}))).toBeInstanceOf(UsageError);
+  });
+
+  it.each(['resume', 'overwrite'] as const)('that is no run, here a model, is never emptied by %s', async (mode) => {
+    const names = await readdir(pathOf('model'));
+    const error = await failure(wasm({out: 'model', mode}));
+    expect(error).toBeInstanceOf(EnvironmentError);
+    expect(error).toMatchObject({message: `${pathOf('model')} exists and is no run folder: it has no config.yaml.`});
+    expect(await readdir(pathOf('model'))).toEqual(names);
+  });
+
+  it('with nothing in it but remains of a killed run is begun', async () => {
+    await mkdir(pathOf('remains'));
+    await writeFile(pathOf('remains/config.yaml.part-123'), 'half');
+    await train(wasm({out: 'remains', mode: 'resume', train: {steps: 1}}));
+    expect((await readdir(pathOf('remains'))).sort()).toEqual(['config.yaml', 'log.jsonl', 'step-000001']);
+  });
+
+  it('with a damaged trainer state names file and place', async () => {
+    await train(wasm({out: 'damaged', train: {steps: 1, checkpoint: {every: 1}}}));
+    const log = (await readFile(pathOf('damaged/log.jsonl'), 'utf8')).split('\n');
+    await writeFile(pathOf('damaged/log.jsonl'), `${log.slice(0, 3).join('\n')}\n`);
+    for (const [text, message] of [
+      ['{"format": 1,\n', /trainer\.json:\d+:\d+: /],
+      ['{"format": 2}', /not a trainer state this version can read: format: /],
+    ] as const) {
+      await writeFile(pathOf('damaged/step-000001/trainer.json'), text);
+      const error = await failure(wasm({out: 'damaged', mode: 'resume', train: {steps: 1, checkpoint: {every: 1}}}));
+      expect(error).toBeInstanceOf(ModelError);
+      expect((error as Error).message).toMatch(message);
+    }
+  });
+});
+
+describe('training that diverges', () => {
+  it('names the step, and leaves the last checkpoint and a log that says it failed', async () => {
+    const changes: RunChanges = {out: 'wild', train: {steps: 9, optimizer: {lr: 1e9}, checkpoint: {every: 1}}};
+    const error = await failure(wasm(changes));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as Error).message).toMatch(/wild: training diverged at step 3 \(loss NaN, gradient norm NaN/);
+    expect((await latestCheckpoint(pathOf('wild')))?.trainer.step).toBe(2);
+    const last = (await readRunLog(pathOf('wild/log.jsonl'))).at(-1);
+    expect(last).toMatchObject({kind: 'end', step: 2, reason: 'failed'});
+    expect(await failure(wasm({...changes, mode: 'resume'})), 'and does so again').toMatchObject({
+      message: (error as Error).message,
+    });
+  });
+
+  it('of experts is not taken for a lack of room', async () => {
+    const poison = ({path}: {path: string}, values: Float32Array): Float32Array =>
+      path === 'layers.0.ffnNorm' ? values.fill(3e38) : values;
+    await writeModel(pathOf('poisoned'), ROUTED, poison);
+    const error = await failure(wasm({model: 'poisoned', out: 'poisoned-run', data: {validation: {share: 0}}}));
+    expect((error as Error).message).toMatch(/diverged at step 1/);
+  });
+
+  it('is not saved, when it shows only in the weights of the last step', async () => {
+    const error = await failure(wasm({out: 'infinite', train: {steps: 1, optimizer: {lr: 3e38}}}));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as Error).message).toMatch(/diverged at step 1 \(.* holds numbers that are not finite\)/);
+    expect((await readdir(pathOf('infinite'))).sort()).toEqual(['config.yaml', 'log.jsonl']);
+  });
+});
+
+describe('text that does not fit the model', () => {
+  it.each([
+    ['made with another tokenizer', STORIES, 32, 'another tokenizer'],
+    ['of another sequence length', TOKENIZER, 16, 'another sequence length: 16, asked for 32'],
+  ])('%s is refused before the run folder is made', async (name, tokenizer, sequenceLength, message) => {
+    const {data} = wasm({});
+    const out = pathOf(`shards ${name}`);
+    await prepare({data: {...data, sequenceLength}, tokenizer: await loadTokenizer(tokenizer), out});
+    const sources = [{...data.sources[0]!, path: out}];
+    const error = await failure(wasm({out: 'misfit', data: {sources}}));
+    expect(error).toBeInstanceOf(DataError);
+    expect((error as Error).message).toContain(message);
+    expect(existsSync(pathOf('misfit'))).toBe(false);
+  });
+
+  it('because it uses ids beyond the embedding is refused before the run folder is made', async () => {
+    await writeModel(pathOf('small'), {...DENSE, vocab: 200});
+    const error = await failure(wasm({model: 'small', out: 'misfit'}));
+    expect(error).toBeInstanceOf(ModelError);
+    expect((error as Error).message).toMatch(/small: the embedding has 200 rows, the tokenizer knows 274 ids/);
+    expect((error as Error).message).toMatch(/row \d+ holds token id 2\d\d, the vocabulary has 200/);
+    expect(existsSync(pathOf('misfit'))).toBe(false);
+  });
+
+  it('is not missed: a tokenizer may know ids that the text does not use', async () => {
+    await writeModel(pathOf('trimmed'), {...DENSE, vocab: 273});
+    await train(wasm({model: 'trimmed', out: 'trimmed-run', train: {steps: 1}}));
+    expect(await exactLines(pathOf('trimmed-run'), ['step'])).toHaveLength(1);
+  });
+});
+
+const disk = join(tmpdir(), `downcycle-train-disk-${process.pid}`);
+
+describe.skipIf(!canMount())('a disk that is full (skipped where tmpfs cannot be mounted)', () => {
+  afterAll(async () => {
+    execFileSync('umount', [disk]);
+    await rm(disk, {recursive: true});
+  });
+
+  it('ends the run, keeps the checkpoints before, leaves no half of one; with room the run goes on', async () => {
+    const changes: RunChanges = {train: {steps: 5, checkpoint: {every: 1, keep: 9}}};
+    const whole = wasm({...changes, out: 'roomy'});
+    await train(whole);
+    mount('size=1m');
+    const run = {...whole, out: join(disk, 'run')};
+    const error = await failure(run);
+    expect(error).toBeInstanceOf(EnvironmentError);
+    expect((error as Error).message).toMatch(/step-000003: no space left on the disk/);
+    expect((await readdir(run.out)).sort()).toEqual(['config.yaml', 'log.jsonl', 'step-000001', 'step-000002']);
+    mount('remount,size=8m');
+    await train({...run, mode: 'resume'});
+    expect(await exactLines(run.out)).toEqual(await exactLines(whole.out));
+  });
+});
+
+function mount(options: string): void {
+  execFileSync('mkdir', ['-p', disk]);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', disk], {stdio: 'ignore'});
+}
+
+function canMount(): boolean {
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) return false;
+  try {
+    mount('size=1m');
+    execFileSync('umount', [disk]);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    execFileSync('rm', ['-rf', disk]);
+  }
+}
