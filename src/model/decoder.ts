@@ -7,7 +7,7 @@ import {untaped} from '../op/untaped.js';
 import type {Architecture} from './architecture.js';
 import {type AttentionContext, attention} from './attention.js';
 import {glu} from './glu.js';
-import {moe, type RouterTrace} from './moe.js';
+import {moe, type Room, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
@@ -19,9 +19,7 @@ export interface DecoderInput {
 }
 
 /** How a forward pass is run. */
-export interface ForwardOptions {
-  /** Room for expert rows, in even shares: see {@link CAPACITY_BUCKETS}. */
-  readonly capacityFactor: number;
+export interface ForwardOptions extends Room {
   /** Sees the input of every feed-forward part, [T, D]: how activations are profiled. */
   readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
 }
@@ -72,7 +70,7 @@ function decoderLayer(
   const layout = architecture.ffn[index];
   if (layer.ffn.kind === 'dense') return tf.add(h_TD, glu(y_TD, layer.ffn));
   if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
-  const result = moe(y_TD, layer.ffn, layout, routing, options.capacityFactor);
+  const result = moe(y_TD, layer.ffn, layout, routing, options);
   routers.push(result.router);
   return tf.add(h_TD, result.y_TD);
 }

@@ -4,7 +4,7 @@ import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {untaped} from '../op/untaped.js';
 import type {FfnLayout, Routing} from './architecture.js';
-import {expertRows} from './capacity.js';
+import {expertRows, roomyRows} from './capacity.js';
 import {glu} from './glu.js';
 import type {FfnTree, GluTree} from './parameters.js';
 import {type Route, route} from './router.js';
@@ -22,19 +22,26 @@ export interface RouterTrace {
   readonly capacity: number;
 }
 
+/** Room for the rows of experts. */
+export interface Room {
+  /** In even shares: see {@link CAPACITY_BUCKETS}. */
+  readonly capacityFactor: number;
+  /** Whether rows beyond it are meant to be dropped; else the room may be larger where that costs nothing. */
+  readonly dropsRows?: boolean;
+}
+
 /** A mixture-of-experts layer: `shared(x) + Σ_k weight_k · expert_k(x)`; [T, D] → [T, D]. */
 export function moe(
   x_TD: tf.Tensor2D,
   params: MoeTree<tf.Tensor>,
   layout: MoeLayout,
   routing: Routing,
-  capacityFactor: number,
+  {capacityFactor, dropsRows = false}: Room,
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
-  const {experts, topK} = layout;
   const T = x_TD.shape[0];
   const logit_TE = matMul(x_TD, params.router as tf.Tensor2D);
-  const chosen = route(logit_TE, params.bias as tf.Tensor1D | null, topK, routing);
-  const rows = expertRows(capacityFactor, T, topK, experts);
+  const chosen = route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
+  const rows = (dropsRows ? roomyRows : expertRows)(capacityFactor, T, layout);
   const {y_TD, load_E} =
     rows === 'all' ? everyToken(x_TD, params.experts, chosen) : gatheredTokens(x_TD, params.experts, chosen, rows);
   return {

@@ -197,14 +197,14 @@ function evenShares(loads: Int32Array, layouts: readonly MoeLayout[], tokens: nu
 
 function missingRows(loads: Int32Array, layouts: readonly MoeLayout[], tokens: number, factor: number): number {
   return byLayerRows(loads, layouts).reduce((sum, {rows, layout}) => {
-    const room = expertRows(factor, tokens, layout.topK, layout.experts);
+    const room = expertRows(factor, tokens, layout);
     return room === 'all' ? sum : sum + rows.reduce((missing, wanted) => missing + Math.max(0, wanted - room), 0);
   }, 0);
 }
 
 /** The smallest bucket with room for `need` even shares in every layer. */
 function bucketOf(need: number, layouts: readonly MoeLayout[], tokens: number): number {
-  const buckets = layouts.map(({experts, topK}) => bucketFor((need * tokens * topK) / experts, tokens, topK, experts));
+  const buckets = layouts.map((layout) => bucketFor((need * tokens * layout.topK) / layout.experts, tokens, layout));
   return Math.max(CAPACITY_BUCKETS[0], ...buckets);
 }
 

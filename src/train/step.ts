@@ -140,11 +140,11 @@ function lossOf(
   params: DecoderTree<tf.Tensor>,
   architecture: Architecture,
   batch_NBS: tf.Tensor3D,
-  {balanceWeight, zWeight}: StepOptions,
+  {balanceWeight, zWeight, dropsRows}: StepOptions,
   capacityFactor: number,
 ): LossWithReport & {readonly routers: readonly RouterTrace[]} {
   const {input, label_T} = splitBatch(batch_NBS);
-  const {hidden_TD, routers} = decode(params, architecture, input, {capacityFactor});
+  const {hidden_TD, routers} = decode(params, architecture, input, {capacityFactor, dropsRows});
   const crossEntropy = linearCrossEntropy(hidden_TD, (params.head ?? params.embed) as tf.Tensor2D, label_T);
   const {balance, z} = routerLosses(routers, topKs(architecture));
   const weighted = tf.add(tf.mul(balance, balanceWeight), tf.mul(z, zWeight));

@@ -39,6 +39,8 @@ interface Progress {
   readonly secondsBefore: number;
   readonly startStep: number;
   readonly startedAt: number;
+  /** When the first step of this session was done: until then it compiled, which tells nothing of the speed. */
+  steadyAt: number | null;
 }
 
 /** The parts the loop works with. */
@@ -138,6 +140,7 @@ function startOf({model, checkpoint}: Session): Progress {
     secondsBefore: seconds,
     startStep: step,
     startedAt: performance.now(),
+    steadyAt: null,
   };
 }
 
@@ -152,6 +155,7 @@ async function trainStep({run, model, loader, runner, log, progress, onEvent}: P
   requireFinite(result, t, lr, run.out);
   const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
   progress.step = t;
+  progress.steadyAt ??= performance.now();
   progress.tokens += tokens;
   progress.flops += tokens * flopsPerToken(model.architecture, run.data.sequenceLength);
   const tokensPerSecond = tokens / ((performance.now() - began) / 1000);
@@ -260,7 +264,7 @@ function secondsOf({secondsBefore, startedAt}: Progress): number {
   return secondsBefore + (performance.now() - startedAt) / 1000;
 }
 
-function etaOf({step, startStep, startedAt}: Progress, steps: number): number | null {
-  const done = step - startStep;
-  return done < 2 ? null : ((performance.now() - startedAt) / 1000 / done) * (steps - step);
+function etaOf({step, startStep, steadyAt}: Progress, steps: number): number | null {
+  const done = step - startStep - 1;
+  return done < 1 || steadyAt === null ? null : ((performance.now() - steadyAt) / 1000 / done) * (steps - step);
 }

@@ -104,7 +104,7 @@ function ffnOf({ffn, routing, width}: Architecture, model: Model, layer: number,
       mixtureOf(model, layer),
       layout,
       routing,
-      Number.POSITIVE_INFINITY,
+      {capacityFactor: Number.POSITIVE_INFINITY},
     ).y_TD.dataSync() as Float32Array;
   });
 }
