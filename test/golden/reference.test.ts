@@ -1,0 +1,118 @@
+import {describe, expect} from 'vitest';
+import {type Architecture, type Routing, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {type EngineName, onEngine, onEveryEngine} from '../support/engines.js';
+import {dot, normals} from '../support/host.js';
+import {DENSE, MOE, randomModel, randomTokens, rowsOf} from './random-model.js';
+import {type ReferenceModel, referenceLogits, referenceLoss} from './reference.js';
+import {forward, type HostModel, lossAndGradients} from './run-model.js';
+
+const limit = {rtol: 1e-5, atol: 2e-5};
+const tokens = randomTokens(2, 37);
+
+const DENSE_CASES: Readonly<Record<string, Partial<Architecture>>> = {
+  'a dense model': {ffn: [DENSE, DENSE]},
+  'a dense model with a tied head': {ffn: [DENSE, DENSE], tied: true},
+  'a dense model with one key-value head a head': {ffn: [DENSE], kvHeads: 6},
+  'a model whose heads are wider than their share': {ffn: [DENSE], headDim: 8},
+};
+
+const ROUTINGS: Readonly<Record<string, Partial<Routing>>> = {
+  'softmax over all': {},
+  'softmax over all, renormalised': {renormalise: true},
+  'softmax over the chosen': {order: 'topk-then-score'},
+  'sigmoid times a factor': {score: 'sigmoid', scale: 2.5},
+  'sigmoid, renormalised': {score: 'sigmoid', renormalise: true, scale: 1.5},
+  'weights of one': {weight: 'one'},
+};
+
+const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
+  'with a selection bias': {
+    ffn: [{...MOE, selectionBias: true}],
+    routing: {...SOFTMAX_ROUTING, score: 'sigmoid'},
+  },
+  'without a shared one': {ffn: [{...MOE, sharedWidth: 0}, DENSE, MOE]},
+  ...Object.fromEntries(
+    Object.entries(ROUTINGS).map(([name, words]) => [`with ${name}`, {routing: {...SOFTMAX_ROUTING, ...words}}]),
+  ),
+};
+
+/** Where there is nothing to compile; what compiling changes is another law's business. */
+const OP_BY_OP: readonly EngineName[] = ['tensorflow-eager', 'wasm'];
+
+describe('the logits of the float64 decoder', () => {
+  for (const engineName of OP_BY_OP) {
+    for (const [name, changes] of Object.entries(DENSE_CASES)) {
+      onEngine(engineName, `are those of ${name}`, async (engine) => {
+        const model = randomModel(changes);
+        const {logits} = await forward(engine, model, tokens);
+        expect(logits.values).toBeAllClose(expectedLogits(model), limit);
+      });
+    }
+    for (const [name, changes] of Object.entries(EXPERT_CASES)) {
+      onEngine(engineName, `are those of experts ${name}`, async (engine) => {
+        const model = randomModel(changes);
+        const {logits, capacities} = await forward(engine, model, tokens, {capacityFactor: 3});
+        expect(Math.max(...capacities)).toBeLessThan(tokens.values.length);
+        expect(logits.values).toBeAllClose(expectedLogits(model), limit);
+      });
+    }
+  }
+
+  onEngine('tensorflow-compiled', 'are those of dense and expert layers', async (engine) => {
+    const model = randomModel();
+    const {logits, capacities} = await forward(engine, model, tokens, {capacityFactor: 3});
+    expect(Math.max(...capacities)).toBeLessThan(tokens.values.length);
+    expect(logits.values).toBeAllClose(expectedLogits(model), limit);
+  });
+});
+
+describe('the gradient of the loss', () => {
+  const model = randomModel();
+  const slopes = once(() =>
+    Object.entries(model.weights).map(([path, {shape}], i) => {
+      const direction = normals(shape, 50 + i).values;
+      return {path, direction, slope: slope(model, path, direction)};
+    }),
+  );
+
+  for (const capacityFactor of [3, Number.POSITIVE_INFINITY]) {
+    const way = capacityFactor === 3 ? 'the tokens sent to them' : 'every token';
+    onEveryEngine(`is the slope of the float64 decoder's, experts computing ${way}`, async (engine) => {
+      const {gradients} = await lossAndGradients(engine, model, tokens, {capacityFactor});
+      for (const {path, direction, slope: expected} of slopes()) {
+        const {values} = gradients[path]!;
+        const norm = Math.sqrt(dot(values, values));
+        expect(norm, path).toBeGreaterThan(0);
+        expect(Math.abs(dot(values, direction) - expected), path).toBeLessThan(1e-4 * norm + 1e-6);
+      }
+    });
+  }
+});
+
+function once<T>(make: () => T): () => T {
+  let made: {readonly value: T} | null = null;
+  return () => {
+    made ??= {value: make()};
+    return made.value;
+  };
+}
+
+function expectedLogits(model: HostModel): readonly (readonly number[])[] {
+  return rowsOf(tokens).flatMap((row) => referenceLogits(model, row));
+}
+
+/** How the loss changes along a direction of one parameter: central difference in float64. */
+function slope(model: HostModel, path: string, direction: ArrayLike<number>): number {
+  const step = 1e-5;
+  const withWeight = (weight: ReferenceModel['weights'][string]): ReferenceModel => ({
+    ...model,
+    weights: {...model.weights, [path]: weight},
+  });
+  const lossAt = (distance: number): number => {
+    const {values} = model.weights[path]!;
+    const moved = Array.from(values, (value, i) => value + distance * direction[i]!);
+    const losses = rowsOf(tokens).map((row) => referenceLoss(withWeight({values: moved}), row));
+    return losses.reduce((a, b) => a + b, 0) / losses.length;
+  };
+  return (lossAt(step) - lossAt(-step)) / (2 * step);
+}

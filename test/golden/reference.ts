@@ -1,0 +1,152 @@
+// A decoder in plain JavaScript and float64, one token and one expert at a time: the statement of what a model computes.
+import type {Architecture, FfnLayout, Routing} from '../../src/model/architecture.js';
+
+type Vector = readonly number[];
+
+type Weights = Readonly<Record<string, {readonly values: ArrayLike<number>}>>;
+
+/** A model with its parameters by path, row-major, in our layout. */
+export interface ReferenceModel {
+  readonly architecture: Architecture;
+  readonly weights: Weights;
+}
+
+/** Logits [tokens][vocab] of one sequence. */
+export function referenceLogits({architecture, weights}: ReferenceModel, tokens: Vector): Vector[] {
+  const {vocab, width, normEps, ffn, routing} = architecture;
+  const norm = (x: Vector, path: string): Vector => rmsNorm(x, weights[path]!.values, normEps);
+  let x = tokens.map((id) => rowOf(weights.embed!.values, id, width));
+  for (const [l, layout] of ffn.entries()) {
+    const mixed = attention(
+      x.map((one) => norm(one, `layers.${l}.attentionNorm`)),
+      weights,
+      l,
+      architecture,
+    );
+    x = x.map((one, t) => add(one, mixed[t]!));
+    x = x.map((one) => add(one, feedForward(norm(one, `layers.${l}.ffnNorm`), weights, l, layout, routing)));
+  }
+  const head = (weights.head ?? weights.embed!).values;
+  const logitsOf = (h: Vector): Vector => Array.from({length: vocab}, (_, v) => dotRow(h, head, v));
+  return x.map((one) => logitsOf(norm(one, 'norm')));
+}
+
+/** Mean next-token loss of one sequence. */
+export function referenceLoss(model: ReferenceModel, tokens: Vector): number {
+  const losses = referenceLogits(model, tokens.slice(0, -1)).map((logits, t) => {
+    const sum = logits.reduce((total, logit) => total + Math.exp(logit), 0);
+    return Math.log(sum) - logits[tokens[t + 1]!]!;
+  });
+  return losses.reduce((a, b) => a + b, 0) / losses.length;
+}
+
+function attention(
+  x: Vector[],
+  weights: Weights,
+  l: number,
+  {heads, kvHeads, headDim, ropeTheta}: Architecture,
+): Vector[] {
+  const project = (name: string): Vector[] =>
+    x.map((one) => times(one, weights[`layers.${l}.attention.${name}`]!.values));
+  const headOf = (one: Vector, h: number): Vector => one.slice(h * headDim, (h + 1) * headDim);
+  const [q, k, v] = [project('q'), project('k'), project('v')];
+  return x.map((_, t) => {
+    const mixed = Array.from({length: heads}, (_, h) => {
+      const kv = Math.floor((h * kvHeads) / heads);
+      const query = rotate(headOf(q[t]!, h), t, ropeTheta);
+      const keys = k.slice(0, t + 1).map((key, s) => rotate(headOf(key, kv), s, ropeTheta));
+      const shares = softmax(keys.map((key) => dot(query, key) / Math.sqrt(headDim)));
+      return shares.map((share, s) => scale(headOf(v[s]!, kv), share)).reduce(add);
+    });
+    return times(mixed.flat(), weights[`layers.${l}.attention.o`]!.values);
+  });
+}
+
+function feedForward(x: Vector, weights: Weights, l: number, layout: FfnLayout, routing: Routing): Vector {
+  const path = `layers.${l}.ffn`;
+  const matrix = (name: string): ArrayLike<number> => weights[`${path}.${name}`]!.values;
+  if (layout.kind === 'dense') return glu(x, matrix('gate'), matrix('up'), matrix('down'));
+  const size = x.length * layout.expertWidth;
+  const part = (name: string, e: number): number[] =>
+    Array.from(matrix(`experts.${name}`)).slice(e * size, (e + 1) * size);
+  const bias = weights[`${path}.bias`]?.values;
+  const results = choose(times(x, matrix('router')), bias, layout.topK, routing).map(({expert, weight}) =>
+    scale(glu(x, part('gate', expert), part('up', expert), part('down', expert)), weight),
+  );
+  if (layout.sharedWidth > 0) results.push(glu(x, matrix('shared.gate'), matrix('shared.up'), matrix('shared.down')));
+  return results.reduce(add);
+}
+
+/** The experts of one token with their weights. */
+function choose(
+  logits: Vector,
+  bias: ArrayLike<number> | undefined,
+  topK: number,
+  {score, order, renormalise, scale: factor, weight}: Routing,
+): {readonly expert: number; readonly weight: number}[] {
+  const scoresOf = (some: Vector): Vector => (score === 'softmax' ? softmax(some) : some.map(sigmoid));
+  const scores = scoresOf(logits);
+  const ranked = (order === 'score-then-topk' ? scores : logits).map((value, e) => value + (bias?.[e] ?? 0));
+  const experts = [...ranked.keys()].sort((a, b) => ranked[b]! - ranked[a]! || a - b).slice(0, topK);
+  const chosen =
+    order === 'score-then-topk' ? experts.map((e) => scores[e]!) : scoresOf(experts.map((e) => logits[e]!));
+  const total = renormalise ? chosen.reduce((a, b) => a + b, 0) : 1;
+  return experts.map((expert, k) => ({expert, weight: factor * (weight === 'one' ? 1 : chosen[k]! / total)}));
+}
+
+function glu(x: Vector, gate: ArrayLike<number>, up: ArrayLike<number>, down: ArrayLike<number>): Vector {
+  const [a, b] = [times(x, gate), times(x, up)];
+  return times(
+    a.map((value, f) => value * sigmoid(value) * b[f]!),
+    down,
+  );
+}
+
+/** x [n] times a row-major matrix [n, m]. */
+function times(x: Vector, matrix: ArrayLike<number>): number[] {
+  const m = matrix.length / x.length;
+  return Array.from({length: m}, (_, j) => x.reduce((sum, value, i) => sum + value * matrix[i * m + j]!, 0));
+}
+
+function rmsNorm(x: Vector, weight: ArrayLike<number>, eps: number): Vector {
+  const length = Math.sqrt(dot(x, x) / x.length + eps);
+  return x.map((value, i) => (value / length) * weight[i]!);
+}
+
+/** Pairs (j, j + d/2) turned by position · theta^(−2j/d). */
+function rotate(x: Vector, position: number, theta: number): Vector {
+  const half = x.length / 2;
+  const angle = (j: number): number => position * theta ** (-(j % half) / half);
+  const other = (j: number): number => (j < half ? -x[j + half]! : x[j - half]!);
+  return x.map((value, j) => value * Math.cos(angle(j)) + other(j) * Math.sin(angle(j)));
+}
+
+function softmax(x: Vector): number[] {
+  const exponents = x.map((value) => Math.exp(value - Math.max(...x)));
+  const sum = exponents.reduce((a, b) => a + b, 0);
+  return exponents.map((value) => value / sum);
+}
+
+function sigmoid(x: number): number {
+  return 1 / (1 + Math.exp(-x));
+}
+
+function rowOf(table: ArrayLike<number>, row: number, width: number): Vector {
+  return Array.from({length: width}, (_, i) => table[row * width + i]!);
+}
+
+function dotRow(x: Vector, table: ArrayLike<number>, row: number): number {
+  return x.reduce((sum, value, i) => sum + value * table[row * x.length + i]!, 0);
+}
+
+function dot(a: Vector, b: Vector): number {
+  return a.reduce((sum, value, i) => sum + value * b[i]!, 0);
+}
+
+function add(a: Vector, b: Vector): Vector {
+  return a.map((value, i) => value + b[i]!);
+}
+
+function scale(x: Vector, factor: number): Vector {
+  return x.map((value) => value * factor);
+}
