@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import type {Architecture} from '../../src/model/architecture.js';
 import {architectureFromConfig} from '../../src/model/config.js';
-import {type DecoderInput, type DecoderOutput, decode, logits} from '../../src/model/decoder.js';
+import {type DecoderInput, type DecoderOutput, decode, type ForwardOptions, logits} from '../../src/model/decoder.js';
 import {loadParameters} from '../../src/model/load.js';
 import {diskTensors} from '../../src/model/names.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
@@ -22,9 +22,10 @@ export interface HostModel {
   readonly weights: Weights;
 }
 
-/** How a model is run; room for every row unless said otherwise. */
+/** How a model is run. */
 export interface RunOptions {
-  readonly capacityFactor?: number;
+  /** Room for the rows of experts, in even shares: they are gathered. Without it every expert computes every token. */
+  readonly gather?: number;
   /** int32 [B, S] */
   readonly segments?: Host;
 }
@@ -75,12 +76,12 @@ export async function forward(
   {run}: TestEngine,
   {architecture, weights}: HostModel,
   tokens: Host,
-  {capacityFactor = Number.POSITIVE_INFINITY, segments}: RunOptions = {},
+  {gather, segments}: RunOptions = {},
 ): Promise<Forward> {
   let capacities: number[] = [];
   const fn = (...[token_BS, ...rest]: tf.Tensor[]): tf.Tensor[] => {
     const {params, input} = takeApart(architecture, token_BS!, rest, segments !== undefined);
-    const {hidden_TD, routers} = decode(params, architecture, input, {capacityFactor});
+    const {hidden_TD, routers} = decode(params, architecture, input, roomOf(gather));
     capacities = routers.map(({capacity}) => capacity);
     return [logits(hidden_TD, params), ...routers.flatMap(({logit_TE, load_E}) => [logit_TE, load_E])];
   };
@@ -97,12 +98,12 @@ export async function lossAndGradients(
   {run}: TestEngine,
   {architecture, weights}: HostModel,
   tokens: Host,
-  {capacityFactor = Number.POSITIVE_INFINITY, extra}: RunOptions & {readonly extra?: ExtraLoss} = {},
+  {gather, extra}: RunOptions & {readonly extra?: ExtraLoss} = {},
 ): Promise<{loss: number; crossEntropy: number; gradients: Weights}> {
   const fn = (...[token_BS, label_T, ...leaves]: tf.Tensor[]): tf.Tensor[] => {
     const result = valueAndGradients((given) => {
       const {params, input} = takeApart(architecture, token_BS!, given, false);
-      const output = decode(params, architecture, input, {capacityFactor});
+      const output = decode(params, architecture, input, roomOf(gather));
       const head = (params.head ?? params.embed) as tf.Tensor2D;
       const crossEntropy = linearCrossEntropy(output.hidden_TD, head, label_T as tf.Tensor1D);
       return {loss: extra ? tf.add(crossEntropy, extra(output)) : crossEntropy, report: [crossEntropy]};
@@ -121,6 +122,11 @@ export function nextTokens({shape: [, S = 0], values}: Host): Host {
     [values.length],
     Int32Array.from(values, (_, i) => ((i + 1) % S === 0 ? -1 : values[i + 1]!)),
   );
+}
+
+/** Only a room that drops rows is never widened to every token where that is cheaper. */
+function roomOf(gather: number | undefined): ForwardOptions {
+  return gather === undefined ? {capacityFactor: Number.POSITIVE_INFINITY} : {capacityFactor: gather, dropsRows: true};
 }
 
 function leafValues(architecture: Architecture, weights: Weights): Host[] {
