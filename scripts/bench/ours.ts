@@ -5,6 +5,7 @@ import {type Compiled, compile} from '../../src/engine/compile.js';
 import {startEngine} from '../../src/engine/start.js';
 import {getEngine} from '../../src/engine/state.js';
 import {createVariable} from '../../src/engine/variable.js';
+import {expertRows} from '../../src/model/capacity.js';
 import {initialValues} from '../../src/model/init.js';
 import {mapTree, parameterSpecs} from '../../src/model/parameters.js';
 import {matMul} from '../../src/op/mat-mul.js';
@@ -73,10 +74,14 @@ async function steps(training: Training, count: number): Promise<Answer<'steps'>
   return {kind: 'steps', steps: times, loads, notes: loads.length > 0 ? [roomNote(training)] : []};
 }
 
+/** How much of the experts' work is padding, in words. */
 function roomNote({setup, runner}: Training): string {
   if (setup.capacity !== null) return `drops rows beyond ${setup.capacity} even shares an expert`;
-  const {factor} = runner.capacity();
-  return factor === null ? 'every expert computes every token' : `room for ${factor} even shares an expert`;
+  const factor = runner.capacity().factor ?? Number.POSITIVE_INFINITY;
+  const tokens = setup.batch * setup.sequence;
+  const layout = setup.architecture.ffn.find(({kind}) => kind === 'moe');
+  const rows = layout?.kind === 'moe' ? expertRows(factor, tokens, layout.topK, layout.experts) : 'all';
+  return rows === 'all' ? 'every expert computes every token' : `room for ${rows} of ${tokens} rows an expert`;
 }
 
 async function step(training: Training): Promise<{time: StepTime; result: StepResult}> {

@@ -59,7 +59,7 @@ export function openSide({name, command, args, env}: SideCommand): Side {
     ask: async (request) => {
       child.stdin.write(`${JSON.stringify(request)}\n`);
       const line: IteratorResult<string, undefined> = await lines.next();
-      if (line.done) throw new Error(`${name} ended without an answer to "${request.kind}".\n${await printed()}`);
+      if (line.done) throw new Error(`${name} gave no answer to "${request.kind}". ${await printed()}`);
       return parseAnswer(request.kind, line.value);
     },
     use: async () => (child.pid === undefined ? null : processUse(child.pid)),
@@ -75,7 +75,7 @@ function parseAnswer<K extends Request['kind']>(kind: K, line: string): Answer<K
   return ANSWERS[kind].parse(JSON.parse(line)) as Answer<K>;
 }
 
-/** Keeps the last lines a child prints on stderr; the result waits for its end. */
+/** How a child ended, with the last lines it printed on stderr; the result waits for that. */
 function collectTail(child: ChildProcess): () => Promise<string> {
   const tail: string[] = [];
   const ended = once(child, 'close').catch((error: unknown) => tail.push(String(error)));
@@ -87,6 +87,7 @@ function collectTail(child: ChildProcess): () => Promise<string> {
   }
   return async () => {
     await ended;
-    return tail.join('\n');
+    const how = child.signalCode === null ? `with exit code ${child.exitCode}` : `by ${child.signalCode}`;
+    return [`It ended ${how}.`, ...tail].join('\n');
   };
 }

@@ -25,7 +25,7 @@ describe('a side', () => {
   it('that dies gives an error with the end of what it printed', async () => {
     const side = openSide(script('console.error("no memory left"); process.exit(3)'));
     await expect(side.ask({kind: 'steps', count: 1})).rejects.toThrow(
-      /other ended without an answer to "steps".\nno memory left/,
+      'other gave no answer to "steps". It ended with exit code 3.\nno memory left',
     );
     await side.close();
   });

@@ -101,6 +101,20 @@ describe('a run', () => {
     expect(liveTensors()).toEqual(before);
   });
 
+  it('foretells its end by the steps after the first: what comes before is slower', async () => {
+    const etas: (number | null)[] = [];
+    let begun = 0;
+    await train(wasm({out: 'eta', train: {steps: 4}}), ({kind, ...event}) => {
+      if (kind === 'eval' && begun === 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000);
+      if (kind === 'step' && 'eta' in event) etas.push(event.eta);
+      if (etas.length === 1) begun ||= performance.now();
+    });
+    expect([etas[0], etas[3]]).toEqual([null, 0]);
+    expect(etas[1]!, 'no more than twice all that came after the first step').toBeLessThan(
+      (2 * (performance.now() - begun)) / 1000,
+    );
+  });
+
   it('that is complete is left as it is when it is resumed', async () => {
     const log = await readFile(join(pathOf('whole'), 'log.jsonl'), 'utf8');
     const result = await train(wasm({...WHOLE, out: 'whole', mode: 'resume'}));

@@ -3,6 +3,7 @@ import {describe, expect, vi} from 'vitest';
 import type {ShardRows} from '../../src/format/token-shard-rows.js';
 import type {Architecture} from '../../src/model/architecture.js';
 import {batchTensor} from '../../src/model/batch.js';
+import {CAPACITY_BUCKETS} from '../../src/model/capacity.js';
 import {loadModel} from '../../src/model/model.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
 import {stepRates} from '../../src/train/optimizer.js';
@@ -220,7 +221,7 @@ describe('room for experts', () => {
 /** The smallest bucket for a need of ROUTED's layer, in even shares of 8 of 64 tokens; rows come in eights. */
 function smallest(need: number): number {
   const rowsOf = (bucket: number): number => Math.ceil(bucket) * 8;
-  return [1.25, 1.5, 2, 3].find((bucket) => rowsOf(bucket) >= Math.min(need * 8, 32)) ?? Number.NaN;
+  return CAPACITY_BUCKETS.find((bucket) => rowsOf(bucket) >= Math.min(need * 8, 32)) ?? Number.NaN;
 }
 
 describe('a step whose gradient is not finite', () => {

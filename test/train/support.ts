@@ -25,14 +25,14 @@ export const SEQUENCE = 32;
 
 const WIDE: FfnLayout = {kind: 'dense', width: 64};
 export const DENSE: Architecture = tiny([WIDE, WIDE]);
-/** A dense layer, then one whose every expert computes every token: there are too few of them to send rows around. */
+/** A dense layer, then one whose every expert computes every token: with so few of them that costs least. */
 export const MOE: Architecture = tiny([WIDE, experts(4, 2)]);
-/** A dense layer, then one that sends each expert its rows. */
+/** A dense layer, then one that sends each expert its rows, as long as an expert has less than half of them. */
 export const ROUTED: Architecture = tiny([WIDE, experts(8, 1)]);
 
-/** A layer of `experts` of width 16 and a shared one. */
+/** A layer of `experts` and a shared one, wide enough for rows to be worth sending around. */
 export function experts(experts: number, topK: number): FfnLayout {
-  return {kind: 'moe', experts, topK, expertWidth: 16, sharedWidth: 16, selectionBias: false};
+  return {kind: 'moe', experts, topK, expertWidth: 64, sharedWidth: 16, selectionBias: false};
 }
 
 /** A model of width 32. */
