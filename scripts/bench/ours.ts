@@ -80,7 +80,7 @@ function roomNote({setup, runner}: Training): string {
   const factor = runner.capacity().factor ?? Number.POSITIVE_INFINITY;
   const tokens = setup.batch * setup.sequence;
   const layout = setup.architecture.ffn.find(({kind}) => kind === 'moe');
-  const rows = layout?.kind === 'moe' ? expertRows(factor, tokens, layout.topK, layout.experts) : 'all';
+  const rows = layout?.kind === 'moe' ? expertRows(factor, tokens, layout) : 'all';
   return rows === 'all' ? 'every expert computes every token' : `room for ${rows} of ${tokens} rows an expert`;
 }
 

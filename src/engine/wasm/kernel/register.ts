@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import {expertSlots} from './expert-slots.js';
 import {matMul} from './mat-mul.js';
 import {randomUniform} from './random-uniform.js';
+import {mean, sum} from './sum.js';
 import {unsortedSegmentSum} from './unsorted-segment-sum.js';
 
 /** A kernel in terms of tensors; the WebAssembly backend reads and writes them synchronously. */
@@ -11,16 +12,18 @@ export type WasmKernel = (
 ) => tf.Tensor | tf.Tensor[];
 
 const KERNELS: Readonly<Record<string, WasmKernel>> = {
+  Sum: sum,
+  Mean: mean,
   UnsortedSegmentSum: unsortedSegmentSum,
   DowncycleMatMul: matMul,
   DowncycleExpertSlots: expertSlots,
   DowncycleRandomUniform: randomUniform,
 };
 
-/** Registers what tfjs's WebAssembly backend lacks, once a process. */
+/** Registers what tfjs's WebAssembly backend lacks, and replaces what it gets wrong. */
 export function registerKernels(): void {
   for (const [kernelName, kernel] of Object.entries(KERNELS)) {
-    if (tf.getKernel(kernelName, 'wasm')) continue;
+    if (tf.getKernel(kernelName, 'wasm')) tf.unregisterKernel(kernelName, 'wasm');
     tf.registerKernel({
       kernelName,
       backendName: 'wasm',
