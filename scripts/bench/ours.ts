@@ -79,8 +79,8 @@ function roomNote({setup, runner}: Training): string {
   if (setup.capacity !== null) return `drops rows beyond ${setup.capacity} even shares an expert`;
   const factor = runner.capacity().factor ?? Number.POSITIVE_INFINITY;
   const tokens = setup.batch * setup.sequence;
-  const layout = setup.architecture.ffn.find(({kind}) => kind === 'moe');
-  const rows = layout?.kind === 'moe' ? expertRows(factor, tokens, layout) : 'all';
+  const layout = setup.architecture.ffn.find((one) => one.kind === 'moe');
+  const rows = layout ? expertRows(factor, tokens, layout) : 'all';
   return rows === 'all' ? 'every expert computes every token' : `room for ${rows} of ${tokens} rows an expert`;
 }
 
@@ -135,5 +135,5 @@ try {
 } catch (error) {
   console.error(describeError(error));
   process.exitCode = 1;
-  process.stdin.destroy();
 }
+process.exit(); // the driver is gone or has heard enough; TensorFlow's threads do not outlive an orderly teardown
