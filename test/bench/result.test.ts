@@ -9,12 +9,13 @@ import {remarks, resultTable} from '../../scripts/bench/table.js';
 const step = (ms: number, insideMs: number | null) => ({ms, insideMs, loss: 1, overflow: 0});
 
 describe('median', () => {
-  it('has as many values above it as below', () => {
+  it('has at most half of the values above it and at most half below', () => {
     fc.assert(
       fc.property(fc.array(fc.integer(), {minLength: 1}), (values) => {
         const middle = median(values);
-        const above = values.filter((value) => value > middle).length;
-        expect(above).toBe(values.filter((value) => value < middle).length);
+        const half = values.length / 2;
+        expect(values.filter((value) => value > middle).length).toBeLessThanOrEqual(half);
+        expect(values.filter((value) => value < middle).length).toBeLessThanOrEqual(half);
       }),
       {examples: [[[3, 1, 2]], [[4, 1]]]},
     );
