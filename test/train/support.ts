@@ -27,8 +27,8 @@ const WIDE: FfnLayout = {kind: 'dense', width: 64};
 export const DENSE: Architecture = tiny([WIDE, WIDE]);
 /** A dense layer, then one whose every expert computes every token: with so few of them that costs least. */
 export const MOE: Architecture = tiny([WIDE, experts(4, 2)]);
-/** A dense layer, then one that sends each expert its rows, as long as an expert has less than half of them. */
-export const ROUTED: Architecture = tiny([WIDE, experts(8, 1)]);
+/** One layer that sends each expert its rows, as long as an expert has less than half of them. */
+export const ROUTED: Architecture = tiny([experts(8, 2)]);
 
 /** A layer of `experts` and a shared one, wide enough for rows to be worth sending around. */
 export function experts(experts: number, topK: number): FfnLayout {
