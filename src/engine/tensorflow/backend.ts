@@ -73,9 +73,9 @@ function idInTrace(
   return id;
 }
 
-/** Node 23 removed two functions that tfjs-node 4.22 calls. */
+/** Node 23 removed one of two functions that tfjs-node 4.22 calls, and warns at each use of the other. */
 function restoreRemovedUtilities(): void {
   const util = createRequire(import.meta.url)('node:util') as Record<string, unknown>;
-  util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
-  util.isArray ??= Array.isArray;
+  util.isNullOrUndefined = (value: unknown) => value === null || value === undefined;
+  util.isArray = Array.isArray;
 }
