@@ -16,6 +16,9 @@ export interface Machine {
   readonly xlaFlags: string | null;
 }
 
+/** Processes on average that may run beside a measurement. */
+const BUSY_LOAD = 0.5;
+
 /** Describes this machine and checkout. */
 export async function describeMachine(): Promise<Machine> {
   return {
@@ -27,6 +30,12 @@ export async function describeMachine(): Promise<Machine> {
     commit: await commit(),
     xlaFlags: process.env.XLA_FLAGS ?? null,
   };
+}
+
+/** One line if other work was running: it slows threads that wait for each other, PyTorch's most, so ratios mean nothing. */
+export function busyWarning({load}: Machine): string | null {
+  if (load < BUSY_LOAD) return null;
+  return `Load ${load.toFixed(1)} before the run: other work shares the cores, and these times compare nothing. Run it again on a quiet machine.`;
 }
 
 /** The machine in one line, with the versions of both sides. */

@@ -1,7 +1,7 @@
 // Times the training step against PyTorch, in turns: npm run bench -- --help
 import {availableParallelism} from 'node:os';
 import {refuseExisting, writeFileAtomic} from '../../src/util/atomic.js';
-import {describeMachine, machineLine} from './machine.js';
+import {busyWarning, describeMachine, machineLine} from './machine.js';
 import {measureCase} from './measure.js';
 import {type BenchOptions, parseOptions} from './options.js';
 import {findTorch} from './python.js';
@@ -21,7 +21,8 @@ async function main(options: BenchOptions): Promise<void> {
   const versions = (results[0]?.sides ?? []).map(({name, version}) => `${name} on ${version}`);
   console.log(`\n${machineLine(machine, versions)}; ${threads} threads, float32, ${options.rounds} rounds in turns\n`);
   console.log(resultTable(results));
-  console.log(['', ...agreements, ...results.flatMap(remarks)].join('\n'));
+  const doubt = busyWarning(machine) ?? [];
+  console.log(['', ...agreements, ...results.flatMap(remarks)].concat(doubt).join('\n'));
   if (options.json) await writeFileAtomic(options.json, `${JSON.stringify({machine, threads, results}, null, 1)}\n`);
 }
 

@@ -44,7 +44,7 @@ const stepTime = z.strictObject({
   /** Time inside compiled functions; null where there are none. */
   insideMs: z.number().nullable(),
   loss: z.number(),
-  /** Expert rows that found no room, for which the step ran again. */
+  /** Expert rows that found no room at first: the step ran again, or dropped them under a fixed capacity. */
   overflow: z.number(),
 });
 

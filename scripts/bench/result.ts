@@ -23,8 +23,8 @@ export interface SideResult {
   readonly matmulGflops: Readonly<Record<string, number>>;
   /** Rows of the fullest expert of any layer, over the mean; null for dense models. */
   readonly fullest: number | null;
-  /** Steps that ran again because an expert's rows found no room. */
-  readonly reruns: number;
+  /** Timed steps with an expert whose rows found no room: they ran again, or dropped rows under a fixed capacity. */
+  readonly overflows: number;
   readonly lastLoss: number;
   /** Most of one core that this side used while another one was timed; null if unknown. */
   readonly idleCores: number | null;
@@ -71,7 +71,7 @@ export async function sideResult(runner: Running, flops: number): Promise<SideRe
     gflops: flops / median(msByRound) / 1e6,
     matmulGflops: matmulGflops(runner.matmulMs),
     fullest: fullestExpert(last?.loads ?? []),
-    reruns: turns.flat().filter(({overflow}) => overflow > 0).length,
+    overflows: turns.flat().filter(({overflow}) => overflow > 0).length,
     lastLoss: last?.steps.at(-1)?.loss ?? Number.NaN,
     idleCores: runner.idleCores.length > 0 ? Math.max(...runner.idleCores) : null,
     notes: last?.notes ?? [],

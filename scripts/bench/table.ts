@@ -75,14 +75,14 @@ export function bestMatmul({matmulGflops}: SideResult): number {
 
 /** What stands below the table: matmul speeds, notes, and whatever makes a time doubtful. */
 export function remarks({name, kind, sides}: CaseResult): string[] {
-  return sides.map(({name: side, matmulGflops, residentBytes, notes, reruns, idleCores, lastLoss}) => {
+  return sides.map(({name: side, matmulGflops, residentBytes, notes, overflows, idleCores, lastLoss}) => {
     const products = Object.entries(matmulGflops).map(([way, speed]) => `${way} ${speed.toFixed(0)}`);
     const parts = [
       `plain matmul ${products.join(', ')} GFLOP/s`,
       `last loss ${lastLoss.toFixed(4)}`,
       ...notes,
       ...(residentBytes === null ? [] : [`${megabytes(residentBytes)} MB at the end`]),
-      ...(reruns > 0 ? [`timed steps that ran again for want of room: ${reruns}`] : []),
+      ...(overflows > 0 ? [`timed steps that overflowed an expert's room: ${overflows}`] : []),
       ...(idleCores === null ? [] : [`used at most ${idleCores.toFixed(2)} cores while idle`]),
     ];
     return `${name} ${kind}, ${side}: ${parts.join('; ')}.`;

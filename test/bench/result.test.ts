@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
+import {busyWarning} from '../../scripts/bench/machine.js';
 import {kilobytes, ticks} from '../../scripts/bench/process-use.js';
 import {ANSWERS} from '../../scripts/bench/protocol.js';
 import {type CaseResult, fullestExpert, outsideShare, type SideResult} from '../../scripts/bench/result.js';
@@ -73,6 +74,15 @@ describe('the numbers of /proc', () => {
   });
 });
 
+describe('busyWarning', () => {
+  const machine = {cpu: 'x', cores: 2, memoryGigabytes: 8, node: 'v20', commit: null, xlaFlags: null};
+
+  it('doubts times taken beside other work, and only those', () => {
+    expect(busyWarning({...machine, load: 0.1})).toBeNull();
+    expect(busyWarning({...machine, load: 2})).toMatch(/^Load 2\.0 before the run: .*quiet machine\.$/);
+  });
+});
+
 describe('an answer', () => {
   it('with an unknown key or a missing one is refused', () => {
     const good = {kind: 'steps', steps: [step(1, null)], loads: [[0.5, 0.5]], notes: []};
@@ -97,7 +107,7 @@ describe('resultTable', () => {
       gflops: 50,
       matmulGflops: {eager: 90, xla: 100},
       fullest: 1.5,
-      reruns: 0,
+      overflows: 0,
       lastLoss: 8.3,
       idleCores: 0,
       notes: [],
@@ -144,7 +154,7 @@ describe('resultTable', () => {
   });
 
   it('is followed by whatever makes a time doubtful', () => {
-    const doubtful = {...result, sides: [side('downcycle', {reruns: 2, idleCores: 0.5})]};
-    expect(remarks(doubtful)[0]).toMatch(/ran again for want of room: 2; used at most 0\.50 cores while idle\.$/);
+    const doubtful = {...result, sides: [side('downcycle', {overflows: 2, idleCores: 0.5})]};
+    expect(remarks(doubtful)[0]).toMatch(/overflowed an expert's room: 2; used at most 0\.50 cores while idle\.$/);
   });
 });
