@@ -35,11 +35,13 @@ export function decays(role: Role): boolean {
   return role !== 'norm' && role !== 'bias';
 }
 
-/** Rates as tensors inside a compiled step. */
-export interface RateTensors {
+/** What is the same for every parameter of a step, as tensors inside the compiled function. */
+export interface UpdateTensors {
   readonly learningRate: tf.Tensor;
   readonly firstCorrection: tf.Tensor;
   readonly secondCorrection: tf.Tensor;
+  /** Whether the update happens at all; false leaves parameter and moments as they are. */
+  readonly isSafe: tf.Tensor;
 }
 
 /**
@@ -49,16 +51,27 @@ export interface RateTensors {
 export function adamW(
   {value, first, second}: Moments,
   gradient: tf.Tensor,
-  {learningRate, firstCorrection, secondCorrection}: RateTensors,
+  {learningRate, firstCorrection, secondCorrection, isSafe}: UpdateTensors,
   {betas: [beta1, beta2], eps}: AdamWOptions,
   weightDecay: number,
 ): Moments {
-  const m = tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1));
-  const v = tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2));
+  const one = tf.div(firstCorrection, firstCorrection);
+  const m = settled(tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1)), first);
+  const v = settled(tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2)), second);
   const decayed = weightDecay === 0 ? value : tf.mul(value, tf.sub(1, tf.mul(learningRate, weightDecay)));
   const denominator = tf.add(tf.div(tf.sqrt(v), secondCorrection), eps);
-  const step = tf.mul(tf.div(learningRate, firstCorrection), tf.div(m, denominator));
-  return {value: tf.sub(decayed, step), first: m, second: v};
+  const step = tf.div(tf.mul(m, tf.div(learningRate, firstCorrection)), denominator);
+  return {value: tf.where(isSafe, tf.sub(decayed, step), value), first: m, second: v};
+
+  /**
+   * A moment in its final form, which the parameter's update reads.
+   *
+   * Dividing by one changes no bit, but XLA never does a division twice: else it would compute both moments again inside
+   * the parameter's update, and keep a copy of each old moment for that, since they are overwritten in place.
+   */
+  function settled(after: tf.Tensor, before: tf.Tensor): tf.Tensor {
+    return tf.div(tf.where(isSafe, after, before), one);
+  }
 }
 
 /** `√Σ‖g‖²` over all gradients. */

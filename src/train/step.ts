@@ -16,8 +16,8 @@ import {
   clipFactor,
   decays,
   globalNorm,
-  type RateTensors,
   type StepRates,
+  type UpdateTensors,
 } from './optimizer.js';
 
 /** A model in training: weights and both moments, one list entry a leaf of the tree. */
@@ -171,7 +171,7 @@ function applyGradients(
   isSafe: tf.Scalar,
 ): void {
   const [learningRate, firstCorrection, secondCorrection] = tf.unstack(rates_3) as [tf.Tensor, tf.Tensor, tf.Tensor];
-  const rates: RateTensors = {learningRate, firstCorrection, secondCorrection};
+  const shared: UpdateTensors = {learningRate, firstCorrection, secondCorrection, isSafe};
   const factor = clip > 0 ? clipFactor(norm, clip) : null;
   const specs: ParameterSpec[] = leavesOf(parameterSpecs(state.architecture));
   for (const [i, variable] of leavesOf(state.parameters).entries()) {
@@ -179,10 +179,10 @@ function applyGradients(
     const second = at(state.second, i);
     const before = {value: variable.read(), first: first.read(), second: second.read()};
     const gradient = factor ? tf.mul(at(gradients, i), factor) : at(gradients, i);
-    const after = adamW(before, gradient, rates, optimizer, decays(at(specs, i).role) ? optimizer.weightDecay : 0);
-    variable.assign(tf.where(isSafe, after.value, before.value));
-    first.assign(tf.where(isSafe, after.first, before.first));
-    second.assign(tf.where(isSafe, after.second, before.second));
+    const after = adamW(before, gradient, shared, optimizer, decays(at(specs, i).role) ? optimizer.weightDecay : 0);
+    variable.assign(after.value);
+    first.assign(after.first);
+    second.assign(after.second);
   }
 }
 

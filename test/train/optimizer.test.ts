@@ -23,10 +23,11 @@ async function update(
   gradient: Host,
   rates: ReturnType<typeof stepRates>,
   weightDecay: number,
+  isSafe = true,
 ): Promise<Host[]> {
   const fn = (p: tf.Tensor, m: tf.Tensor, v: tf.Tensor, g: tf.Tensor, r: tf.Tensor): tf.Tensor[] => {
     const [learningRate, firstCorrection, secondCorrection] = tf.unstack(r) as [tf.Tensor, tf.Tensor, tf.Tensor];
-    const scalars = {learningRate, firstCorrection, secondCorrection};
+    const scalars = {learningRate, firstCorrection, secondCorrection, isSafe: tf.scalar(isSafe, 'bool')};
     const after = adamW({value: p, first: m, second: v}, g, scalars, OPTIONS, weightDecay);
     return [after.value, after.first, after.second];
   };
@@ -41,6 +42,13 @@ const start = (values: Host): Host[] => [
 ];
 
 describe('AdamW', () => {
+  onEveryEngine('leaves parameter and moments as they are, to the bit, when the step is not safe', async (engine) => {
+    const before = [normals([40], 1), normals([40], 2), floats([40], normals([40], 3).values.map(Math.abs))];
+    const gradient = floats([40], new Float32Array(40).fill(Number.NaN));
+    const after = await update(engine, before, gradient, stepRates(0.01, 3, OPTIONS.betas), 0.1, false);
+    expect(after.map(({values}) => [...values])).toEqual(before.map(({values}) => [...values]));
+  });
+
   onEveryEngine('equals a plain float64 AdamW over ten steps', async (engine) => {
     const rates = {learningRate: 0.01, weightDecay: 0.1, betas: [0.9, 0.95], eps: 1e-8} as const;
     let states = start(normals([40], 1));

@@ -1,3 +1,4 @@
+import {totalmem} from 'node:os';
 import {EnvironmentError} from '../../util/errors.js';
 import {type CApi, loadCApi, type Pointer} from './c-api.js';
 import {configProto} from './config-proto.js';
@@ -35,6 +36,9 @@ const RESOURCE_EXHAUSTED = 8;
 /** `TFE_DEVICE_PLACEMENT_SILENT`: inputs on another device are copied as needed. */
 const PLACEMENT_SILENT = 2;
 
+/** TensorFlow's own default limit of the pool. */
+const MIN_POOL_MB = 65_536;
+
 /** How the runtime is started. */
 export interface RuntimeOptions {
   /** Threads inside one operation; 0, the default, means one per core. */
@@ -45,7 +49,7 @@ export interface RuntimeOptions {
 
 /** Starts TensorFlow from the folder that holds its libraries. */
 export function startRuntime(folder: string, {threads = 0, device = 'auto'}: RuntimeOptions = {}): Runtime {
-  setQuietEnvironment();
+  setEnvironment();
   const c = loadCApi(folder);
   const status = c.TF_NewStatus();
   const options = c.TFE_NewContextOptions();
@@ -84,9 +88,16 @@ function firstLine(text: string): string {
   return text.split('\n', 1)[0] ?? text;
 }
 
-/** Settings TensorFlow reads once, when its library is loaded; a person's own values win. */
-function setQuietEnvironment(): void {
+/**
+ * Settings TensorFlow reads once, when its library is loaded or first allocates; a person's own values win.
+ *
+ * Its plain processor allocator gives every large buffer back to the system, and page faults then took a sixth of a
+ * training step (docs/log.md); the pooled one keeps them. Its limit is only the size of the pool's address space.
+ */
+function setEnvironment(): void {
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
+  process.env.TF_CPU_ALLOCATOR_USE_BFC ??= 'true';
+  process.env.TF_CPU_BFC_MEM_LIMIT_IN_MB ??= String(Math.max(MIN_POOL_MB, Math.ceil(totalmem() / 2 ** 20)));
 }
 
 function listDevices(c: CApi, context: Pointer, status: Pointer): Device[] {
