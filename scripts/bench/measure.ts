@@ -15,7 +15,7 @@ export interface Turns {
   readonly capacity: number | null;
 }
 
-/** Steps after the first that nobody times: caches, allocators and capacity buckets settle. */
+/** Steps after the first that nobody times: caches and allocators settle. */
 const WARM_UP_STEPS = 2;
 /** Threads of the side that ran last may spin for a while; they must sleep before the next one is timed. */
 const SETTLE_MS = 250;

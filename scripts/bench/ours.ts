@@ -5,7 +5,7 @@ import {type Compiled, compile} from '../../src/engine/compile.js';
 import {startEngine} from '../../src/engine/start.js';
 import {getEngine} from '../../src/engine/state.js';
 import {createVariable} from '../../src/engine/variable.js';
-import {expertRows} from '../../src/model/capacity.js';
+import {type Capacity, expertRoom} from '../../src/model/capacity.js';
 import {initialValues} from '../../src/model/init.js';
 import {mapTree, parameterSpecs} from '../../src/model/parameters.js';
 import {matMul} from '../../src/op/mat-mul.js';
@@ -38,11 +38,8 @@ async function start(setup: Setup): Promise<{training: Training; version: string
     balanceWeight: setup.balanceWeight,
     zWeight: 0,
     precision: 'float32',
-    dropsRows: setup.capacity !== null,
+    capacity: capacityOf(setup),
     sequenceLength: setup.sequence,
-    tokens: setup.batch * setup.sequence,
-    fixedFactor: setup.capacity,
-    capacity: null,
   });
   const batches = setup.batches.map((tokens) => Int32Array.from(tokens));
   const product = compile((x: tf.Tensor2D, y: tf.Tensor2D) => ({result: matMul(x, y)}), {name: 'bench_matmul'});
@@ -75,13 +72,17 @@ async function steps(training: Training, count: number): Promise<Answer<'steps'>
 }
 
 /** How much of the experts' work is padding, in words. */
-function roomNote({setup, runner}: Training): string {
+function roomNote({setup}: Training): string {
   if (setup.capacity !== null) return `drops rows beyond ${setup.capacity} even shares an expert`;
-  const factor = runner.capacity().factor ?? Number.POSITIVE_INFINITY;
   const tokens = setup.batch * setup.sequence;
   const layout = setup.architecture.ffn.find((one) => one.kind === 'moe');
-  const rows = layout ? expertRows(factor, tokens, layout) : 'all';
-  return rows === 'all' ? 'every expert computes every token' : `room for ${rows} of ${tokens} rows an expert`;
+  const room = layout ? expertRoom('dropless', tokens, layout) : 'all';
+  if (room === 'all') return 'every expert computes every token';
+  return `room for ${room.rows} rows an expert, and ${room.blocks} blocks of ${room.blockRows} more`;
+}
+
+function capacityOf({capacity}: Setup): Capacity {
+  return capacity === null ? 'dropless' : {factor: capacity};
 }
 
 async function step(training: Training): Promise<{time: StepTime; result: StepResult}> {
@@ -90,7 +91,7 @@ async function step(training: Training): Promise<{time: StepTime; result: StepRe
   const number = ++training.numSteps;
   clock.take();
   const begin = performance.now();
-  const result = await runner.run([{tokens}], stepRates(setup.learningRate, number, setup.betas), number);
+  const result = await runner.run([{tokens}], stepRates(setup.learningRate, number, setup.betas));
   const ms = performance.now() - begin;
   return {time: {ms, insideMs: clock.take(), loss: result.loss, overflow: result.overflow}, result};
 }

@@ -47,7 +47,7 @@ function options(): {one: Case; kind: Kind; out: string} {
   return {one: CASES[name], kind, out: resolve(out)};
 }
 
-/** One step is enough: XLA writes a module when it compiles it, one for every capacity bucket that was tried. */
+/** One step is enough: XLA writes a module when it compiles it. */
 async function runOnce(one: Case, kind: Kind, out: string): Promise<void> {
   const ours = [
     process.env.XLA_FLAGS,

@@ -44,7 +44,7 @@ const stepTime = z.strictObject({
   /** Time inside compiled functions; null where there are none. */
   insideMs: z.number().nullable(),
   loss: z.number(),
-  /** Expert rows that found no room at first: the step ran again, or dropped them under a fixed capacity. */
+  /** Expert rows that a fixed capacity dropped. */
   overflow: z.number(),
 });
 

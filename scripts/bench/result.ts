@@ -23,7 +23,7 @@ export interface SideResult {
   readonly matmulGflops: Readonly<Record<string, number>>;
   /** Rows of the fullest expert of any layer, over the mean; null for dense models. */
   readonly fullest: number | null;
-  /** Timed steps with an expert whose rows found no room: they ran again, or dropped rows under a fixed capacity. */
+  /** Timed steps with an expert whose rows found no room: a fixed capacity dropped them. */
   readonly overflows: number;
   readonly lastLoss: number;
   /** Most of one core that this side used while another one was timed; null if unknown. */

@@ -82,7 +82,7 @@ export function remarks({name, kind, sides}: CaseResult): string[] {
       `last loss ${lastLoss.toFixed(4)}`,
       ...notes,
       ...(residentBytes === null ? [] : [`${megabytes(residentBytes)} MB at the end`]),
-      ...(overflows > 0 ? [`timed steps that overflowed an expert's room: ${overflows}`] : []),
+      ...(overflows > 0 ? [`timed steps that dropped rows: ${overflows}`] : []),
       ...(idleCores === null ? [] : [`used at most ${idleCores.toFixed(2)} cores while idle`]),
     ];
     return `${name} ${kind}, ${side}: ${parts.join('; ')}.`;

@@ -140,7 +140,7 @@ function compileWatch({architecture, parameters}: Model): Watch {
         const gate_TF = untaped(() => silu(matMul(x_TD, ffn.gate as tf.Tensor2D)));
         means.push(tf.mean(tf.reshape(gate_TF, [J, S, -1]), 1));
       };
-      decode(params, architecture, {token_BS: token_JS}, {capacityFactor: 1, onFfnInput});
+      decode(params, architecture, {token_BS: token_JS}, {onFfnInput});
       return {means};
     },
     {name: 'profile'},

@@ -91,7 +91,7 @@ export async function logitsOf(
         mapTree(parameters, (variable) => variable.read()),
         factors,
       );
-      const {hidden_TD} = decode(params, architecture, {token_BS}, {capacityFactor: Number.POSITIVE_INFINITY});
+      const {hidden_TD} = decode(params, architecture, {token_BS});
       return logits(hidden_TD, params);
     },
     {name: 'logits'},

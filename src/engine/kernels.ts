@@ -12,11 +12,22 @@ export interface Kernels {
     readonly attrs: {readonly transposeA: boolean; readonly transposeB: boolean};
     readonly result: tf.Tensor;
   };
-  /** Where each chosen expert's row goes: see op/expert-slots. */
+  /** Where each chosen expert's row goes: see op/experts. */
   readonly DowncycleExpertSlots: {
     readonly inputs: {readonly expert_TK: tf.Tensor};
-    readonly attrs: {readonly numExperts: number; readonly capacity: number};
+    readonly attrs: {
+      readonly numExperts: number;
+      readonly rows: number;
+      readonly blockRows: number;
+      readonly blocks: number;
+    };
     readonly result: tf.Tensor[];
+  };
+  /** `base` with `rows` [S, N] added to its rows `index` [S]; the same row may come more than once. */
+  readonly DowncycleScatterAdd: {
+    readonly inputs: {readonly base: tf.Tensor; readonly index: tf.Tensor; readonly rows: tf.Tensor};
+    readonly attrs: Readonly<Record<string, never>>;
+    readonly result: tf.Tensor;
   };
   /** Uniform numbers in [0, 1) from a two-word seed, the same on every engine. */
   readonly DowncycleRandomUniform: {

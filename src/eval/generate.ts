@@ -81,7 +81,7 @@ function compileNext(
 ): NextLogits {
   const next = (token_BS: tf.Tensor2D, position_1: tf.Tensor1D): {logit_V: tf.Tensor} => {
     const values = mapTree(parameters, (variable) => variable.read());
-    const {hidden_TD} = decode(values, architecture, {token_BS}, {capacityFactor: Number.POSITIVE_INFINITY});
+    const {hidden_TD} = decode(values, architecture, {token_BS});
     return {logit_V: tf.reshape(logits(tf.gather(hidden_TD, position_1), values), [architecture.vocab])};
   };
   return compile(next, {name: 'next_logits', precision});

@@ -36,7 +36,7 @@ const step = z.object({
   gradNorm: measured.describe('global norm before clipping'),
   lr: z.record(z.string(), z.number()).describe('learning rate by parameter group'),
   load: z.array(z.array(measured)).optional().describe('by MoE layer, the share of routed rows each expert got'),
-  overflow: count.describe('expert rows that did not fit their bucket at the first attempt'),
+  overflow: count.describe('expert rows that a capacity factor dropped'),
   seconds: z.number().nonnegative().describe('wall-clock since the run started, earlier sessions included'),
   tokensPerSecond: measured,
   utilisation: measured.describe('share of the device peak; null where the peak is not known'),

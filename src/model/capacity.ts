@@ -1,14 +1,10 @@
+import type {ExpertRoom} from '../op/experts.js';
 import type {FfnLayout} from './architecture.js';
 
-/**
- * Room for the rows of each expert, as a multiple of an even share.
- *
- * A compiled step has fixed shapes, so rows are padded to a bucket; a step that overflows is run again with the next.
- * The last bucket is `Infinity`: every expert computes every token, which nothing can overflow.
- */
-export const CAPACITY_BUCKETS = [1.25, 1.5, 1.75, 2, 2.5, 3, Number.POSITIVE_INFINITY] as const;
+/** Room for the rows of experts: enough for any routing, or an even share times `factor` each, beyond which rows drop. */
+export type Capacity = 'dropless' | {readonly factor: number};
 
-/** Rows are a multiple of this, for the sake of matmul kernels. */
+/** Rows of a block are a multiple of this, for the sake of matmul kernels. */
 const ROW_MULTIPLE = 8;
 
 /** Gathering a row and adding it back costs about as much as this many more columns of its expert (docs/log.md). */
@@ -16,23 +12,43 @@ const GATHER_COLUMNS = 64;
 
 type MoeLayout = Pick<Extract<FfnLayout, {kind: 'moe'}>, 'experts' | 'topK' | 'expertWidth'>;
 
-/** Rows of one expert for T tokens: an even share times `factor`. */
-export function roomyRows(factor: number, T: number, {experts, topK}: MoeLayout): number {
-  return Math.ceil((factor * T * topK) / experts / ROW_MULTIPLE) * ROW_MULTIPLE;
+/** Room for T tokens; `'all'` where computing every token in plain matmuls is cheaper than sending rows around. */
+export function expertRoom(capacity: Capacity, T: number, layout: MoeLayout): ExpertRoom | 'all' {
+  if (capacity !== 'dropless') return droppingRoom(capacity.factor, T, layout);
+  const {experts: E, expertWidth: F} = layout;
+  const room = droplessRoom(T, layout);
+  const numRows = E * room.rows + room.blocks * room.blockRows;
+  return numRows * (F + GATHER_COLUMNS) < E * T * F ? room : 'all';
 }
 
-/** The same, or `'all'` where computing every token in plain matmuls is cheaper than gathering that many rows. */
-export function expertRows(factor: number, T: number, layout: MoeLayout): number | 'all' {
-  const {expertWidth: F} = layout;
-  const rows = roomyRows(factor, T, layout);
-  return rows * (F + GATHER_COLUMNS) < T * F ? rows : 'all';
+/**
+ * An even share for every expert and blocks of half a share for those that want more: shapes are fixed when a step is
+ * compiled, and this holds any routing in less than twice the rows there are.
+ *
+ * With H rows a block, all rows are at most 2·E·H. If m experts want more than their 2·H, what they want beyond is at
+ * most 2·(E − m)·H rows, so fewer than 2·(E − m) + m blocks, which is largest for m = 1: 2·E − 2.
+ */
+function droplessRoom(T: number, {experts: E, topK}: MoeLayout): ExpertRoom {
+  const blockRows = multiple((T * topK) / E / 2);
+  return {rows: 2 * blockRows, blockRows, blocks: 2 * E - 2};
 }
 
-/** The smallest bucket with room for `load` rows. */
-export function bucketFor(load: number, T: number, layout: MoeLayout): number {
-  const fits = CAPACITY_BUCKETS.find((factor) => {
-    const rows = expertRows(factor, T, layout);
-    return rows === 'all' || rows >= load;
-  });
-  return fits ?? Number.POSITIVE_INFINITY;
+function droppingRoom(factor: number, T: number, {experts, topK}: MoeLayout): ExpertRoom {
+  return {rows: multiple((factor * T * topK) / experts), blockRows: ROW_MULTIPLE, blocks: 0};
+}
+
+/** Rows that find no place in a room, given how many wanted each expert. */
+export function missingRows(load_E: ArrayLike<number>, room: ExpertRoom | 'all'): number {
+  if (room === 'all') return 0;
+  let free = room.blocks;
+  return Array.from(load_E).reduce((missing, load) => {
+    const wanted = Math.max(0, load - room.rows);
+    const placed = Math.min(wanted, free * room.blockRows);
+    free -= Math.ceil(placed / room.blockRows);
+    return missing + wanted - placed;
+  }, 0);
+}
+
+function multiple(rows: number): number {
+  return Math.ceil(rows / ROW_MULTIPLE) * ROW_MULTIPLE;
 }

@@ -6,8 +6,9 @@ import {type RopeTable, ropeAngles} from '../op/rope.js';
 import {untaped} from '../op/untaped.js';
 import type {Architecture} from './architecture.js';
 import {type AttentionContext, attention} from './attention.js';
+import type {Capacity} from './capacity.js';
 import {glu} from './glu.js';
-import {moe, type Room, type RouterTrace} from './moe.js';
+import {moe, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
@@ -19,7 +20,9 @@ export interface DecoderInput {
 }
 
 /** How a forward pass is run. */
-export interface ForwardOptions extends Room {
+export interface ForwardOptions {
+  /** Default `'dropless'`. */
+  readonly capacity?: Capacity;
   /** Sees the input of every feed-forward part, [T, D]: how activations are profiled. */
   readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
 }
@@ -35,7 +38,7 @@ export function decode(
   params: DecoderTree<tf.Tensor>,
   architecture: Architecture,
   {token_BS, segment_BS}: DecoderInput,
-  options: ForwardOptions,
+  options: ForwardOptions = {},
 ): DecoderOutput {
   const [batch, sequence] = token_BS.shape;
   const rope = untaped(() => ropeTable(architecture, sequence, segment_BS ?? null));
@@ -70,7 +73,7 @@ function decoderLayer(
   const layout = architecture.ffn[index];
   if (layer.ffn.kind === 'dense') return tf.add(h_TD, glu(y_TD, layer.ffn));
   if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
-  const result = moe(y_TD, layer.ffn, layout, routing, options);
+  const result = moe(y_TD, layer.ffn, layout, routing, options.capacity ?? 'dropless');
   routers.push(result.router);
   return tf.add(h_TD, result.y_TD);
 }

@@ -13,8 +13,6 @@ export interface Measurement {
   /** Mean loss in nats over all predicted tokens. */
   readonly loss: number;
   readonly tokens: number;
-  /** The fullest expert of any layer and batch, in even shares; 0 for a dense model. */
-  readonly fullest: number;
 }
 
 /** Measures a model's loss on batches of rows. */
@@ -23,11 +21,7 @@ export interface LossMeter {
   dispose(): void;
 }
 
-/**
- * A meter for rows of `sequenceLength + 1` tokens; it reads the variables as they stand at each call.
- *
- * Every expert computes every token: exact whatever the routers choose, and one function to compile.
- */
+/** A meter for rows of `sequenceLength + 1` tokens; it reads the variables as they stand at each call. */
 export function createLossMeter(
   model: Pick<Model, 'architecture' | 'parameters'>,
   sequenceLength: number,
@@ -38,14 +32,12 @@ export function createLossMeter(
     measure: async (batches) => {
       let loss = 0;
       let tokens = 0;
-      let fullest = 0;
       for await (const rows of batches) {
-        const [sum, count, share] = await measureBatch(run, batchTensor(rows, sequenceLength));
+        const [sum, count] = await measureBatch(run, batchTensor(rows, sequenceLength));
         loss += sum;
         tokens += count;
-        fullest = Math.max(fullest, share);
       }
-      return {loss: loss / tokens, tokens, fullest};
+      return {loss: loss / tokens, tokens};
     },
     dispose: () => run.dispose(),
   };
@@ -53,14 +45,14 @@ export function createLossMeter(
 
 type Measure = Compiled<[tf.Tensor3D], {figures: tf.Tensor}>;
 
-async function measureBatch(run: Measure, batch: tf.Tensor3D): Promise<[loss: number, tokens: number, share: number]> {
+async function measureBatch(run: Measure, batch: tf.Tensor3D): Promise<[loss: number, tokens: number]> {
   const {figures} = await run(batch);
-  const [loss = 0, tokens = 0, share = 0] = await figures.data();
+  const [loss = 0, tokens = 0] = await figures.data();
   tf.dispose([batch, figures]);
-  return [loss, tokens, share];
+  return [loss, tokens];
 }
 
-/** `batch → [sum of losses, predicted tokens, share of the fullest expert]`. */
+/** `batch → [sum of losses, predicted tokens]`. */
 function compileMeasure(
   {architecture, parameters}: Pick<Model, 'architecture' | 'parameters'>,
   precision: Precision,
@@ -68,11 +60,10 @@ function compileMeasure(
   const measure = (batch_NBS: tf.Tensor3D): {figures: tf.Tensor} => {
     const {input, label_T} = splitBatch(batch_NBS);
     const values = mapTree(parameters, (variable) => variable.read());
-    const {hidden_TD, routers} = decode(values, architecture, input, {capacityFactor: Number.POSITIVE_INFINITY});
+    const {hidden_TD} = decode(values, architecture, input);
     const losses = tokenLosses(hidden_TD, (values.head ?? values.embed) as tf.Tensor2D, label_T);
     const predicted = tf.sum(tf.cast(tf.greaterEqual(label_T, tf.scalar(0, 'int32')), 'float32'));
-    const shares = routers.map(({load_E}) => tf.div(tf.max(load_E), tf.mean(tf.cast(load_E, 'float32'))));
-    return {figures: tf.stack([tf.sum(losses), predicted, tf.max(tf.stack([tf.scalar(0), ...shares]))])};
+    return {figures: tf.stack([tf.sum(losses), predicted])};
   };
   return compile(measure, {name: 'measure_loss', precision});
 }

@@ -1,10 +1,11 @@
 import * as tf from '@tensorflow/tfjs';
-import {combine, dispatch, expertSlots} from '../op/experts.js';
+import {combine, dispatch, type ExpertRoom, expertProduct, expertSlots} from '../op/experts.js';
 import {matMul} from '../op/mat-mul.js';
+import {multiplied, swigluMultiplied} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';
 import {untaped} from '../op/untaped.js';
 import type {FfnLayout, Routing} from './architecture.js';
-import {expertRows, roomyRows} from './capacity.js';
+import {type Capacity, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import type {FfnTree, GluTree} from './parameters.js';
 import {type Route, route} from './router.js';
@@ -12,22 +13,12 @@ import {type Route, route} from './router.js';
 type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
 
-/** What a layer's router did, for balance losses, logs and the overflow check. */
+/** What a layer's router did, for balance losses and logs. */
 export interface RouterTrace {
   readonly logit_TE: tf.Tensor2D;
   readonly score_TE: tf.Tensor2D;
   /** Pairs that wanted each expert, int32 [E]. */
   readonly load_E: tf.Tensor1D;
-  /** Rows each expert had room for. */
-  readonly capacity: number;
-}
-
-/** Room for the rows of experts. */
-export interface Room {
-  /** In even shares: see {@link CAPACITY_BUCKETS}. */
-  readonly capacityFactor: number;
-  /** Whether rows beyond it are meant to be dropped; else the room may be larger where that costs nothing. */
-  readonly dropsRows?: boolean;
 }
 
 /** A mixture-of-experts layer: `shared(x) + Σ_k weight_k · expert_k(x)`; [T, D] → [T, D]. */
@@ -36,27 +27,32 @@ export function moe(
   params: MoeTree<tf.Tensor>,
   layout: MoeLayout,
   routing: Routing,
-  {capacityFactor, dropsRows = false}: Room,
+  capacity: Capacity,
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
   const T = x_TD.shape[0];
   const logit_TE = matMul(x_TD, params.router as tf.Tensor2D);
   const chosen = route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
-  const rows = (dropsRows ? roomyRows : expertRows)(capacityFactor, T, layout);
+  const room = expertRoom(capacity, T, layout);
   const {y_TD, load_E} =
-    rows === 'all' ? everyToken(x_TD, params.experts, chosen) : gatheredTokens(x_TD, params.experts, chosen, rows);
+    room === 'all' ? everyToken(x_TD, params.experts, chosen) : gatheredTokens(x_TD, params.experts, chosen, room);
   return {
     y_TD: params.shared ? tf.add(y_TD, glu(x_TD, params.shared)) : y_TD,
-    router: {logit_TE, score_TE: chosen.score_TE, load_E, capacity: rows === 'all' ? T : rows},
+    router: {logit_TE, score_TE: chosen.score_TE, load_E},
   };
 }
 
-/** Each expert computes the rows sent to it: gather, batched GLU, gather back. */
-function gatheredTokens(x_TD: tf.Tensor2D, experts: GluTree<tf.Tensor>, {expert_TK, weight_TK}: Route, C: number) {
-  const [E, D] = experts.gate.shape as [number, number];
-  const slots = expertSlots(expert_TK, E, C);
-  const x_ECD = tf.reshape(dispatch(x_TD, slots), [E, C, D]);
-  const h_ECF = swiglu(matMul(x_ECD, experts.gate), matMul(x_ECD, experts.up));
-  const y_RD = tf.reshape(matMul(h_ECF, experts.down), [E * C, D]) as tf.Tensor2D;
+/** Each expert computes the rows sent to it: gather, GLU by expert, gather back. */
+function gatheredTokens(
+  x_TD: tf.Tensor2D,
+  {gate, up, down}: GluTree<tf.Tensor>,
+  {expert_TK, weight_TK}: Route,
+  room: ExpertRoom,
+) {
+  const slots = expertSlots(expert_TK, gate.shape[0] ?? 0, room);
+  const x_RD = dispatch(x_TD, slots);
+  const product = expertProduct(slots);
+  const byExpert = (w: tf.Tensor): tf.Tensor2D => multiplied(x_RD, w as tf.Tensor3D, product);
+  const y_RD = swigluMultiplied(byExpert(gate), byExpert(up), down as tf.Tensor3D, product);
   return {y_TD: combine(y_RD, weight_TK, slots), load_E: slots.load_E};
 }
 

@@ -1,26 +1,112 @@
 import * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
+import {after} from './after.js';
+import {multiply} from './mat-mul.js';
+import type {Product} from './product.js';
 import {untaped} from './untaped.js';
 
-/** Shapes: T tokens, K chosen experts a token, P = T·K pairs, E experts, C rows an expert, R = E·C rows, D width. */
+/**
+ * Shapes: T tokens, K chosen experts a token, P = T·K pairs, E experts, C rows of every expert, S spare blocks of H rows,
+ * R = E·C + S·H rows, D width, F expert width.
+ */
+
+/** Rows of the experts' buffer: first some of every expert, then spare blocks for experts that want more. */
+export interface ExpertRoom {
+  /** C, rows that every expert has. */
+  readonly rows: number;
+  /** H, rows of a spare block, all of one expert. */
+  readonly blockRows: number;
+  /** S, spare blocks. */
+  readonly blocks: number;
+}
 
 /** Where every chosen pair (token, expert) lies in the experts' buffer, both ways. */
 export interface ExpertSlots {
-  /** Row of each pair, int32 [P]; R where the expert was full. */
+  readonly room: ExpertRoom;
+  /** Row of each pair, int32 [P]; R where there was no room. */
   readonly slot_P: tf.Tensor1D;
   /** Pair in each row, int32 [R]; P where the row is empty. */
   readonly source_R: tf.Tensor1D;
-  /** Pairs that wanted each expert, int32 [E]; an expert overflows where this is above C. */
+  /** Pairs that wanted each expert, int32 [E]. */
   readonly load_E: tf.Tensor1D;
+  /** Expert of each spare block, int32 [S]. */
+  readonly expert_S: tf.Tensor1D;
   readonly topK: number;
 }
 
 /** Gives every pair a row of its expert in token order; constant to the gradient. */
-export function expertSlots(expert_TK: tf.Tensor2D, numExperts: number, capacity: number): ExpertSlots {
-  const [slot_P, source_R, load_E] = untaped(() =>
-    runKernel('DowncycleExpertSlots', {expert_TK}, {numExperts, capacity}),
-  ) as [tf.Tensor1D, tf.Tensor1D, tf.Tensor1D];
-  return {slot_P, source_R, load_E, topK: expert_TK.shape[1]};
+export function expertSlots(expert_TK: tf.Tensor2D, numExperts: number, room: ExpertRoom): ExpertSlots {
+  const [slot_P, source_R, load_E, expert_S] = untaped(() =>
+    runKernel('DowncycleExpertSlots', {expert_TK}, {numExperts, ...room}),
+  ) as [tf.Tensor1D, tf.Tensor1D, tf.Tensor1D, tf.Tensor1D];
+  return {room, slot_P, source_R, load_E, expert_S, topK: expert_TK.shape[1]};
+}
+
+/**
+ * Each row times the matrix of its expert: [R, D] · [E, D, F] → [R, F].
+ *
+ * The rows that every expert has are one batched product, the spare blocks another whose matrices are gathered; that
+ * copy is made again in the gradient rather than kept.
+ */
+export function expertProduct({room, expert_S}: ExpertSlots): Product<tf.Tensor2D, tf.Tensor3D> {
+  return {
+    constants: [expert_S],
+    multiply: (x_RD, w_EDF, [experts]) =>
+      byPart(x_RD, room, matricesOf(w_EDF, room, experts as tf.Tensor1D), (rows, matrices) =>
+        multiply(rows, matrices, false, false),
+      ),
+    gradients: (dy_RF, x_RD, w_EDF, [experts]) => expertGradients(dy_RF, [x_RD, w_EDF, experts as tf.Tensor1D], room),
+  };
+}
+
+function expertGradients(
+  dy_RF: tf.Tensor2D,
+  [x_RD, w_EDF, expert_S]: [tf.Tensor2D, tf.Tensor3D, tf.Tensor1D],
+  room: ExpertRoom,
+): [tf.Tensor2D, tf.Tensor3D] {
+  const [again_S] = after(dy_RF, [expert_S] as const);
+  const parts = matricesOf(w_EDF, room, again_S);
+  const dx_RD = byPart(dy_RF, room, parts, (rows, matrices) => multiply(rows, matrices, false, true));
+  const [E, D, F] = w_EDF.shape;
+  const dyParts = partsOf(dy_RF, E, room);
+  const [own, spare] = partsOf(x_RD, E, room).map((rows, i) => multiply(rows, dyParts[i] as tf.Tensor3D, true, false));
+  if (!own) throw new Error('experts have no rows');
+  if (!spare) return [dx_RD, own];
+  const dw_EN = runKernel(
+    'DowncycleScatterAdd',
+    {base: tf.reshape(own, [E, D * F]), index: expert_S, rows: tf.reshape(spare, [room.blocks, D * F])},
+    {},
+  );
+  return [dx_RD, tf.reshape(dw_EN, [E, D, F])];
+}
+
+/** The experts' matrices as they are, and those of the spare blocks if there are any. */
+function matricesOf(w_EDF: tf.Tensor3D, {blocks}: ExpertRoom, expert_S: tf.Tensor1D): tf.Tensor3D[] {
+  return blocks === 0 ? [w_EDF] : [w_EDF, tf.gather(w_EDF, expert_S)];
+}
+
+/** Rows as [E, C, ·], and the spare blocks as [S, H, ·] if there are any. */
+function partsOf(x_RD: tf.Tensor2D, E: number, {rows, blockRows, blocks}: ExpertRoom): tf.Tensor3D[] {
+  const D = x_RD.shape[1];
+  if (blocks === 0) return [tf.reshape(x_RD, [E, rows, D])];
+  const [own, spare] = [E * rows, blocks * blockRows];
+  return [
+    tf.reshape(tf.slice(x_RD, [0, 0], [own, D]), [E, rows, D]),
+    tf.reshape(tf.slice(x_RD, [own, 0], [spare, D]), [blocks, blockRows, D]),
+  ];
+}
+
+function byPart(
+  x_RD: tf.Tensor2D,
+  room: ExpertRoom,
+  parts: readonly tf.Tensor3D[],
+  product: (rows: tf.Tensor3D, matrices: tf.Tensor3D) => tf.Tensor3D,
+): tf.Tensor2D {
+  const results = partsOf(x_RD, parts[0]?.shape[0] ?? 0, room).map((rows, i) => {
+    const y = product(rows, parts[i] as tf.Tensor3D);
+    return tf.reshape(y, [y.shape[0] * y.shape[1], y.shape[2]]) as tf.Tensor2D;
+  });
+  return tf.concat2d(results, 0);
 }
 
 /**

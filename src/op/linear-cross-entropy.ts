@@ -1,21 +1,22 @@
 import * as tf from '@tensorflow/tfjs';
 import {multiply} from './mat-mul.js';
 
-/** Largest block of logits held at once, in numbers (64 MB). */
-const MAX_LOGITS = 2 ** 24;
+/** Logits that may be held at once in any case, in numbers (64 MB). */
+const MIN_BLOCK = 2 ** 24;
 
 /**
  * Mean next-token loss of a linear head, `mean(logsumexp(h·Wᵀ) − (h·Wᵀ)[label])`, in row chunks.
  *
  * Loss and gradient of a chunk come from one pass over its logits, so logits of all rows never exist together
  * and none are recomputed (Hsu et al. 2024, Liger). Rows with a negative label do not count.
- * @param h_TD float32 [T, D]; `head_VD` [V, D]; `label_T` int32 [T]; `maxLogits` numbers held at once.
+ * @param h_TD float32 [T, D]; `head_VD` [V, D]; `label_T` int32 [T]; `maxLogits` numbers held at once, by default as
+ * many as the head has: each chunk adds a gradient of that size, so smaller ones save nothing.
  */
 export function linearCrossEntropy(
   h_TD: tf.Tensor2D,
   head_VD: tf.Tensor2D,
   label_T: tf.Tensor1D,
-  maxLogits = MAX_LOGITS,
+  maxLogits = blockOf(head_VD),
 ): tf.Scalar {
   return tf.customGrad((...args) => {
     const [h, head, save] = args as [tf.Tensor2D, tf.Tensor2D, tf.GradSaveFunc];
@@ -33,7 +34,7 @@ export function tokenLosses(
   h_TD: tf.Tensor2D,
   head_VD: tf.Tensor2D,
   label_T: tf.Tensor1D,
-  maxLogits = MAX_LOGITS,
+  maxLogits = blockOf(head_VD),
 ): tf.Tensor1D {
   const losses = chunksOf(h_TD, head_VD, maxLogits).map(({begin, rows}) => {
     const label = tf.slice(label_T, [begin], [rows]);
@@ -41,6 +42,10 @@ export function tokenLosses(
     return tf.mul(loss, counted(label)) as tf.Tensor1D;
   });
   return tf.concat(losses, 0) as tf.Tensor1D;
+}
+
+function blockOf({size}: tf.Tensor2D): number {
+  return Math.max(MIN_BLOCK, size);
 }
 
 function lossAndGradients(

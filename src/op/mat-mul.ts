@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
+import type {Product} from './product.js';
 
 /** Which of the two matrices are read transposed. */
 export interface MatMulOptions {
@@ -29,6 +30,13 @@ export function matMul<T extends tf.Tensor>(
     };
   })(a, b) as T;
 }
+
+/** Rows times one matrix: [T, D]·[D, F]. */
+export const MATRIX: Product<tf.Tensor2D, tf.Tensor2D> = {
+  constants: [],
+  multiply: (x, w) => multiply(x, w, false, false),
+  gradients: (dy, x, w) => gradients(dy, x, w, false, false) as [tf.Tensor2D, tf.Tensor2D],
+};
 
 /** `op(a)·op(b)` outside the tape, for use inside other operations' own gradients. */
 export function multiply<T extends tf.Tensor>(a: T, b: T, transposeA: boolean, transposeB: boolean): T {

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {after} from './after.js';
 
 /**
  * `fn(...inputs)` whose inner results are not kept for the gradient but computed again (Chen et al. 2016).
@@ -25,17 +26,6 @@ export function recompute(
       },
     };
   })(...inputs);
-}
-
-/**
- * The same bits, but not before `dy` is known: `x − min(|dy₀|, 0)`.
- *
- * A dependency of the data is what holds everywhere: XLA's processor backend drops optimisation barriers before it
- * orders the work, and then runs all second runs early, which keeps as much as not recomputing.
- */
-function after(dy: tf.Tensor, tensors: readonly tf.Tensor[]): tf.Tensor[] {
-  const zero = tf.reshape(tf.minimum(tf.abs(tf.slice(tf.reshape(dy, [-1]), [0], [1])), 0), []);
-  return tensors.map((tensor) => tf.sub(tensor, zero));
 }
 
 /** A gradient inside a gradient function: tfjs clears the outer tape unless it is put aside. */

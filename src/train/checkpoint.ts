@@ -23,7 +23,6 @@ const trainerState = z.strictObject({
   tokens: z.int(),
   flops: z.number(),
   seconds: z.number(),
-  capacity: z.strictObject({factor: z.number().nullable(), peak: z.number()}),
   loader: z.strictObject({
     seed: z.number(),
     rng,

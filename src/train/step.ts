@@ -4,10 +4,12 @@ import type {Precision} from '../engine/precision.js';
 import type {Variable} from '../engine/variable.js';
 import type {Architecture} from '../model/architecture.js';
 import {splitBatch} from '../model/batch.js';
+import type {Capacity} from '../model/capacity.js';
 import {decode} from '../model/decoder.js';
 import type {RouterTrace} from '../model/moe.js';
 import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs, treeOf} from '../model/parameters.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
+import {untaped} from '../op/untaped.js';
 import {type LossWithReport, valueAndGradients} from '../op/value-and-gradients.js';
 import {routerLosses} from './balance.js';
 import {
@@ -37,12 +39,11 @@ export interface StepOptions {
   readonly clip: number;
   readonly balanceWeight: number;
   readonly zWeight: number;
-  /** Whether rows beyond an expert's room are dropped; otherwise such a step changes nothing. */
-  readonly dropsRows: boolean;
+  readonly capacity: Capacity;
   readonly precision: Precision;
 }
 
-/** The compiled functions of one capacity bucket; tensors in, tensors out. */
+/** The compiled functions of a step; tensors in, tensors out. */
 export interface StepFunctions {
   /** One whole step: `(batch_NBS, rates_3) → report`. */
   readonly step: Compiled<[tf.Tensor3D, tf.Tensor1D], StepReport>;
@@ -59,26 +60,20 @@ export interface StepReport {
   readonly loads: tf.Tensor1D;
 }
 
-/**
- * Compiles training for one capacity bucket.
- *
- * When an expert overflows, or the norm is not finite, nothing is assigned: the caller runs the step again with more
- * room, or stops.
- */
-export function compileStep(state: TrainState, options: StepOptions, capacityFactor: number): StepFunctions {
+/** Compiles training. When the gradient's norm is not finite, nothing is assigned, and the caller stops. */
+export function compileStep(state: TrainState, options: StepOptions): StepFunctions {
   const {precision} = options;
   const step = (batch_NBS: tf.Tensor3D, rates_3: tf.Tensor1D): StepReport => {
-    const {gradients, figures, loads, isSafe} = differentiate(state, options, capacityFactor, batch_NBS);
+    const {gradients, figures, loads} = differentiate(state, options, batch_NBS);
     const norm = globalNorm(gradients);
-    applyGradients(state, options, gradients, norm, rates_3, tf.logicalAnd(isSafe, tf.isFinite(norm)) as tf.Scalar);
+    applyGradients(state, options, gradients, norm, rates_3, tf.isFinite(norm));
     return {figures: tf.concat1d([figures, tf.reshape(norm, [1])]), loads};
   };
   const accumulate = (batch_NBS: tf.Tensor3D, share: tf.Scalar): StepReport => {
-    const {gradients, figures, loads, isSafe} = differentiate(state, options, capacityFactor, batch_NBS);
+    const {gradients, figures, loads} = differentiate(state, options, batch_NBS);
     for (const [i, gradient] of gradients.entries()) {
       const sum = at(state.sums, i);
-      const before = sum.read();
-      sum.assign(tf.where(isSafe, tf.add(before, tf.mul(gradient, share)), before));
+      sum.assign(tf.add(sum.read(), tf.mul(gradient, share)));
     }
     return {figures: tf.concat1d([figures, tf.zeros([1])]), loads};
   };
@@ -109,53 +104,42 @@ interface Differentiated {
   readonly gradients: tf.Tensor[];
   readonly figures: tf.Tensor1D;
   readonly loads: tf.Tensor1D;
-  /** Whether every expert had room. */
-  readonly isSafe: tf.Scalar;
 }
 
 function differentiate(
   {architecture, parameters}: TrainState,
   options: StepOptions,
-  capacityFactor: number,
   batch_NBS: tf.Tensor3D,
 ): Differentiated {
   const values = leavesOf(parameters).map((variable) => variable.read());
-  let capacities: number[] = [];
-  const {report, gradients} = valueAndGradients((given) => {
-    const {routers, ...result} = lossOf(treeOf(parameters, given), architecture, batch_NBS, options, capacityFactor);
-    capacities = routers.map(({capacity}) => capacity);
-    return result;
-  }, values);
-  const [figures, ...loads] = report as [tf.Tensor1D, ...tf.Tensor1D[]];
-  const fits = loads.map((load, i) => tf.all(tf.lessEqual(load, tf.scalar(capacities[i] ?? 0, 'int32'))));
-  return {
-    gradients,
-    figures,
-    loads: loads.length > 0 ? tf.concat1d(loads) : tf.zeros([0], 'int32'),
-    isSafe: options.dropsRows ? tf.scalar(true, 'bool') : allOf(fits),
-  };
+  const {report, gradients} = valueAndGradients(
+    (given) => lossOf(treeOf(parameters, given), architecture, batch_NBS, options),
+    values,
+  );
+  const [figures, loads] = report as [tf.Tensor1D, tf.Tensor1D];
+  return {gradients, figures, loads};
 }
 
+/** The loss, and beside it its parts and the rows that wanted each expert. */
 function lossOf(
   params: DecoderTree<tf.Tensor>,
   architecture: Architecture,
   batch_NBS: tf.Tensor3D,
-  {balanceWeight, zWeight, dropsRows}: StepOptions,
-  capacityFactor: number,
-): LossWithReport & {readonly routers: readonly RouterTrace[]} {
+  {balanceWeight, zWeight, capacity}: StepOptions,
+): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
-  const {hidden_TD, routers} = decode(params, architecture, input, {capacityFactor, dropsRows});
+  const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
   const crossEntropy = linearCrossEntropy(hidden_TD, (params.head ?? params.embed) as tf.Tensor2D, label_T);
   const {balance, z} = routerLosses(routers, topKs(architecture));
   const weighted = tf.add(tf.mul(balance, balanceWeight), tf.mul(z, zWeight));
   const figures = tf.stack([crossEntropy, balance, z]);
   const loss: tf.Scalar = routers.length > 0 ? tf.add(crossEntropy, weighted) : crossEntropy;
-  return {loss, report: [figures, ...routers.map(({load_E}) => load_E)], routers};
+  return {loss, report: [figures, joinLoads(routers)]};
 }
 
-function allOf(conditions: readonly tf.Tensor[]): tf.Scalar {
-  const start: tf.Tensor = tf.scalar(true, 'bool');
-  return conditions.reduce((all, condition) => tf.logicalAnd(all, condition), start) as tf.Scalar;
+/** Rows that wanted each expert, layers one after another, int32. */
+function joinLoads(routers: readonly RouterTrace[]): tf.Tensor1D {
+  return untaped(() => (routers.length > 0 ? tf.concat1d(routers.map(({load_E}) => load_E)) : tf.zeros([0], 'int32')));
 }
 
 function topKs({ffn}: Architecture): number[] {

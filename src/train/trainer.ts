@@ -113,7 +113,7 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
   return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
 }
 
-function openRunner({run, engine, checkpoint}: Session, state: TrainState): StepRunner {
+function openRunner({run, engine}: Session, state: TrainState): StepRunner {
   const {optimizer, balance, capacity} = run.train;
   return createStepRunner(state, {
     optimizer,
@@ -121,11 +121,8 @@ function openRunner({run, engine, checkpoint}: Session, state: TrainState): Step
     balanceWeight: balance.kind === 'aux' ? balance.weight : 0,
     zWeight: balance.zLoss,
     precision: engine.precision,
-    dropsRows: capacity !== 'dropless',
-    fixedFactor: capacity === 'dropless' ? null : capacity.factor,
+    capacity,
     sequenceLength: run.data.sequenceLength,
-    tokens: run.train.batch.sequences * run.data.sequenceLength,
-    capacity: checkpoint?.trainer.capacity ?? null,
   });
 }
 
@@ -151,7 +148,7 @@ async function trainStep({run, model, loader, runner, log, progress, onEvent}: P
   for (let i = 0; i < batch.accumulate; i++) batches.push(await loader.next());
   const t = progress.step + 1;
   const lr = learningRate(schedule, optimizer.lr, t, steps);
-  const result = await runner.run(batches, stepRates(lr, t, optimizer.betas), t);
+  const result = await runner.run(batches, stepRates(lr, t, optimizer.betas));
   requireFinite(result, t, lr, run.out);
   const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
   progress.step = t;
@@ -185,13 +182,10 @@ function requireFinite({loss, gradNorm}: StepResult, step: number, lr: number, o
 }
 
 /** Mean loss over the held-out rows of all sources together. */
-async function validate({run, sources, meter, runner, log, progress, onEvent}: Parts): Promise<void> {
+async function validate({run, sources, meter, log, progress, onEvent}: Parts): Promise<void> {
   if (sources.every(({valid}) => valid === null)) return;
-  const {loss, fullest} = await meter.measure(
-    heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows),
-  );
+  const {loss} = await meter.measure(heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows));
   const {step, tokens} = progress;
-  if (step === 0) runner.reserve(fullest);
   await log.append({kind: 'eval', step, tokens, split: 'valid', loss, perplexity: Math.exp(loss)});
   onEvent({kind: 'eval', step, loss});
 }
@@ -204,7 +198,7 @@ async function* heldOutBatches(
   for (const {valid} of sources) if (valid) yield* evaluationBatches(valid, sequences, maxRows);
 }
 
-async function save({run, model, state, runner, loader, log, progress, onEvent}: Parts): Promise<void> {
+async function save({run, model, state, loader, log, progress, onEvent}: Parts): Promise<void> {
   const {step, tokens, flops} = progress;
   await log.sync();
   const trainer: TrainerState = {
@@ -214,7 +208,6 @@ async function save({run, model, state, runner, loader, log, progress, onEvent}:
     tokens,
     flops,
     seconds: secondsOf(progress),
-    capacity: runner.capacity(),
     loader: loader.state(),
   };
   const path = await saveCheckpoint(run.out, {model, state, trainer, tokenizerFrom: progress.tokenizerFrom});

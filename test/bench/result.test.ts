@@ -155,6 +155,6 @@ describe('resultTable', () => {
 
   it('is followed by whatever makes a time doubtful', () => {
     const doubtful = {...result, sides: [side('downcycle', {overflows: 2, idleCores: 0.5})]};
-    expect(remarks(doubtful)[0]).toMatch(/overflowed an expert's room: 2; used at most 0\.50 cores while idle\.$/);
+    expect(remarks(doubtful)[0]).toMatch(/dropped rows: 2; used at most 0\.50 cores while idle\.$/);
   });
 });

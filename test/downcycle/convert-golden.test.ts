@@ -99,8 +99,6 @@ function ffnOf({ffn, routing, width}: Architecture, model: Model, layer: number,
   if (layout?.kind !== 'moe') throw new Error(`layer ${layer} is dense`);
   return tf.tidy(() => {
     const x_TD = tf.tensor2d(x, [x.length / width, width]);
-    return moe(x_TD, mixtureOf(model, layer), layout, routing, {
-      capacityFactor: Number.POSITIVE_INFINITY,
-    }).y_TD.dataSync() as Float32Array;
+    return moe(x_TD, mixtureOf(model, layer), layout, routing, 'dropless').y_TD.dataSync() as Float32Array;
   });
 }

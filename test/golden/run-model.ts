@@ -3,7 +3,8 @@ import * as tf from '@tensorflow/tfjs';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import type {Architecture} from '../../src/model/architecture.js';
 import {architectureFromConfig} from '../../src/model/config.js';
-import {type DecoderInput, type DecoderOutput, decode, type ForwardOptions, logits} from '../../src/model/decoder.js';
+import {type Capacity, expertRoom, missingRows} from '../../src/model/capacity.js';
+import {type DecoderInput, type DecoderOutput, decode, logits} from '../../src/model/decoder.js';
 import {loadParameters} from '../../src/model/load.js';
 import {diskTensors} from '../../src/model/names.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
@@ -68,8 +69,8 @@ export function tokenRows(rows: readonly (readonly number[])[]): Host {
 export interface Forward {
   readonly logits: Host;
   readonly routers: readonly {readonly logits: Host; readonly load: Host}[];
-  /** Rows an expert had room for, by MoE layer. */
-  readonly capacities: readonly number[];
+  /** Rows that found no room, over all layers. */
+  readonly missing: number;
 }
 
 export async function forward(
@@ -78,16 +79,19 @@ export async function forward(
   tokens: Host,
   {gather, segments}: RunOptions = {},
 ): Promise<Forward> {
-  let capacities: number[] = [];
+  const capacity = capacityOf(gather);
   const fn = (...[token_BS, ...rest]: tf.Tensor[]): tf.Tensor[] => {
     const {params, input} = takeApart(architecture, token_BS!, rest, segments !== undefined);
-    const {hidden_TD, routers} = decode(params, architecture, input, roomOf(gather));
-    capacities = routers.map(({capacity}) => capacity);
+    const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
     return [logits(hidden_TD, params), ...routers.flatMap(({logit_TE, load_E}) => [logit_TE, load_E])];
   };
   const [first, ...rest] = await run(fn, tokens, ...(segments ? [segments] : []), ...leafValues(architecture, weights));
-  const routers = capacities.map((_, i) => ({logits: rest[2 * i]!, load: rest[2 * i + 1]!}));
-  return {logits: first!, routers, capacities};
+  const layouts = architecture.ffn.filter((layout) => layout.kind === 'moe');
+  const routers = layouts.map((_, i) => ({logits: rest[2 * i]!, load: rest[2 * i + 1]!}));
+  const missing = layouts.map((layout, i) =>
+    missingRows(routers[i]!.load.values, expertRoom(capacity, sizeOf(tokens.shape), layout)),
+  );
+  return {logits: first!, routers, missing: missing.reduce((a, b) => a + b, 0)};
 }
 
 /** Added to the cross-entropy: a balance loss, say. */
@@ -103,7 +107,7 @@ export async function lossAndGradients(
   const fn = (...[token_BS, label_T, ...leaves]: tf.Tensor[]): tf.Tensor[] => {
     const result = valueAndGradients((given) => {
       const {params, input} = takeApart(architecture, token_BS!, given, false);
-      const output = decode(params, architecture, input, roomOf(gather));
+      const output = decode(params, architecture, input, {capacity: capacityOf(gather)});
       const head = (params.head ?? params.embed) as tf.Tensor2D;
       const crossEntropy = linearCrossEntropy(output.hidden_TD, head, label_T as tf.Tensor1D);
       return {loss: extra ? tf.add(crossEntropy, extra(output)) : crossEntropy, report: [crossEntropy]};
@@ -124,9 +128,8 @@ export function nextTokens({shape: [, S = 0], values}: Host): Host {
   );
 }
 
-/** Only a room that drops rows is never widened to every token where that is cheaper. */
-function roomOf(gather: number | undefined): ForwardOptions {
-  return gather === undefined ? {capacityFactor: Number.POSITIVE_INFINITY} : {capacityFactor: gather, dropsRows: true};
+function capacityOf(gather: number | undefined): Capacity {
+  return gather === undefined ? 'dropless' : {factor: gather};
 }
 
 function leafValues(architecture: Architecture, weights: Weights): Host[] {

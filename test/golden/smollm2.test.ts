@@ -85,8 +85,7 @@ async function runCheckpoint(
   const model = await loadModel(checkpoint);
   const fn = (token_BS: tf.Tensor2D, label_T: tf.Tensor1D, position_N: tf.Tensor1D): tf.Tensor[] => {
     const values = mapTree(model.parameters, (variable) => variable.read());
-    const capacityFactor = Number.POSITIVE_INFINITY;
-    const {hidden_TD} = decode(values, model.architecture, {token_BS}, {capacityFactor});
+    const {hidden_TD} = decode(values, model.architecture, {token_BS});
     const head_VD = (values.head ?? values.embed) as tf.Tensor2D;
     return [tokenLosses(hidden_TD, head_VD, label_T), logits(tf.gather(hidden_TD, position_N), values)];
   };

@@ -1,6 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
-import {combine, dispatch, type ExpertSlots, expertSlots} from '../../src/op/experts.js';
+import {
+  combine,
+  dispatch,
+  type ExpertRoom,
+  type ExpertSlots,
+  expertProduct,
+  expertSlots,
+} from '../../src/op/experts.js';
+import {multiplied} from '../../src/op/product.js';
 import {onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients, gradientsOf} from '../support/gradients.js';
 import {dot, type Host, ints, normals} from '../support/host.js';
@@ -15,25 +23,37 @@ const x = normals([T, D], 1);
 const rows = normals([R, D], 2);
 const weight = normals([T, K], 3);
 
-/** Slots by walking over the pairs: the row of each, or null where the expert is full. */
-function walk(capacity: number): (number | null)[] {
+/** Rows of every expert and no spare blocks. */
+const only = (capacity: number): ExpertRoom => ({rows: capacity, blockRows: 8, blocks: 0});
+/** One row of every expert and blocks of two: experts 0, 1 and 2 want two, two and one of them. */
+const spare = (blocks: number): ExpertRoom => ({rows: 1, blockRows: 2, blocks});
+
+/** Slots by walking over the pairs: the row of each, or null where there is no room. */
+function walk(room: ExpertRoom | number): (number | null)[] {
+  const {rows: own, blockRows, blocks} = typeof room === 'number' ? only(room) : room;
+  const wanted = Array.from({length: E}, (_, expert) => CHOICE.filter((one) => one === expert).length);
+  const firstBlock = wanted.map((_, expert) =>
+    wanted.slice(0, expert).reduce((sum, count) => sum + Math.ceil(Math.max(0, count - own) / blockRows), 0),
+  );
   const used = new Array<number>(E).fill(0);
   return CHOICE.map((expert) => {
     const place = used[expert]!++;
-    return place < capacity ? expert * capacity + place : null;
+    if (place < own) return expert * own + place;
+    const row = E * own + firstBlock[expert]! * blockRows + place - own;
+    return row < E * own + blocks * blockRows ? row : null;
   });
 }
 
 async function slotsOf(
   {run}: TestEngine,
-  capacity: number,
-): Promise<{slot: number[]; source: number[]; load: number[]}> {
+  room: ExpertRoom | number,
+): Promise<{slot: number[]; source: number[]; load: number[]; blocks: number[]}> {
   const fn = (chosen: tf.Tensor2D): tf.Tensor[] => {
-    const {slot_P, source_R, load_E} = expertSlots(chosen, E, capacity);
-    return [slot_P, source_R, load_E];
+    const {slot_P, source_R, load_E, expert_S} = expertSlots(chosen, E, typeof room === 'number' ? only(room) : room);
+    return [slot_P, source_R, load_E, expert_S];
   };
-  const [slot, source, load] = (await run(fn, choice)).map(({values}) => Array.from(values));
-  return {slot: slot!, source: source!, load: load!};
+  const [slot, source, load, blocks] = (await run(fn, choice)).map(({values}) => Array.from(values));
+  return {slot: slot!, source: source!, load: load!, blocks: blocks!};
 }
 
 const rowOf = ({values}: Host, i: number): number[] => Array.from(values.subarray(i * D, (i + 1) * D));
@@ -64,9 +84,64 @@ describe('expertSlots', () => {
   });
 });
 
+describe('spare blocks', () => {
+  const ROOMS = [0, 1, 2, 3, 4, 5, 7];
+
+  onEveryEngine(
+    'take what exceeds the rows of an expert, expert by expert, until there are none left',
+    async (engine) => {
+      for (const blocks of ROOMS) {
+        const total = E + 2 * blocks;
+        const {slot, source} = await slotsOf(engine, spare(blocks));
+        expect(slot, `${blocks} blocks`).toEqual(walk(spare(blocks)).map((row) => row ?? total));
+        const pairs = Array.from({length: total}, (_, row) => slot.indexOf(row));
+        expect(source).toEqual(pairs.map((pair) => (pair < 0 ? P : pair)));
+      }
+    },
+  );
+
+  onEveryEngine('belong to the expert of every pair in them; those nobody wants to the last', async (engine) => {
+    for (const blocks of ROOMS) {
+      expect((await slotsOf(engine, spare(blocks))).blocks).toEqual([0, 0, 1, 1, 2, 3, 3].slice(0, blocks));
+    }
+  });
+});
+
+describe('the product by expert', () => {
+  const F = 2;
+  const matrices = normals([E, D, F], 4);
+  /** Tokens through the matrix of each chosen expert, added up by weight. */
+  const through =
+    (room: ExpertRoom) =>
+    (input: tf.Tensor2D, w: tf.Tensor3D, weights: tf.Tensor2D): tf.Tensor => {
+      const slots = expertSlots(choiceTensor(), E, room);
+      return combine(multiplied(dispatch(input, slots), w, expertProduct(slots)), weights, slots);
+    };
+
+  onEveryEngine('equals a loop over tokens and their experts, with spare blocks and without', async ({run}) => {
+    const expected = Array.from({length: T}, (_, t) =>
+      Array.from({length: F}, (_, f) =>
+        [0, 1].reduce((sum, k) => {
+          const matrix = matrices.values.subarray(CHOICE[t * K + k]! * D * F);
+          const y = rowOf(x, t).reduce((dotted, value, d) => dotted + value * matrix[d * F + f]!, 0);
+          return sum + weight.values[t * K + k]! * y;
+        }, 0),
+      ),
+    );
+    for (const room of [only(P), spare(5), spare(7)]) {
+      const [result] = await run(through(room), x, matrices, weight);
+      expect(result!.values).toBeAllClose(expected);
+    }
+  });
+
+  onEveryEngine('has the gradient of finite differences with spare blocks, full or not', async (engine) => {
+    for (const blocks of [3, 7]) await checkGradients(engine, through(spare(blocks)), [x, matrices, weight]);
+  });
+});
+
 /** dispatch and combine with the slots of the fixed choice. */
-const send = (input: tf.Tensor2D): tf.Tensor => dispatch(input, expertSlots(choiceTensor(), E, C));
-const gather = (input: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor => combine(input, w, expertSlots(choiceTensor(), E, C));
+const send = (input: tf.Tensor2D): tf.Tensor => dispatch(input, slotsFor(C));
+const gather = (input: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor => combine(input, w, slotsFor(C));
 
 describe('dispatch', () => {
   onEveryEngine('copies the row of each token to its slots', async ({run}) => {
@@ -147,7 +222,7 @@ describe('dispatch, experts, combine', () => {
 });
 
 function slotsFor(capacity: number): ExpertSlots {
-  return expertSlots(choiceTensor(), E, capacity);
+  return expertSlots(choiceTensor(), E, only(capacity));
 }
 
 /** Experts that multiply by a number each. */

@@ -11,10 +11,10 @@ import {referenceRouterLosses} from './reference.js';
 
 /** What a router of these logits leaves behind. */
 function trace(logit_TE: tf.Tensor2D, topK: number): RouterTrace {
-  const [T, E] = logit_TE.shape;
+  const E = logit_TE.shape[1];
   const {expert_TK, score_TE} = route(logit_TE, null, topK, SOFTMAX_ROUTING);
   const load_E = tf.cast(tf.sum(tf.oneHot(expert_TK, E), [0, 1]), 'int32') as tf.Tensor1D;
-  return {logit_TE, score_TE, load_E, capacity: T};
+  return {logit_TE, score_TE, load_E};
 }
 
 /** Balance and z-loss of a few layers. */
@@ -68,8 +68,7 @@ describe('the balance loss', () => {
   onEveryEngine('has the gradient E·f_e/T to the probabilities: counts are constants', async ({run}) => {
     const gradient = (logit_TE: tf.Tensor2D): tf.Tensor => {
       const {load_E} = trace(logit_TE, 2);
-      const loss = (score_TE: tf.Tensor2D): tf.Scalar =>
-        routerLosses([{logit_TE, score_TE, load_E, capacity: 12}], [2]).balance;
+      const loss = (score_TE: tf.Tensor2D): tf.Scalar => routerLosses([{logit_TE, score_TE, load_E}], [2]).balance;
       return tf.grad((score) => loss(tf.softmax(score as tf.Tensor2D)))(logit_TE);
     };
     const logits = normals([12, 4], 41);

@@ -2,36 +2,75 @@ import type * as tf from '@tensorflow/tfjs';
 import {TF} from '../../native/dtype.js';
 import {boolAttr, typeAttr} from '../attributes.js';
 import type {TensorFlowBackend} from '../backend.js';
+import type {Metadata} from '../binding.js';
 import {intOneHot, intOp, intSelect, intSum, type Raw, withRaw} from './raw.js';
 import {input, type KernelCall} from './register.js';
 
 /** Slots by counting: a pair's place in its expert is the number of earlier pairs with the same expert. */
 export function expertSlots({binding, toIds, toTensor}: TensorFlowBackend, call: KernelCall): tf.TensorInfo[] {
   const expert_TK = input(call, 'expert_TK');
-  const {numExperts, capacity} = call.attrs as {numExperts: number; capacity: number};
+  const {numExperts, ...room} = call.attrs as Room & {readonly numExperts: number} & tf.NamedAttrMap;
   const numPairs = expert_TK.shape.reduce((a, b) => a * b, 1);
   const results = withRaw(binding, (raw) => {
     const shape = [typeAttr('T', TF.INT32), typeAttr('Tshape', TF.INT32)];
     const expert = raw.run('Reshape', shape, [...toIds([expert_TK]), raw.int([numPairs])]).id;
     const oneHot = intOneHot(raw, expert, numExperts);
-    const place = placeInExpert(raw, oneHot);
-    const rows = numExperts * capacity;
-    const own = intOp(raw, 'AddV2', intOp(raw, 'Mul', expert, raw.int(capacity)), place);
-    const slot = intSelect(raw, intOp(raw, 'Less', place, raw.int(capacity)), own, raw.int(rows));
-    return [slot, sourceOfSlots(raw, slot.id, rows, numPairs), intSum(raw, oneHot, 0)];
+    const place = intSum(raw, intOp(raw, 'Mul', cumsum(raw, oneHot, true), oneHot), 1).id;
+    const load = intSum(raw, oneHot, 0);
+    const lastBlock = cumsum(raw, wantedBlocks(raw, load.id, room), false);
+    const firstBlock = cumsum(raw, wantedBlocks(raw, load.id, room), true);
+    const first = intSum(raw, intOp(raw, 'Mul', oneHot, firstBlock), 1).id;
+    const slot = rowOf(raw, {expert, place, first}, numExperts, room);
+    const total = numExperts * room.rows + room.blocks * room.blockRows;
+    return [slot, sourceOfSlots(raw, slot.id, total, numPairs), load, blockExperts(raw, lastBlock, numExperts, room)];
   });
   return results.map(toTensor);
 }
 
-function placeInExpert(raw: Raw, oneHot: number): number {
-  const attributes = [
-    typeAttr('T', TF.INT32),
-    typeAttr('Tidx', TF.INT32),
-    boolAttr('exclusive', true),
-    boolAttr('reverse', false),
-  ];
-  const before = raw.run('Cumsum', attributes, [oneHot, raw.int(0)]).id;
-  return intSum(raw, intOp(raw, 'Mul', before, oneHot), 1).id;
+/** As ExpertRoom of op/experts. */
+interface Room {
+  readonly rows: number;
+  readonly blockRows: number;
+  readonly blocks: number;
+}
+
+/** Sums of the numbers before each one, or up to it, along the first axis. */
+function cumsum(raw: Raw, x: number, exclusive: boolean): number {
+  const types = [typeAttr('T', TF.INT32), typeAttr('Tidx', TF.INT32)];
+  return raw.run('Cumsum', [...types, boolAttr('exclusive', exclusive), boolAttr('reverse', false)], [x, raw.int(0)])
+    .id;
+}
+
+/** Spare blocks that each expert wants: the rows beyond its own, in whole blocks. */
+function wantedBlocks(raw: Raw, load: number, {rows, blockRows}: Room): number {
+  const more = intOp(raw, 'Maximum', intOp(raw, 'Sub', load, raw.int(rows)), raw.int(0));
+  return intOp(raw, 'FloorDiv', intOp(raw, 'AddV2', more, raw.int(blockRows - 1)), raw.int(blockRows));
+}
+
+/** A pair's row among its expert's own, or in the blocks that begin at `first`; one past the end where there is none. */
+function rowOf(
+  raw: Raw,
+  {expert, place, first}: Record<'expert' | 'place' | 'first', number>,
+  numExperts: number,
+  {rows, blockRows, blocks}: Room,
+): Metadata {
+  const own = intOp(raw, 'AddV2', intOp(raw, 'Mul', expert, raw.int(rows)), place);
+  const inBlocks = intOp(raw, 'AddV2', intOp(raw, 'Mul', first, raw.int(blockRows)), place);
+  const spare = intOp(raw, 'AddV2', inBlocks, raw.int(numExperts * rows - rows));
+  const total = raw.int(numExperts * rows + blocks * blockRows);
+  const row = intSelect(raw, intOp(raw, 'Less', place, raw.int(rows)), own, spare).id;
+  return raw.run('Minimum', [typeAttr('T', TF.INT32)], [row, total]);
+}
+
+/** The expert of each block: as many as have all their blocks before it; those nobody wants belong to the last. */
+function blockExperts(raw: Raw, lastBlock_E: number, numExperts: number, {blocks}: Room): Metadata {
+  const block = raw.int(
+    Array.from({length: blocks}, (_, i) => i),
+    [blocks, 1],
+  );
+  const isLater = raw.run('GreaterEqual', [typeAttr('T', TF.INT32)], [block, lastBlock_E]).id;
+  const count = raw.run('Cast', [typeAttr('SrcT', TF.BOOL), typeAttr('DstT', TF.INT32)], [isLater]).id;
+  return raw.run('Minimum', [typeAttr('T', TF.INT32)], [intSum(raw, count, 1).id, raw.int(numExperts - 1)]);
 }
 
 /** The inverse of `slot`: one row more than needed collects the pairs that found no place, and is cut off. */

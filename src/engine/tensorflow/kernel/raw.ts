@@ -42,7 +42,12 @@ export function withRaw(binding: Binding, body: (raw: Raw) => Metadata[]): Metad
 const INT = typeAttr('T', TF.INT32);
 
 /** Elementwise int32 arithmetic and comparisons with broadcasting. */
-export function intOp(raw: Raw, op: 'AddV2' | 'Sub' | 'Mul' | 'Less' | 'FloorDiv', a: number, b: number): number {
+export function intOp(
+  raw: Raw,
+  op: 'AddV2' | 'Sub' | 'Mul' | 'Maximum' | 'Less' | 'FloorDiv',
+  a: number,
+  b: number,
+): number {
   return raw.run(op, [INT], [a, b]).id;
 }
 

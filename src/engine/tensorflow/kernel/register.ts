@@ -4,6 +4,7 @@ import {expertSlots} from './expert-slots.js';
 import {gather} from './gather.js';
 import {matMul} from './mat-mul.js';
 import {randomUniform} from './random-uniform.js';
+import {scatterAdd} from './scatter-add.js';
 
 /** Inputs and attributes of a kernel call, as tfjs hands them over. */
 export interface KernelCall {
@@ -18,6 +19,7 @@ const KERNELS: Readonly<Record<string, Kernel>> = {
   DowncycleMatMul: matMul,
   DowncycleExpertSlots: expertSlots,
   DowncycleRandomUniform: randomUniform,
+  DowncycleScatterAdd: scatterAdd,
 };
 
 /** Registers the project's kernels, replacing tfjs-node's where both have one. */

@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import {expertSlots} from './expert-slots.js';
 import {matMul} from './mat-mul.js';
 import {randomUniform} from './random-uniform.js';
+import {scatterAdd} from './scatter-add.js';
 import {mean, sum} from './sum.js';
 import {unsortedSegmentSum} from './unsorted-segment-sum.js';
 
@@ -18,6 +19,7 @@ const KERNELS: Readonly<Record<string, WasmKernel>> = {
   DowncycleMatMul: matMul,
   DowncycleExpertSlots: expertSlots,
   DowncycleRandomUniform: randomUniform,
+  DowncycleScatterAdd: scatterAdd,
 };
 
 /** Registers what tfjs's WebAssembly backend lacks, and replaces what it gets wrong. */
