@@ -1,6 +1,7 @@
 import {setImmediate} from 'node:timers/promises';
 import * as tf from '@tensorflow/tfjs';
 import {dtypeCode} from './native/dtype.js';
+import {withTrimming} from './native/trim.js';
 import {type Precision, withPrecision} from './precision.js';
 import {getEngine} from './state.js';
 import type {TensorFlowBackend} from './tensorflow/backend.js';
@@ -59,10 +60,12 @@ function compileNative<Inputs extends readonly tf.Tensor[], Output extends Tenso
   const entries = new Map<string, Entry<Output>>();
   const run = async (...inputs: Inputs): Promise<Output> => {
     const key = inputs.map(({shape, dtype}) => `${dtype}[${shape.join()}]`).join();
-    const entry = entries.get(key) ?? traceEntry(backend, body, name, inputs);
-    const metadata = await callFunction(backend.binding, entry.fn, backend.toIds(inputs)).catch((error: unknown) =>
-      explain(error, backend, body, inputs, !entries.has(key)),
+    const known = entries.get(key);
+    const entry = known ?? traceEntry(backend, body, name, inputs);
+    const call = callFunction(backend.binding, entry.fn, backend.toIds(inputs)).catch((error: unknown) =>
+      explain(error, backend, body, inputs, !known),
     );
+    const metadata = await (known ? call : withTrimming(call));
     entries.set(key, entry);
     return rebuildTree(
       entry.structure,

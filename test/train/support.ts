@@ -169,7 +169,7 @@ export function startChild(order: ChildOrder): Child {
   return {until, kill: (signal) => child.kill(signal), ended};
 }
 
-/** The runs whose losses are kept in test/losses. The experts have their rows sent, overflow, and then see all tokens. */
+/** The runs whose losses are kept in test/losses. */
 export const RECORDED = {
   dense: {architecture: DENSE, train: {steps: 20, checkpoint: {every: 6}}},
   moe: {
