@@ -55,23 +55,14 @@ export function adamW(
   {betas: [beta1, beta2], eps}: AdamWOptions,
   weightDecay: number,
 ): Moments {
-  const one = tf.div(firstCorrection, firstCorrection);
-  const m = settled(tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1)), first);
-  const v = settled(tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2)), second);
+  // The parameter is updated from the moments as they are stored, choice included: from what comes before it XLA would
+  // compute both again for the parameter, and keep a copy of each old moment since they are overwritten in place.
+  const m = tf.where(isSafe, tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1)), first);
+  const v = tf.where(isSafe, tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2)), second);
   const decayed = weightDecay === 0 ? value : tf.mul(value, tf.sub(1, tf.mul(learningRate, weightDecay)));
   const denominator = tf.add(tf.div(tf.sqrt(v), secondCorrection), eps);
-  const step = tf.div(tf.mul(m, tf.div(learningRate, firstCorrection)), denominator);
+  const step = tf.mul(tf.div(learningRate, firstCorrection), tf.div(m, denominator));
   return {value: tf.where(isSafe, tf.sub(decayed, step), value), first: m, second: v};
-
-  /**
-   * A moment in its final form, which the parameter's update reads.
-   *
-   * Dividing by one changes no bit, but XLA never does a division twice: else it would compute both moments again inside
-   * the parameter's update, and keep a copy of each old moment for that, since they are overwritten in place.
-   */
-  function settled(after: tf.Tensor, before: tf.Tensor): tf.Tensor {
-    return tf.div(tf.where(isSafe, after, before), one);
-  }
 }
 
 /** `√Σ‖g‖²` over all gradients. */

@@ -7,19 +7,13 @@ import {readFileSync} from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import {compile} from '../../src/engine/compile.js';
 import {startEngine} from '../../src/engine/start.js';
-import {createVariable, type Variable} from '../../src/engine/variable.js';
+import {createVariable} from '../../src/engine/variable.js';
 import {recompute} from '../../src/op/recompute.js';
-import {adamW} from '../../src/train/optimizer.js';
 
 await startEngine({device: 'cpu'});
 const what = process.argv[2];
-process.stdout.write(`${JSON.stringify(await measure(what))}\n`);
+process.stdout.write(`${JSON.stringify(what === 'update' ? await update() : await chain(what === 'recompute'))}\n`);
 process.exit(0);
-
-function measure(name: string | undefined): Promise<object> {
-  if (name === 'update') return update();
-  return name === 'adamw' ? optimize() : chain(name === 'recompute');
-}
 
 /** Growth over three in-place updates of a variable of 128 MB. */
 async function update(): Promise<object> {
@@ -36,32 +30,6 @@ async function update(): Promise<object> {
   const grown = {held: megabytes('VmRSS') - before, peak: megabytes('VmHWM') - peakBefore};
   const first = tf.tidy(() => variable.read().slice([0], [2]).dataSync()[1]);
   return {...grown, first};
-}
-
-/** One AdamW update of a parameter of 32 MB whose gradient is made in the same function. */
-async function optimize(): Promise<object> {
-  const size = 8 * 2 ** 20;
-  const [value, first, second] = ['value', 'first', 'second'].map((name) =>
-    createVariable(name, [size], new Float32Array(size).fill(1)),
-  ) as [Variable, Variable, Variable];
-  const scalar = tf.scalar(0.5);
-  const step = compile((x: tf.Tensor) => {
-    const before = {value: value.read(), first: first.read(), second: second.read()};
-    const shared = {learningRate: x, firstCorrection: x, secondCorrection: x, isSafe: tf.greater(x, 0)};
-    const after = adamW(
-      before,
-      tf.mul(before.value, x),
-      shared,
-      {betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1},
-      0.1,
-    );
-    value.assign(after.value);
-    first.assign(after.first);
-    second.assign(after.second);
-    return tf.neg(x);
-  });
-  tf.dispose(await step(scalar));
-  return {sum: tf.tidy(() => value.read().slice([0], [1]).dataSync()[0])};
 }
 
 /** Gradient of 16 layers that each keep five results of 1 MB; the parent reads XLA's own account of its buffers. */
