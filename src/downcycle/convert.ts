@@ -39,8 +39,8 @@ export interface ConvertOptions {
   /** What calibration said; methods that look at activations need it. */
   readonly profile?: Profile;
   /**
-   * For `outputScale: match`, one factor a layer: `sqrt(Σ_t |routed dense part|² / Σ_t |Σ_k p_k · expert_k|²)` over
-   * calibration tokens. It is folded into the experts' down projections.
+   * For `outputScale: match`, one factor a layer, as `measureRoutedScale` gives it. It is folded into the experts' down
+   * projections.
    */
   readonly routedScale?: readonly number[];
   /** Plans and writes nothing. */
@@ -95,6 +95,16 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
   }
 }
 
+/** The plan that {@link convert} would follow. @throws as it does. */
+export async function planOf(options: Omit<ConvertOptions, 'out'>): Promise<ConversionPlan> {
+  const source = await openDense(options.model);
+  try {
+    return makePlan(source, options);
+  } finally {
+    await source.folder.close();
+  }
+}
+
 /** The architecture that a plan makes of a dense one: softmax over all routed experts, weights as they are. */
 export function splitArchitecture(
   dense: Architecture,
@@ -114,7 +124,7 @@ export function splitArchitecture(
 
 function makePlan(
   source: DenseSource,
-  {method, profile, seed, model, where = 'convert'}: ConvertOptions,
+  {method, profile, seed, model, where = 'convert'}: Omit<ConvertOptions, 'out'>,
 ): ConversionPlan {
   const {architecture, numNeurons, fingerprint} = source;
   const numLayers = architecture.ffn.length;
@@ -138,7 +148,7 @@ function routedScales(
   {method, routedScale, where = 'convert'}: ConvertOptions,
 ): readonly number[] {
   const numLayers = source.architecture.ffn.length;
-  const isMatched = method.method === 'expertweaver' && method.outputScale === 'match';
+  const isMatched = method.outputScale === 'match';
   if (!isMatched && !routedScale) return Array.from({length: numLayers}, () => 1);
   if (!isMatched)
     throw new ConfigError(`${where}: factors of the routed part were given, but outputScale is not match.`);

@@ -15,6 +15,12 @@ const cutFields = {
     .default(0)
     .describe('Shared part, in units of one expert: 2 is one shared expert twice as wide as a routed one.'),
   topK: z.int().min(1).describe('Routed experts each token passes through; the shared part comes on top.'),
+  outputScale: z
+    .enum(['none', 'match'])
+    .default('none')
+    .describe(
+      'match scales the routed sum of each layer so that its norm on calibration text is that of the dense part.',
+    ),
 };
 
 const expertweaverFields = {
@@ -37,12 +43,6 @@ const expertweaverFields = {
     .default(true)
     .describe(
       'Bring each neuron profile to mean 0 and std 1 before clustering, so that its shape counts and not its size.',
-    ),
-  outputScale: z
-    .enum(['none', 'match'])
-    .default('none')
-    .describe(
-      'match scales the routed sum of each layer so that its norm on calibration text is that of the dense part.',
     ),
 };
 

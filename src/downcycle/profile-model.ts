@@ -78,7 +78,7 @@ function denseWidth({architecture: {ffn}, path}: Model): number {
 }
 
 /** The beginnings of rows spread evenly over the training rows of a source, int32 [samples, tokens]. */
-async function calibrationRows(
+export async function calibrationRows(
   {name, train}: SourceShards,
   {samplesPerTask, tokensPerSample}: ProfileOptions,
 ): Promise<Int32Array> {

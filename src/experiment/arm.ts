@@ -3,8 +3,10 @@ import {join} from 'node:path';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import type {ArmOptions, Config} from '../config/schema.js';
 import {ensureShards, closeShards} from '../data/shards.js';
-import {convert} from '../downcycle/convert.js';
+import {convert, type ConvertOptions, planOf} from '../downcycle/convert.js';
+import {measureRoutedScale} from '../downcycle/output-scale.js';
 import type {Profile} from '../downcycle/profile-file.js';
+import {calibrationRows} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, recordProof} from '../downcycle/provenance.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
@@ -102,7 +104,26 @@ async function make(
     return;
   }
   const watched = options.method === 'expertweaver' ? {profile: await profile()} : {};
-  await convert({model, out: arm.start, method: options, seed, where, ...watched});
+  const how = {model, method: options, seed, where, ...watched};
+  const scaled = options.outputScale === 'match' ? {routedScale: await routedScale(how, config)} : {};
+  await convert({...how, ...scaled, out: arm.start});
+}
+
+/** Factors of the routed sums on the calibration text of the config. */
+async function routedScale(how: Omit<ConvertOptions, 'out'>, config: Config): Promise<number[]> {
+  const {samplesPerTask, tokensPerSample} = config.profile;
+  const sources = await ensureShards(config.data, await loadTokenizer(how.model), layoutOf(config).shards);
+  try {
+    const samples = await Promise.all(sources.map((source) => calibrationRows(source, config.profile)));
+    const sequences = samples.flatMap((tokens) =>
+      Array.from({length: samplesPerTask}, (_, i) => [
+        ...tokens.subarray(i * tokensPerSample, (i + 1) * tokensPerSample),
+      ]),
+    );
+    return await measureRoutedScale(how.model, await planOf(how), sequences);
+  } finally {
+    await closeShards(sources);
+  }
 }
 
 function denseOf(options: Exclude<ArmOptions, {like: string}>, {model}: Config): string {

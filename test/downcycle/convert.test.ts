@@ -21,7 +21,7 @@ import {tinyProfile} from './tiny-profile.js';
 const scratch = useScratch();
 
 /** Of 24 neurons the first 8 are shared, then four experts of 4: the split of the fixture's golden numbers. */
-const contiguous: SplitOptions = {method: 'contiguous', experts: 4, shared: 2, topK: 2};
+const contiguous: SplitOptions = {method: 'contiguous', experts: 4, shared: 2, topK: 2, outputScale: 'none'};
 const SHARED = 8;
 const WIDTH = 4;
 
@@ -116,7 +116,7 @@ describe('convert', () => {
   });
 
   it('needs no shared expert', async () => {
-    await convert(options({method: {method: 'contiguous', experts: 6, shared: 0, topK: 2}}));
+    await convert(options({method: {method: 'contiguous', experts: 6, shared: 0, topK: 2, outputScale: 'none'}}));
     await inFolders(async (_, moe) => {
       expect(moe.tensors.names.filter((name) => name.includes('shared'))).toEqual([]);
     });
@@ -172,7 +172,7 @@ describe('convert', () => {
   });
 
   it('gives the same bytes for the same options', async () => {
-    const random: SplitOptions = {method: 'random', experts: 4, shared: 2, topK: 2};
+    const random: SplitOptions = {method: 'random', experts: 4, shared: 2, topK: 2, outputScale: 'none'};
     const bytes: Buffer[][] = [];
     for (const [name, seed] of [
       ['a', 1],
@@ -209,7 +209,7 @@ describe('convert', () => {
 
 describe('convert refuses', () => {
   it('counts that do not cut the FFN, naming those that do', async () => {
-    const method: SplitOptions = {method: 'random', experts: 4, shared: 1, topK: 2};
+    const method: SplitOptions = {method: 'random', experts: 4, shared: 1, topK: 2, outputScale: 'none'};
     const converted = convert(options({method, where: 'config.yaml:3:5'}));
     await expect(converted).rejects.toThrow(ConfigError);
     await expect(converted).rejects.toThrow(

@@ -17,7 +17,7 @@ const scratch = useScratch();
 const rng = createRng(5, 'tokens');
 const sequence = (length: number): number[] => Array.from({length}, () => rng.int(32));
 const sequences = [sequence(24), sequence(24)];
-const random: SplitOptions = {method: 'random', experts: 4, shared: 2, topK: 1};
+const random: SplitOptions = {method: 'random', experts: 4, shared: 2, topK: 1, outputScale: 'none'};
 const split = (changes: object = {}) =>
   convert({model: TINY_LLAMA, out: scratch('moe'), method: random, seed: 7, ...changes});
 

@@ -87,7 +87,7 @@ describe('upcycle', () => {
   });
 
   it('refuses a mixture, and a folder that exists', async () => {
-    const split = {method: 'contiguous', experts: 4, shared: 2, topK: 2} as const;
+    const split = {method: 'contiguous', experts: 4, shared: 2, topK: 2, outputScale: 'none'} as const;
     await convert({model: TINY_LLAMA, out: scratch('split'), method: split, seed: 1});
     await expect(upcycle(options({model: scratch('split')}))).rejects.toThrow(ModelError);
     expect(existsSync(scratch('moe'))).toBe(false);

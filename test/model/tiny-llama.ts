@@ -44,13 +44,15 @@ interface Changes {
   readonly dtype?: FloatDtype;
   readonly config?: Readonly<Record<string, unknown>>;
   readonly without?: string;
+  /** A tensor of zeros. */
+  readonly zeroed?: string;
   readonly extra?: readonly string[];
   readonly files?: Readonly<Record<string, string>>;
 }
 
 /** Writes the fixture with changes. */
 export async function writeTinyLlama(path: string, changes: Changes = {}): Promise<string> {
-  const {dtype = 'F32', config = {}, without, extra = [], files = {}} = changes;
+  const {dtype = 'F32', config = {}, without, zeroed, extra = [], files = {}} = changes;
   const folder = await openModelFolder(TINY_LLAMA);
   const {tensors} = folder;
   const names = [...tensors.names.filter((name) => name !== without), ...extra];
@@ -58,7 +60,11 @@ export async function writeTinyLlama(path: string, changes: Changes = {}): Promi
   await writeModelFolder(path, {
     config: {...tinyConfig, ...config},
     entries: names.map((name) => ({name, dtype, shape: isExtra(name) ? [1] : tensors.info(name).shape})),
-    read: async (name) => (isExtra(name) ? new Float32Array(1) : tensors.read(name)),
+    read: async (name) => {
+      if (isExtra(name)) return new Float32Array(1);
+      const values = await tensors.read(name);
+      return name === zeroed ? values.fill(0) : values;
+    },
   });
   await folder.close();
   for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {MATRIX, matMul} from '../../src/op/mat-mul.js';
 import {multiplied, swigluMultiplied} from '../../src/op/product.js';

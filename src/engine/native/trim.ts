@@ -15,14 +15,14 @@ let trim: Trim | null | undefined;
  * again, and the step's own buffers would come on top of it.
  */
 export async function withTrimming<T>(work: Promise<T>): Promise<T> {
-  trim ??= findTrim();
-  const {async: start} = trim ?? {};
-  if (!start) return work;
+  if (trim === undefined) trim = findTrim();
+  const found = trim;
+  if (!found) return work;
   let isRunning = false;
   const timer = setInterval(() => {
     if (isRunning) return;
     isRunning = true;
-    start(0, () => {
+    found.async(0, () => {
       isRunning = false;
     });
   }, INTERVAL);

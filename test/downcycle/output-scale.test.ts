@@ -1,0 +1,75 @@
+import * as tf from '@tensorflow/tfjs';
+import {describe, expect} from 'vitest';
+import {convert, planOf} from '../../src/downcycle/convert.js';
+import {methodSchema, type SplitOptions} from '../../src/downcycle/options.js';
+import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
+import {decode} from '../../src/model/decoder.js';
+import {glu} from '../../src/model/glu.js';
+import {loadModel, type Model} from '../../src/model/model.js';
+import {moe} from '../../src/model/moe.js';
+import {mapTree} from '../../src/model/parameters.js';
+import {ModelError} from '../../src/util/errors.js';
+import {useScratch} from '../format/scratch.js';
+import {TINY_LLAMA, writeTinyLlama} from '../model/tiny-llama.js';
+import {onEngine, onEveryEngine} from '../support/engines.js';
+import {tinyProfile} from './tiny-profile.js';
+
+const scratch = useScratch();
+const sequences = [
+  [1, 5, 9, 2, 7, 3, 11, 4],
+  [8, 6, 10, 1],
+];
+
+const methodOf = (words: object): SplitOptions =>
+  methodSchema.parse({experts: 4, shared: 2, topK: 2, outputScale: 'match', ...words}) as SplitOptions;
+
+/** Squared norms, by layer, of what routed neurons give in the dense model and in the mixture on the same input. */
+function routedNorms(dense: Model, mixture: Model): {dense: number; routed: number}[] {
+  const sums = dense.architecture.ffn.map(() => ({dense: 0, routed: 0}));
+  const denseParams = mapTree(dense.parameters, (variable) => variable.read());
+  const params = mapTree(mixture.parameters, (variable) => variable.read());
+  const onFfnInput = (layer: number, x_TD: tf.Tensor2D): void => {
+    const [whole, cut] = [denseParams.layers[layer]!.ffn, params.layers[layer]!.ffn];
+    const layout = mixture.architecture.ffn[layer]!;
+    if (whole.kind !== 'dense' || cut.kind !== 'moe' || layout.kind !== 'moe') throw new Error('not a cut layer');
+    const shared = glu(x_TD, cut.shared!);
+    const norm = (y: tf.Tensor): number => tf.sum(tf.square(tf.sub(y, shared))).dataSync()[0]!;
+    sums[layer]!.dense += norm(glu(x_TD, whole));
+    sums[layer]!.routed += norm(moe(x_TD, cut, layout, mixture.architecture.routing, 'dropless').y_TD);
+  };
+  for (const sequence of sequences) {
+    const token_BS = tf.tensor2d(sequence, [1, sequence.length], 'int32');
+    decode(denseParams, dense.architecture, {token_BS}, {onFfnInput});
+  }
+  return sums;
+}
+
+describe('outputScale match', () => {
+  for (const words of [{method: 'expertweaver'}, {method: 'random'}]) {
+    onEveryEngine(
+      `gives the routed sum the norm of the same neurons in the dense model (${words.method})`,
+      async () => {
+        const method = methodOf(words);
+        const how = {model: TINY_LLAMA, method, seed: 3, profile: await tinyProfile()};
+        const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), sequences);
+        expect(routedScale.every((scale) => scale > 1)).toBe(true); // softmax weights of 2 of 4 sum to less than 1
+        const out = scratch(`moe-${words.method}`);
+        await convert({...how, routedScale, out});
+        const [dense, mixture] = [await loadModel(TINY_LLAMA), await loadModel(out)];
+        tf.tidy(() => {
+          for (const norms of routedNorms(dense, mixture)) expect(norms.routed / norms.dense).toBeCloseTo(1, 4);
+        });
+        dense.dispose();
+        mixture.dispose();
+      },
+    );
+  }
+
+  onEngine('wasm', 'refuses a layer whose routed experts give nothing, by name', async () => {
+    const model = await writeTinyLlama(scratch('dead'), {zeroed: 'model.layers.1.mlp.down_proj.weight'});
+    const plan = await planOf({model, method: methodOf({method: 'contiguous'}), seed: 1});
+    const measured = measureRoutedScale(model, plan, sequences);
+    await expect(measured).rejects.toThrow(ModelError);
+    await expect(measured).rejects.toThrow(/layer 1 give a squared norm of 0/);
+  });
+});
