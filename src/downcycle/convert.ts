@@ -43,6 +43,8 @@ export interface ConvertOptions {
    * projections.
    */
   readonly routedScale?: readonly number[];
+  /** What {@link planOf} gave for the same options; made if absent. */
+  readonly plan?: ConversionPlan;
   /** Plans and writes nothing. */
   readonly dryRun?: boolean;
   /** Config path or `file:line:column` of the method, for messages. */
@@ -76,7 +78,7 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
   if (!options.dryRun) await refuseExisting(options.out);
   const source = await openDense(options.model);
   try {
-    const plan = makePlan(source, options);
+    const plan = options.plan ?? makePlan(source, options);
     const scales = routedScales(source, options);
     const architecture = splitArchitecture(source.architecture, plan);
     const provenance = describeSplit(source, options, plan, scales);

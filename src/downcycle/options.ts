@@ -19,7 +19,7 @@ const cutFields = {
     .enum(['none', 'match'])
     .default('none')
     .describe(
-      'match scales the routed sum of each layer so that its norm on calibration text is that of the dense part.',
+      'match scales the routed sum of each layer so that its norm on the calibration text of `profile` is that of the dense part.',
     ),
 };
 

@@ -99,10 +99,12 @@ async function valuesOn(
   sequence: readonly number[],
 ): Promise<ArrayLike<number>> {
   const token_BS = tf.tensor2d([...sequence], [1, sequence.length], 'int32');
-  const {sums} = await run(token_BS);
   try {
-    return await sums.data();
+    const {sums} = await run(token_BS);
+    const values = await sums.data();
+    sums.dispose();
+    return values;
   } finally {
-    tf.dispose([token_BS, sums]);
+    token_BS.dispose();
   }
 }

@@ -166,7 +166,8 @@ function concat(parts: readonly Float32Array[]): Float32Array {
   return whole;
 }
 
-function hashTokens(samples: readonly Int32Array[]): string {
+/** SHA-256 over the calibration tokens of all tasks. */
+export function hashTokens(samples: readonly Int32Array[]): string {
   const hash = createHash('sha256');
   for (const tokens of samples) hash.update(tokens);
   return hash.digest('hex');

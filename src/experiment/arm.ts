@@ -6,7 +6,8 @@ import {ensureShards, closeShards} from '../data/shards.js';
 import {convert, type ConvertOptions, planOf} from '../downcycle/convert.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import type {Profile} from '../downcycle/profile-file.js';
-import {calibrationRows} from '../downcycle/profile-model.js';
+import type {ConversionPlan} from '../downcycle/plan.js';
+import {calibrationRows, hashTokens} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, recordProof} from '../downcycle/provenance.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
@@ -103,14 +104,22 @@ async function make(
     await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed});
     return;
   }
-  const watched = options.method === 'expertweaver' ? {profile: await profile()} : {};
+  const isScaled = options.outputScale === 'match';
+  const watched = options.method === 'expertweaver' || isScaled ? {profile: await profile()} : {};
   const how = {model, method: options, seed, where, ...watched};
-  const scaled = options.outputScale === 'match' ? {routedScale: await routedScale(how, config)} : {};
+  const scaled = isScaled ? await withScale(how, config) : {};
   await convert({...how, ...scaled, out: arm.start});
 }
 
-/** Factors of the routed sums on the calibration text of the config. */
-async function routedScale(how: Omit<ConvertOptions, 'out'>, config: Config): Promise<number[]> {
+/**
+ * The plan of a conversion and the factors of its routed sums on the calibration text of the config.
+ *
+ * @throws ConfigError if the profile, which the record of the conversion names, was made on other text.
+ */
+async function withScale(
+  how: Omit<ConvertOptions, 'out'>,
+  config: Config,
+): Promise<{plan: ConversionPlan; routedScale: number[]}> {
   const {samplesPerTask, tokensPerSample} = config.profile;
   const sources = await ensureShards(config.data, await loadTokenizer(how.model), layoutOf(config).shards);
   try {
@@ -120,7 +129,14 @@ async function routedScale(how: Omit<ConvertOptions, 'out'>, config: Config): Pr
         ...tokens.subarray(i * tokensPerSample, (i + 1) * tokensPerSample),
       ]),
     );
-    return await measureRoutedScale(how.model, await planOf(how), sequences);
+    if (how.profile && how.profile.metadata.tokenHash !== hashTokens(samples)) {
+      throw new ConfigError(
+        `${how.where}: outputScale match measures on the calibration text of the config, but the profile was made on other text.`,
+        {hint: 'Make the profile with this config, or leave --profile out.'},
+      );
+    }
+    const plan = await planOf(how);
+    return {plan, routedScale: await measureRoutedScale(how.model, plan, sequences)};
   } finally {
     await closeShards(sources);
   }

@@ -23,7 +23,7 @@ export function expertRoom(capacity: Capacity, T: number, layout: MoeLayout): Ex
 
 /**
  * An even share for every expert and blocks of half a share for those that want more: shapes are fixed when a step is
- * compiled, and this holds any routing in less than twice the rows there are.
+ * compiled, and this holds any routing in less than twice the rows there are, but for rounding.
  *
  * With H rows a block, all rows are at most 2·E·H. If m experts want more than their 2·H, what they want beyond is at
  * most 2·(E − m)·H rows, so fewer than 2·(E − m) + m blocks, which is largest for m = 1: 2·E − 2.

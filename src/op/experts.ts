@@ -65,7 +65,9 @@ function expertGradients(
   room: ExpertRoom,
 ): [tf.Tensor2D, tf.Tensor3D] {
   const [again_S] = after(dy_RF, [expert_S] as const);
-  const parts = matricesOf(w_EDF, room, again_S);
+  const [first, last] = [tf.scalar(0, 'int32'), tf.scalar(w_EDF.shape[0] - 1, 'int32')];
+  const inside_S: tf.Tensor1D = tf.maximum(tf.minimum(again_S, last), first); // whatever a dy of NaN makes of it
+  const parts = matricesOf(w_EDF, room, inside_S);
   const dx_RD = byPart(dy_RF, room, parts, (rows, matrices) => multiply(rows, matrices, false, true));
   const [E, D, F] = w_EDF.shape;
   const dyParts = partsOf(dy_RF, E, room);

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import {multiply} from './mat-mul.js';
 
-/** Logits that may be held at once in any case, in numbers (64 MB). */
-const MIN_BLOCK = 2 ** 24;
+/** Logits that are held at once in any case, in numbers (64 MB). */
+const SMALL = 2 ** 24;
 
 /**
  * Mean next-token loss of a linear head, `mean(logsumexp(h·Wᵀ) − (h·Wᵀ)[label])`, in row chunks.
@@ -10,7 +10,7 @@ const MIN_BLOCK = 2 ** 24;
  * Loss and gradient of a chunk come from one pass over its logits, so logits of all rows never exist together
  * and none are recomputed (Hsu et al. 2024, Liger). Rows with a negative label do not count.
  * @param h_TD float32 [T, D]; `head_VD` [V, D]; `label_T` int32 [T]; `maxLogits` numbers held at once, by default as
- * many as the head has: each chunk adds a gradient of that size, so smaller ones save nothing.
+ * many as the head has: its gradient is that large in any case, and each chunk makes one.
  */
 export function linearCrossEntropy(
   h_TD: tf.Tensor2D,
@@ -34,7 +34,7 @@ export function tokenLosses(
   h_TD: tf.Tensor2D,
   head_VD: tf.Tensor2D,
   label_T: tf.Tensor1D,
-  maxLogits = blockOf(head_VD),
+  maxLogits = SMALL,
 ): tf.Tensor1D {
   const losses = chunksOf(h_TD, head_VD, maxLogits).map(({begin, rows}) => {
     const label = tf.slice(label_T, [begin], [rows]);
@@ -45,7 +45,7 @@ export function tokenLosses(
 }
 
 function blockOf({size}: tf.Tensor2D): number {
-  return Math.max(MIN_BLOCK, size);
+  return Math.max(SMALL, size);
 }
 
 function lossAndGradients(

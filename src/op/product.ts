@@ -45,9 +45,9 @@ export function swigluMultiplied<X extends tf.Tensor, W extends tf.Tensor>(
       value: product.multiply(swiglu(a, b), weight, product.constants),
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
         const [x, y, right, ...constants] = saved as [X, X, W, ...tf.Tensor[]];
-        const [again, upAgain] = after(dy, [x, y] as const);
-        const [dh, dw] = product.gradients(dy as X, swiglu(again, upAgain), right, constants);
-        return [...swigluGradients(dh, again, upAgain), dw];
+        const [gateAgain, upAgain] = after(dy, [x, y] as const);
+        const [dh, dw] = product.gradients(dy as X, swiglu(gateAgain, upAgain), right, constants);
+        return [...swigluGradients(dh, gateAgain, upAgain), dw];
       },
     };
   })(gate, up, w) as X;

@@ -23,6 +23,8 @@ const trainerState = z.strictObject({
   tokens: z.int(),
   flops: z.number(),
   seconds: z.number(),
+  /** Written by versions that compiled steps for several rooms of experts; nothing reads it now. */
+  capacity: z.unknown().optional(),
   loader: z.strictObject({
     seed: z.number(),
     rng,

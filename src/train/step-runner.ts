@@ -41,7 +41,7 @@ export function createStepRunner(state: TrainState, options: RunnerOptions): Ste
       return {figures, layers: loadsByLayer(loads, state.architecture, tokens, options)};
     });
   const runAccumulated = async (batches: readonly ShardRows[], rates_3: tf.Tensor1D): Promise<StepResult> => {
-    if (!apply) throw new Error('gradients cannot be accumulated: the state has no sums');
+    if (!apply || batches.length === 0) throw new Error('accumulation needs batches, and a state with sums');
     const reports: Report[] = [];
     const share = tf.scalar(1 / batches.length);
     try {
@@ -54,8 +54,10 @@ export function createStepRunner(state: TrainState, options: RunnerOptions): Ste
     norm.dispose();
     return summary(reports, gradNorm);
   };
-  const runAtOnce = async ([rows]: readonly ShardRows[], rates_3: tf.Tensor1D): Promise<StepResult> => {
-    if (!rows) throw new Error('a step needs a batch');
+  const runAtOnce = async (batches: readonly ShardRows[], rates_3: tf.Tensor1D): Promise<StepResult> => {
+    const [rows] = batches;
+    if (!rows || batches.length > 1)
+      throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
     const one = await report(rows, (batch) => step(batch, rates_3));
     return summary([one], one.figures[3] ?? Number.NaN);
   };
@@ -137,7 +139,9 @@ async function withBatch<T>(
 }
 
 async function readReport({figures, loads}: StepReport): Promise<{figures: Float32Array; loads: Int32Array}> {
-  const values = {figures: await figures.data<'float32'>(), loads: await loads.data<'int32'>()};
-  tf.dispose([figures, loads]);
-  return values;
+  try {
+    return {figures: await figures.data<'float32'>(), loads: await loads.data<'int32'>()};
+  } finally {
+    tf.dispose([figures, loads]);
+  }
 }

@@ -128,6 +128,26 @@ describe('one config from a dense model to a trained mixture', () => {
     expect(existsSync(join(moe, 'downcycle.json'))).toBe(true);
     expect((await run('inspect', moe)).stdout).toContain('2 of 7 experts 8 wide, and a shared one 8 wide');
 
+    const scaled = join(folder, 'scaled');
+    const match = ['--arm', 'a', '--set', 'arms.a.outputScale=match', '--profile', profile];
+    expect((await run('convert', config, ...match, '--out', scaled)).code).toBe(0);
+    const record = JSON.parse(readFileSync(join(scaled, 'downcycle.json'), 'utf8')) as Record<string, unknown>;
+    expect(record).toMatchObject({calibration: {tasks: ['scripture']}, equivalence: {passed: true}});
+    for (const {routedScale} of record.layers as {routedScale: number}[]) expect(routedScale).toBeGreaterThan(1);
+    const other = await run(
+      'convert',
+      config,
+      ...match,
+      '--set',
+      'profile.samplesPerTask=2',
+      '--out',
+      join(folder, 'x'),
+    );
+    expect(other.stderr).toMatch(
+      /config\.yaml:\d+:\d+: .*outputScale match measures on the calibration text of the config/,
+    );
+    expect(other.code).toBe(2);
+
     const scratch = await run('train', config, '--arm', 'b', '--set', 'train.steps=2');
     expect(scratch.stdout).toBe('checkpoints/tiny/b\n');
     expect((await run('inspect', 'checkpoints/tiny/b')).stdout).toContain('completed');

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
-import {describe, expect} from 'vitest';
+import {describe, expect, it} from 'vitest';
+import {missingRows} from '../../src/model/capacity.js';
 import {
   combine,
   dispatch,
@@ -99,6 +100,14 @@ describe('spare blocks', () => {
       }
     },
   );
+
+  it('leave out as many pairs as missingRows says', () => {
+    const load = Array.from({length: E}, (_, expert) => CHOICE.filter((one) => one === expert).length);
+    for (const blocks of ROOMS) {
+      const without = walk(spare(blocks)).filter((row) => row === null).length;
+      expect(missingRows(load, spare(blocks)), `${blocks} blocks`).toBe(without);
+    }
+  });
 
   onEveryEngine('belong to the expert of every pair in them; those nobody wants to the last', async (engine) => {
     for (const blocks of ROOMS) {

@@ -1,4 +1,4 @@
-/** One process for step-memory.test.ts: compiles and runs one training step of a small dense model. */
+/** One process for step-memory.test.ts: compiles and runs one training step of a small model, `dense` or `routed`. */
 import {startEngine} from '../../src/engine/start.js';
 import {createVariable} from '../../src/engine/variable.js';
 import {initialValues} from '../../src/model/init.js';
@@ -7,13 +7,14 @@ import {stepRates} from '../../src/train/optimizer.js';
 import {createTrainState} from '../../src/train/state.js';
 import {createStepRunner} from '../../src/train/step-runner.js';
 import {integers} from '../support/host.js';
-import {DENSE, SEQUENCE} from './support.js';
+import {DENSE, ROUTED, SEQUENCE} from './support.js';
 
 await startEngine({device: 'cpu'});
-const parameters = mapTree(parameterSpecs(DENSE), (spec) =>
-  createVariable(spec.path, spec.shape, initialValues(spec, DENSE, 1)),
+const architecture = process.argv[2] === 'dense' ? DENSE : ROUTED;
+const parameters = mapTree(parameterSpecs(architecture), (spec) =>
+  createVariable(spec.path, spec.shape, initialValues(spec, architecture, 1)),
 );
-const model = {path: '', architecture: DENSE, config: {}, parameters, warnings: [], dispose: () => undefined};
+const model = {path: '', architecture, config: {}, parameters, warnings: [], dispose: () => undefined};
 const state = await createTrainState(model, {accumulates: false, moments: () => Promise.resolve(null)});
 const betas = [0.9, 0.95] as const;
 const runner = createStepRunner(state, {
@@ -22,5 +23,5 @@ const runner = createStepRunner(state, {
 });
 const tokens = integers([2 * (SEQUENCE + 1)], 274, 1).values as Int32Array;
 const {loss} = await runner.run([{tokens}], stepRates(0.01, 1, betas));
-process.stdout.write(`${JSON.stringify({loss, numParameters: leavesOf(parameters).length})}\n`);
+process.stdout.write(`${JSON.stringify({loss, shapes: leavesOf(parameters).map(({shape}) => shape)})}\n`);
 process.exit(0);

@@ -36,7 +36,7 @@ const RESOURCE_EXHAUSTED = 8;
 /** `TFE_DEVICE_PLACEMENT_SILENT`: inputs on another device are copied as needed. */
 const PLACEMENT_SILENT = 2;
 
-/** TensorFlow's own default limit of the pool. */
+/** TensorFlow's own default limit of the pool; never less. */
 const MIN_POOL_MB = 65_536;
 
 /** How the runtime is started. */

@@ -6,7 +6,7 @@ type Trim = ((pad: number) => number) & {async(pad: number, done: () => void): v
 const INTERVAL = 500;
 
 /** `malloc_trim` of the GNU C library, or null where another one is used. */
-let trim: Trim | null | undefined;
+const trim = findTrim();
 
 /**
  * Waits for `work`, which allocates and frees much, and meanwhile gives what it freed back to the system.
@@ -15,14 +15,13 @@ let trim: Trim | null | undefined;
  * again, and the step's own buffers would come on top of it.
  */
 export async function withTrimming<T>(work: Promise<T>): Promise<T> {
-  if (trim === undefined) trim = findTrim();
-  const found = trim;
-  if (!found) return work;
+  if (!trim) return work;
+  const start = trim.async.bind(trim);
   let isRunning = false;
   const timer = setInterval(() => {
     if (isRunning) return;
     isRunning = true;
-    found.async(0, () => {
+    start(0, () => {
       isRunning = false;
     });
   }, INTERVAL);
