@@ -146,7 +146,7 @@ describe('one config from a dense model to a trained mixture', () => {
     expect(other.stderr).toMatch(
       /config\.yaml:\d+:\d+: .*outputScale match measures on the calibration text of the config/,
     );
-    expect(other.code).toBe(2);
+    expect(other.code).toBe(3);
 
     const scratch = await run('train', config, '--arm', 'b', '--set', 'train.steps=2');
     expect(scratch.stdout).toBe('checkpoints/tiny/b\n');
