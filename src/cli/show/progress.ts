@@ -49,6 +49,6 @@ export function showCompare(status: StatusLine): (event: CompareEvent) => void {
 export function startText({arm, parameters, proof}: Omit<Extract<CompareEvent, {kind: 'arm'}>, 'kind'>): string {
   const size = `${arm}  ${formatCount(parameters.total)} parameters, ${formatCount(parameters.active)} active`;
   if (!proof) return `${size}, drawn at random`;
-  const {maxLogitDifference, tokens} = proof;
-  return `${size}, with all experts equal to its parent: largest logit difference ${maxLogitDifference.toExponential(1)} on ${tokens} tokens`;
+  const [difference, limit] = [proof.maxLogitDifference, proof.limit].map((value) => value.toExponential(1));
+  return `${size}, with all experts equal to its parent: largest logit difference ${difference} (allowed ${limit}) on ${proof.tokens} tokens`;
 }
