@@ -17,8 +17,8 @@ export function expertSlots({binding, toIds, toTensor}: TensorFlowBackend, call:
     const oneHot = intOneHot(raw, expert, numExperts);
     const place = intSum(raw, intOp(raw, 'Mul', cumsum(raw, oneHot, true), oneHot), 1).id;
     const load = intSum(raw, oneHot, 0);
-    const lastBlock = cumsum(raw, wantedBlocks(raw, load.id, room), false);
-    const firstBlock = cumsum(raw, wantedBlocks(raw, load.id, room), true);
+    const wanted = wantedBlocks(raw, load.id, room);
+    const [firstBlock, lastBlock] = [cumsum(raw, wanted, true), cumsum(raw, wanted, false)];
     const first = intSum(raw, intOp(raw, 'Mul', oneHot, firstBlock), 1).id;
     const slot = rowOf(raw, {expert, place, first}, numExperts, room);
     const total = numExperts * room.rows + room.blocks * room.blockRows;
