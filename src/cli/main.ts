@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import {exitCodeOf} from '../train/stop-signal.js';
 import {systemCode} from '../util/errors.js';
 import {runCli} from './run.js';
 
@@ -7,6 +8,15 @@ process.stdout.on('error', (error) => {
   if (systemCode(error) === 'EPIPE') process.exit(0);
   throw error;
 });
+
+// Leaving this way takes away what is half written. Training listens by itself: it finishes its step and saves first.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    if (process.listenerCount(signal) > 1) return;
+    process.stderr.write('\nStopped. Nothing half-written is left.\n');
+    process.exit(exitCodeOf(signal));
+  });
+}
 
 const code = await runCli(process.argv.slice(2), process);
 // Not left to end by itself: TensorFlow's threads must not be running while its library is unloaded.

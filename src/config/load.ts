@@ -16,8 +16,11 @@ export interface LoadOptions {
 export interface LoadedConfig {
   readonly config: Config;
   readonly file: string;
-  /** Where a key stands, for errors found later: `file:line:column`, or the `--set` that gave it. */
-  readonly at: (path: readonly PathStep[]) => string;
+  /**
+   * Where the first of some keys that a person wrote stands, for errors found later: `file:line:column`, or the `--set`
+   * that gave it. If none was written, where the first would be.
+   */
+  readonly at: (path: readonly PathStep[], ...others: (readonly PathStep[])[]) => string;
 }
 
 /**
@@ -37,7 +40,11 @@ export function parseConfig(text: string, file: string, {set = []}: LoadOptions 
   const source = parseSource(text, file);
   const checked = checkConfig(applyOverrides(source.value, overrides));
   if ('problems' in checked) throw configError(checked.problems, source, overrides);
-  const at = (path: readonly PathStep[]): string => {
+  const isWritten = (path: readonly PathStep[]): boolean =>
+    source.has(path) || originOf({path, part: 'value', message: ''}, source, overrides) !== undefined;
+  const at = (path: readonly PathStep[], ...others: (readonly PathStep[])[]): string => {
+    const [next, ...rest] = others;
+    if (next && !isWritten(path)) return at(next, ...rest);
     const override = originOf({path, part: 'value', message: ''}, source, overrides);
     return override ? `--set ${override.text}` : source.at(path);
   };

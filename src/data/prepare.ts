@@ -101,8 +101,9 @@ async function prepareSource(
     }
     return {
       name: source.name,
-      train: await train.finish(),
-      valid: share > 0 ? await refuseNoValidation(source, share, valid.finish()) : null,
+      train: await explained(source, 'nothing is left to train on', train.finish()),
+      valid:
+        share > 0 ? await explained(source, `a validation share of ${share} holds nothing out`, valid.finish()) : null,
     };
   } finally {
     await train.abort();
@@ -142,12 +143,13 @@ async function openPart(data: DataOptions, tokenizer: Tokenizer, source: SourceO
   };
 }
 
-async function refuseNoValidation<T>({name}: SourceOptions, share: number, part: Promise<T>): Promise<T> {
-  return part.catch((error: unknown) => {
-    if (!(error instanceof DataError)) throw error;
-    throw new DataError(`Source ${name}: a validation share of ${share} leaves no full row. ${error.message}`, {
-      hint: 'Raise data.validation.share, lower data.sequenceLength, give more documents, or set the share to 0.',
-      cause: error,
+/** What to do about a source that is too short, whichever part of it is. */
+async function explained<T>({name}: SourceOptions, what: string, part: Promise<T>): Promise<T> {
+  return part.catch((cause: unknown) => {
+    if (!(cause instanceof DataError)) throw cause;
+    throw new DataError(`Source ${name}: ${what}: ${cause.message}`, {
+      hint: 'Give more documents (in .txt files two blank lines or a form feed part them), change data.validation.share (0 for none), or lower data.sequenceLength.',
+      cause,
     });
   });
 }

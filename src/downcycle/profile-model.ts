@@ -27,7 +27,7 @@ export interface ProfileModelOptions {
   readonly profile: ProfileOptions;
   /** Where packed shards are kept. */
   readonly shards: string;
-  /** Config path of the `profile` section, for messages. */
+  /** Where the config says how long a sample or a row is, for messages. */
   readonly where?: string;
 }
 
@@ -45,8 +45,10 @@ export async function profileModel(options: ProfileModelOptions, onProgress?: Pr
   const {data, profile, where = 'profile'} = options;
   if (profile.tokensPerSample > data.sequenceLength) {
     throw new ConfigError(
-      `${where}: tokensPerSample (${profile.tokensPerSample}) is more than data.sequenceLength (${data.sequenceLength}).`,
-      {hint: 'A sample is the beginning of a packed row: lower tokensPerSample or raise sequenceLength.'},
+      `${where}: profile.tokensPerSample (${profile.tokensPerSample}) is more than data.sequenceLength (${data.sequenceLength}).`,
+      {
+        hint: `A sample is the beginning of a packed row: set profile.tokensPerSample to ${data.sequenceLength} or less, or raise data.sequenceLength.`,
+      },
     );
   }
   const model = await loadModel(options.model);

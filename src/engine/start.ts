@@ -82,7 +82,7 @@ async function withoutLibrary(
   const missing = `TensorFlow was not found: ${tried.join(' ')}`;
   if (device === 'auto') return wasm([`${missing} The slower WebAssembly engine runs instead.`], precision);
   throw new EnvironmentError(`engine.device is ${device}, but ${missing}`, {
-    hint: 'Run `node scripts/setup.mjs` to fetch it, or set engine.device to auto or wasm.',
+    hint: `Run \`node scripts/setup.mjs${device === 'cuda' ? ' --cuda' : ''}\` to fetch it, or set engine.device to auto or wasm.`,
   });
 }
 

@@ -1,5 +1,7 @@
+import {existsSync} from 'node:fs';
 import {readFile, readdir, stat} from 'node:fs/promises';
-import {join} from 'node:path';
+import {basename, dirname, join} from 'node:path';
+import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import type {Dtype} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
@@ -69,30 +71,71 @@ export interface RunInspection {
   readonly end: EndRecord['reason'] | null;
 }
 
+/** The runs of an experiment's folder. */
+export interface ExperimentInspection {
+  readonly kind: 'experiment';
+  readonly path: string;
+  readonly runs: readonly RunInspection[];
+}
+
+/** What a file that `profile` made holds. */
+export interface ProfileInspection {
+  readonly kind: 'profile';
+  readonly path: string;
+  readonly profile: Profile;
+}
+
 /** What was found at a path. */
-export type Inspection = ModelInspection | ShardInspection | PreparedInspection | RunInspection;
+export type Inspection =
+  | ModelInspection
+  | ShardInspection
+  | PreparedInspection
+  | RunInspection
+  | ExperimentInspection
+  | ProfileInspection;
 
 /**
- * Says what a model folder, checkpoint, run folder, token shard or prepared folder holds; reads no weights.
+ * Says what a model folder, checkpoint, run folder or its log, folder of runs, profile, token shard or prepared folder
+ * holds; reads no weights.
  *
  * @throws UsageError if nothing is there or it is none of these; DataError, ModelError if it is damaged.
  */
 export async function inspect(path: string): Promise<Inspection> {
   const found = await stat(path).catch(() => null);
-  if (!found) throw new UsageError(`${path}: there is no such file or folder.`);
-  if (found.isFile()) return path.endsWith('.arrow') ? inspectShard(path) : refuse(path);
+  if (!found) throw new UsageError(`${path || 'An empty path'}: there is no such file or folder.`);
+  if (found.isFile()) return inspectFile(path);
   const names = new Set(await readdir(path));
   if (names.has('config.json')) return inspectModel(path);
-  if (names.has('log.jsonl')) return inspectRun(path, names);
+  if (names.has(LOG)) return inspectRun(path);
   // A checkpoint: the marker is written last, so a torn one is not taken for whole.
   if (names.has('trainer.json')) return inspectModel(join(path, 'model'));
   const shards = [...names].filter((name) => name.endsWith('.arrow')).sort();
-  return shards.length > 0 ? inspectPrepared(path, shards) : refuse(path);
+  if (shards.length > 0) return inspectPrepared(path, shards);
+  const runs = [...names].filter((name) => existsSync(join(path, name, LOG))).sort();
+  return runs.length > 0 ? inspectExperiment(path, runs) : refuse(path);
 }
+
+function inspectFile(path: string): Promise<Inspection> {
+  if (path.endsWith('.arrow')) return inspectShard(path);
+  if (basename(path) === LOG) return inspectRun(dirname(path));
+  if (path.endsWith('.safetensors')) return inspectSafetensors(path);
+  return refuse(path);
+}
+
+async function inspectSafetensors(path: string): Promise<Inspection> {
+  if (existsSync(join(dirname(path), 'config.json'))) return inspectModel(dirname(path));
+  return {kind: 'profile', path, profile: await readProfile(path)};
+}
+
+async function inspectExperiment(path: string, names: readonly string[]): Promise<ExperimentInspection> {
+  return {kind: 'experiment', path, runs: await Promise.all(names.map((name) => inspectRun(join(path, name))))};
+}
+
+const LOG = 'log.jsonl';
 
 function refuse(path: string): never {
   throw new UsageError(`${path} is nothing that downcycle reads or writes.`, {
-    hint: 'Give a Hugging Face model folder, a run folder, a checkpoint, an .arrow file or a folder of them.',
+    hint: 'Give a Hugging Face model folder, a run folder or a folder of runs, a checkpoint, a profile, an .arrow file or a folder of them.',
   });
 }
 
@@ -154,8 +197,8 @@ async function inspectPrepared(path: string, names: readonly string[]): Promise<
   return {kind: 'prepared', path, shards: await Promise.all(names.map((name) => inspectShard(join(path, name))))};
 }
 
-async function inspectRun(path: string, names: ReadonlySet<string>): Promise<RunInspection> {
-  const log = join(path, 'log.jsonl');
+async function inspectRun(path: string): Promise<RunInspection> {
+  const log = join(path, LOG);
   const records = await readRunLog(log);
   const head = records.find((record) => record.kind === 'run');
   if (!head) throw new DataError(`${log}: no run record; the head of the log is missing.`);
@@ -166,7 +209,7 @@ async function inspectRun(path: string, names: ReadonlySet<string>): Promise<Run
     head,
     lastStep: records.findLast((record): record is StepRecord => record.kind === 'step') ?? null,
     evals: records.filter((record): record is EvalRecord => record.kind === 'eval'),
-    checkpoints: [...names].filter((name) => /^step-\d{6,}$/.test(name)).sort(),
+    checkpoints: (await readdir(path)).filter((name) => /^step-\d{6,}$/.test(name)).sort(),
     end: last?.kind === 'end' ? last.reason : null,
   };
 }

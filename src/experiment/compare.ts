@@ -1,4 +1,4 @@
-import {mkdir, rm} from 'node:fs/promises';
+import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
@@ -11,9 +11,12 @@ import {writeReport, type WrittenReport} from '../report/report.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainEvent} from '../train/event.js';
 import {train} from '../train/run.js';
+import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult} from '../train/session.js';
+import {makeFolder} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
 import {type Arm, armsOf, layoutOf, makeStart, runOf, type StartingModel} from './arm.js';
+import {checkArms} from './check.js';
 import {profileOf} from './profile.js';
 
 /** What happens during a comparison, for whoever shows it. */
@@ -54,18 +57,24 @@ export async function compare(
       hint: 'Name at least one arm under `arms`.',
     });
   }
+  await checkArms(
+    loaded,
+    arms.map(({name}) => name),
+  );
+  const mode = overwrite ? 'overwrite' : 'resume';
+  for (const arm of arms) await checkFolder(runOf(config, arm, arm.out, mode));
   const engine = await startEngine(config.engine);
   for (const text of engine.notes) onEvent({kind: 'stage', text});
   const {root} = layoutOf(config);
   if (overwrite) for (const arm of arms) await rm(arm.start, {recursive: true, force: true});
-  await mkdir(join(root, 'start'), {recursive: true});
+  await makeFolder(join(root, 'start'));
   const profile = once(() => profileOf(loaded, (done, total) => onEvent({kind: 'profile', done, total})));
   for (const arm of startOrder(arms, config)) {
     onEvent({kind: 'arm', ...(await makeStart(arm, config, arms, profile, loaded.at(['arms', arm.name])))});
   }
   const runs: TrainResult[] = [];
   for (const arm of arms) {
-    const run = runOf(config, arm, arm.out, overwrite ? 'overwrite' : 'resume');
+    const run = runOf(config, arm, arm.out, mode);
     runs.push(await train(run, (event) => onEvent({kind: 'train', arm: arm.name, event})));
     if (runs.at(-1)?.reason === 'interrupted') return {report: null, runs};
   }

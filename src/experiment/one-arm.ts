@@ -1,3 +1,4 @@
+import {stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import {configHash, resolvedYaml} from '../config/resolved.js';
@@ -5,10 +6,12 @@ import {type Config, missingArm} from '../config/schema.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import {startEngine} from '../engine/start.js';
 import {train} from '../train/run.js';
+import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
 import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
 import {type Arm, armsOf, layoutOf, makeStart, runOf, type StartingModel} from './arm.js';
+import {checkArms} from './check.js';
 import type {CompareEvent} from './compare.js';
 import {profileOf} from './profile.js';
 
@@ -47,6 +50,7 @@ export async function convertArm(
 ): Promise<StartingModel> {
   await refuseExisting(out);
   const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
+  await checkArms(loaded, [arm.name]);
   await start(loaded, onEvent);
   return makeArm(loaded, {...arm, start: out}, profile, onEvent);
 }
@@ -65,6 +69,9 @@ export async function trainConfig(
   const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
   const run = runOf(loaded.config, arm, options.out ?? arm.out, mode);
   if (mode === 'new') await refuseRun(run.out);
+  if (mode === 'resume') await requireRun(run.out);
+  await checkFolder(run);
+  await checkArms(loaded, name === undefined ? [] : [name]);
   await start(loaded, onEvent);
   if (name !== undefined) onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   return train(run, (event) => onEvent({kind: 'train', arm: arm.name, event}));
@@ -76,6 +83,14 @@ async function refuseRun(out: string): Promise<void> {
     if (!(cause instanceof EnvironmentError)) throw cause;
     const hint = 'Say --resume to go on with it, --overwrite to start again, or choose another --out.';
     throw new EnvironmentError(cause.message, {hint, cause});
+  });
+}
+
+/** Going on with a run that is not there would begin another in silence. */
+async function requireRun(out: string): Promise<void> {
+  if (await stat(out).catch(() => null)) return;
+  throw new UsageError(`${out} is not there: nothing can be resumed.`, {
+    hint: 'Correct --out, or leave --resume out to start a run.',
   });
 }
 

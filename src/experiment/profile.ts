@@ -1,6 +1,6 @@
 import {createHash} from 'node:crypto';
-import {mkdir, rm} from 'node:fs/promises';
-import {dirname, join} from 'node:path';
+import {rm} from 'node:fs/promises';
+import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
 import {type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
@@ -14,8 +14,10 @@ export async function profileOf({config, at}: LoadedConfig, onProgress?: Profile
   const path = join(folder, `${key}.safetensors`);
   const known = await readProfile(path).catch(() => null);
   if (known) return known;
-  const made = await profileModel({model, data, profile, shards, where: at(['profile'])}, onProgress);
-  await mkdir(dirname(path), {recursive: true});
+  const made = await profileModel(
+    {model, data, profile, shards, where: at(['profile', 'tokensPerSample'], ['data', 'sequenceLength'])},
+    onProgress,
+  );
   await rm(path, {force: true}); // unreadable, or absent
   await writeProfile(path, made);
   return made;

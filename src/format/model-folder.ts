@@ -51,7 +51,7 @@ const TOKENIZER_FILES = [
  */
 export async function openModelFolder(path: string): Promise<ModelFolder> {
   await expectFolder(path);
-  const config = await readConfig(join(path, CONFIG));
+  const config = await readModelConfig(join(path, CONFIG));
   const tensors = await openTensors(path);
   return {path, config, tensors, tokenizerFiles: tokenizerFilesIn(path), close: () => tensors.close()};
 }
@@ -102,7 +102,8 @@ async function expectFolder(path: string): Promise<void> {
   );
 }
 
-async function readConfig(path: string): Promise<Record<string, unknown>> {
+/** A model's `config.json`, parsed. @throws ModelError if it is missing or no JSON object. */
+export async function readModelConfig(path: string): Promise<Record<string, unknown>> {
   const json = parseJson(await readConfigText(path));
   if (json.kind === 'fault') throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`);
   const {value} = json;

@@ -125,6 +125,7 @@ function column(rows: readonly ShardRows[], name: ColumnName, width: number): In
 }
 
 function emptyShard({sequenceLength, source}: ShardDescription, documents: number): DataError {
-  const what = `The ${documents} documents of ${source} do not fill one row of ${sequenceLength + 1} tokens.`;
+  const count = documents === 1 ? '1 document is' : `${documents} documents are`;
+  const what = `${count} less than one row of ${sequenceLength + 1} tokens, the least a shard of ${source} holds.`;
   return new DataError(what, {hint: 'Give more text or lower data.sequenceLength.'});
 }

@@ -140,7 +140,7 @@ export const trainSchema = z
     checkpoint: checkpointSchema.prefault({}),
     capacity: capacitySchema.default('dropless'),
   })
-  .refine(({schedule, steps}) => schedule.warmup < steps, {
+  .refine(({schedule, steps}) => !(steps > 0) || schedule.warmup < steps, {
     error: 'schedule.warmup must be less than steps. Lower it, or train for more steps.',
     path: ['schedule', 'warmup'],
   })

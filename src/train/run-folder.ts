@@ -1,5 +1,6 @@
-import {mkdir, readdir, rm, stat} from 'node:fs/promises';
+import {readdir, readFile, rm, stat} from 'node:fs/promises';
 import {join} from 'node:path';
+import {configDifferences} from '../config/difference.js';
 import {readRunLog, truncateAfterStep} from '../format/run-log.js';
 import type {RunLogRecord} from '../format/run-record.js';
 import {writeFileAtomic} from '../util/atomic.js';
@@ -29,7 +30,7 @@ export async function checkFolder({out, mode, config}: TrainRun): Promise<TrainR
   if (mode === 'overwrite' || !(await exists(logPath(out)))) return null;
   const records = await readRunLog(logPath(out));
   const first = records.find((record) => record.kind === 'run');
-  if (first) refuseOtherConfig(out, first.configHash, config.hash);
+  if (first) await refuseOtherConfig(out, first.configHash, config);
   return completed(out, records.at(-1));
 }
 
@@ -37,7 +38,7 @@ export async function checkFolder({out, mode, config}: TrainRun): Promise<TrainR
 export async function findCheckpoint({out, mode, config}: TrainRun): Promise<Checkpoint | null> {
   if (mode !== 'resume' || !(await exists(out))) return null;
   const checkpoint = await latestCheckpoint(out);
-  if (checkpoint) refuseOtherConfig(out, checkpoint.trainer.configHash, config.hash);
+  if (checkpoint) await refuseOtherConfig(out, checkpoint.trainer.configHash, config);
   return checkpoint;
 }
 
@@ -50,7 +51,6 @@ export async function openFolder({out, mode, config}: TrainRun, checkpoint: Chec
     return;
   }
   if (mode !== 'new') await rm(out, {recursive: true, force: true}); // asked for, or nothing in it to go on from
-  await mkdir(out, {recursive: true});
   await writeFileAtomic(join(out, CONFIG), config.yaml);
 }
 
@@ -63,10 +63,13 @@ async function refuseForeign(out: string): Promise<void> {
   });
 }
 
-function refuseOtherConfig(out: string, found: string, wanted: string): void {
-  if (found === wanted) return;
-  throw new UsageError(`${out} holds a run of another config.`, {
-    hint: `Compare ${join(out, CONFIG)} with yours; say --overwrite to start again, or choose another name.`,
+async function refuseOtherConfig(out: string, found: string, wanted: TrainRun['config']): Promise<void> {
+  if (found === wanted.hash) return;
+  const path = join(out, CONFIG);
+  const keys = configDifferences(await readFile(path, 'utf8').catch(() => ''), wanted.yaml);
+  const which = keys.length > 0 ? `: ${keys.join(', ')}` : '';
+  throw new UsageError(`${out} holds a run of another config${which}.`, {
+    hint: `Its config is ${path}. Say --overwrite to start again, or choose another name or folder.`,
   });
 }
 

@@ -1,11 +1,20 @@
+import {rmSync} from 'node:fs';
 import {open, mkdir, rename, rm, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {DowncycleError, EnvironmentError, systemCode} from './errors.js';
 
-/** Writes a file so that it is either whole or absent: beside it, synced, renamed. */
+/** What is being written now; a process that ends in between, by Ctrl-C say, takes it away. */
+const unfinished = new Set<string>();
+process.on('exit', () => {
+  for (const part of unfinished) rmSync(part, {recursive: true, force: true});
+});
+
+/** Writes a file so that it is either whole or absent: beside it, synced, renamed. Folders above it are made. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
   const part = `${path}.part-${process.pid}`;
+  unfinished.add(part);
   try {
+    await makeFolder(dirname(path));
     const file = await open(part, 'w');
     try {
       await file.writeFile(data);
@@ -18,6 +27,8 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array): 
   } catch (error) {
     await rm(part, {force: true});
     throw asEnvironmentError(error, path);
+  } finally {
+    unfinished.delete(part);
   }
 }
 
@@ -29,9 +40,10 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array): 
 export async function writeFolderAtomic<T>(path: string, fill: (part: string) => Promise<T>): Promise<T> {
   await refuseExisting(path);
   const part = join(dirname(path), `.${basename(path)}.part-${process.pid}`);
+  unfinished.add(part);
   try {
     await rm(part, {recursive: true, force: true});
-    await mkdir(part, {recursive: true});
+    await makeFolder(part);
     const result = await fill(part);
     await syncFolder(part);
     await refuseExisting(path);
@@ -41,8 +53,35 @@ export async function writeFolderAtomic<T>(path: string, fill: (part: string) =>
   } catch (error) {
     await rm(part, {recursive: true, force: true});
     throw asEnvironmentError(error, path);
+  } finally {
+    unfinished.delete(part);
   }
 }
+
+/**
+ * Makes a folder and those above it that are missing.
+ *
+ * One by one: Node's own `recursive` never returns where a system has no room for folders, as under /proc.
+ * @throws EnvironmentError if one cannot be made.
+ */
+export async function makeFolder(path: string): Promise<void> {
+  const found = await stat(path).catch(() => null);
+  if (found?.isDirectory()) return;
+  if (found) throw new EnvironmentError(`${path} is a file; a folder was to be made there.`, {hint: ELSEWHERE});
+  await makeFolder(dirname(path));
+  await mkdir(path).catch((cause: unknown) => {
+    switch (systemCode(cause)) {
+      case 'EEXIST': // another process was quicker
+        return;
+      case 'ENOENT':
+        throw new EnvironmentError(`${path}: no folder can be made here.`, {hint: ELSEWHERE, cause});
+      default:
+        throw asEnvironmentError(cause, path);
+    }
+  });
+}
+
+const ELSEWHERE = 'Choose another output path.';
 
 /** @throws EnvironmentError if something stands at `path`: outputs are never overwritten. */
 export async function refuseExisting(path: string): Promise<void> {

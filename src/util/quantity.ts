@@ -13,10 +13,10 @@ export function parseQuantity(text: string): number {
   return Math.abs(value - rounded) < 1e-6 * rounded ? rounded : value;
 }
 
+const expected = ({input}: {readonly input?: unknown}): string =>
+  `expected a number such as 4096, 200k or 1.5B, found ${JSON.stringify(input)}`;
+
 /** A whole positive number in a config, written plainly or with a unit: `200k`, `1.5B`. */
 export const quantity = z
-  .union([
-    z.number(),
-    z.string().regex(PATTERN, 'expected a number such as 4096, 200k or 1.5B').transform(parseQuantity),
-  ])
-  .pipe(z.int('expected a whole number').positive());
+  .union([z.number(), z.string().regex(PATTERN, {error: expected}).transform(parseQuantity)], {error: expected})
+  .pipe(z.int().min(1));

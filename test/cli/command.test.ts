@@ -66,6 +66,16 @@ describe('downcycle inspect', () => {
     const {stdout} = await cli('inspect', run);
     expect(stdout).toContain('a of quickstart, seed 7');
     expect(stdout).toContain('60, 123k tokens, not ended');
+    expect((await cli('inspect', join(run, 'log.jsonl'))).stdout).toBe(stdout);
+  });
+
+  test('lists the runs of an experiment', async () => {
+    const folder = await tempFolder();
+    await writeRun(folder, 'one', {arm: 'a'});
+    await writeRun(folder, 'two', {arm: 'b', end: null});
+    const {stdout} = await cli('inspect', folder);
+    expect(stdout).toMatch(/^one .* completed$/m);
+    expect(stdout).toMatch(/^two .*123k .* not ended$/m);
   });
 });
 
@@ -121,6 +131,10 @@ describe('one config from a dense model to a trained mixture', () => {
     const profiled = await run('profile', config, '--out', profile);
     expect(profiled.stdout).toContain('1 task (scripture), each 4 samples of 16 tokens');
     expect(profiled.code).toBe(0);
+    const shown = await cli('inspect', profile);
+    expect(shown.stdout).toMatch(/^model +2 layers of 64 neurons/m);
+    expect(shown.stdout).toContain('1 task (scripture), each 4 samples of 16 tokens');
+    expect((await cli('inspect', profile, '--json')).stdout.length).toBeLessThan(2000);
 
     const moe = join(folder, 'moe');
     const converted = await run('convert', config, '--arm', 'a', '--profile', profile, '--out', moe);

@@ -1,7 +1,8 @@
 import {cp, mkdir, readdir, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, test} from 'vitest';
-import {cli, cliOn, spawnCli, tempFolder, writeConfig} from './support.js';
+import {DENSE, writeModel} from '../train/support.js';
+import {cli, cliOn, spawnCli, startCli, tempFolder, writeConfig} from './support.js';
 
 const TEXT = 'test/fixtures/train/scripture.txt';
 const TOKENIZER = 'test/fixtures/tokenizer/byte-level';
@@ -11,6 +12,11 @@ async function workplace(): Promise<{folder: string; config: string}> {
   const folder = await tempFolder();
   await cp(TOKENIZER, join(folder, 'model'), {recursive: true});
   return {folder, config: await writeConfig(folder, TEXT)};
+}
+
+/** Waits for something another process does. */
+async function waitUntil(holds: () => Promise<boolean>): Promise<void> {
+  while (!(await holds())) await new Promise((done) => setTimeout(done, 20));
 }
 
 describe('a wrong command line exits with 2', () => {
@@ -84,6 +90,53 @@ describe('other errors exit by who must act', () => {
     });
   });
 
+  test.each([
+    ['model', 'model=nowhere', '--set model=nowhere: model: nowhere is not there.'],
+    ['text', 'data.sources[0].path=no.txt', '--set data.sources[0].path=no.txt: data.sources[0].path: no.txt is not'],
+  ])('3 for a %s that is not there, naming its key', async (_, set, message) => {
+    const {folder, config} = await workplace();
+    const {code, stderr} = await cli('prepare', config, '--out', join(folder, 'out'), '--set', set);
+    expect(stderr.slice(0, `error: ${message}`.length)).toBe(`error: ${message}`);
+    expect(code).toBe(3);
+  });
+
+  test('3 for counts that cannot cut the model, before anything is packed or profiled', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), DENSE);
+    const config = await writeConfig(folder, TEXT, 'arms:\n  a: {method: expertweaver, experts: 6, topK: 2}\n');
+    for (const command of [['compare'], ['convert', '--out', join(folder, 'x')], ['train', '--arm', 'a']]) {
+      const [name = '', ...more] = command;
+      const {code, stderr} = await spawnCli([name, config, ...more], {cwd: folder});
+      expect(stderr).toBe(
+        `error: ${config}:16:6: arms.a: experts + shared (= 6) must divide the FFN width 64; nearest that do: 4 and 8.\n`,
+      );
+      expect(code).toBe(3);
+    }
+    expect((await readdir(folder)).sort()).toEqual(['config.yaml', 'model']);
+  });
+
+  test('2 for a run to be resumed that is not there, or has another config', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), DENSE);
+    const config = await writeConfig(folder, TEXT);
+    const run = (...args: string[]) => cli('-q', 'train', config, '--out', join(folder, 'run'), ...args);
+    expect(await run('--resume')).toMatchObject({
+      code: 2,
+      stderr: `error: ${join(folder, 'run')} is not there: nothing can be resumed.\nhint: Correct --out, or leave --resume out to start a run.\n`,
+    });
+    expect((await run('--set', 'train.steps=1')).code).toBe(0);
+    const {code, stderr} = await run('--resume', '--set', 'seed=8');
+    expect(stderr).toContain('run holds a run of another config: seed (7, now 8), train.steps (1, now 4).\n');
+    expect(code).toBe(2);
+  });
+
+  test('6 for a place where no folder can be made', async () => {
+    const {config} = await workplace();
+    const {code, stderr} = await cli('prepare', config, '--out', '/proc/x/y');
+    expect(stderr).toBe('error: /proc/x: no folder can be made here.\nhint: Choose another output path.\n');
+    expect(code).toBe(6);
+  });
+
   test('6 for an output that exists, which stays as it was', async () => {
     const {folder, config} = await workplace();
     const {code, stderr} = await cli('prepare', config, '--out', join(folder, 'model'));
@@ -118,3 +171,20 @@ describe('an error', () => {
     expect(code).toBe(1);
   });
 });
+
+test.skipIf(process.platform === 'win32')(
+  'Ctrl-C outside training says so and leaves nothing half-written',
+  async () => {
+    const {folder, config} = await workplace();
+    const text = join(folder, 'long.txt');
+    await writeFile(text, `${'In the beginning was the word. '.repeat(20)}\n\n\n`.repeat(20_000));
+    const long = ['--set', `data.sources[0].path=${text}`];
+    const child = startCli(['prepare', config, '--out', join(folder, 'out'), ...long]);
+    await waitUntil(async () => (await readdir(folder)).some((name) => name.startsWith('.out.part-')));
+    child.kill('SIGINT');
+    const {code, stderr} = await child.ended;
+    expect(stderr).toContain('\nStopped. Nothing half-written is left.\n');
+    expect(code).toBe(130);
+    expect((await readdir(folder)).sort()).toEqual(['config.yaml', 'long.txt', 'model']);
+  },
+);

@@ -34,6 +34,14 @@ export function spawnCli(
   args: readonly string[],
   options: {cwd?: string; env?: NodeJS.ProcessEnv} = {},
 ): Promise<Ended> {
+  return startCli(args, options).ended;
+}
+
+/** The same for a command that is to be stopped. */
+export function startCli(
+  args: readonly string[],
+  options: {cwd?: string; env?: NodeJS.ProcessEnv} = {},
+): {readonly ended: Promise<Ended>; kill(signal: NodeJS.Signals): void} {
   const main = resolve('src/cli/main.ts');
   const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), main, ...args], {
     ...options,
@@ -44,10 +52,11 @@ export function spawnCli(
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  return new Promise((done, fail) => {
+  const ended = new Promise<Ended>((done, fail) => {
     child.once('error', fail);
     child.once('close', (code) => done({code, stdout, stderr}));
   });
+  return {ended, kill: (signal) => void child.kill(signal)};
 }
 
 /** A folder that is gone after the test. */

@@ -50,10 +50,15 @@ describe('a config', () => {
     const error = failure('train:\n  steps: many\n  batch: {sequences: 0}\nseed: -1\n');
     expect(error).toBeInstanceOf(ConfigError);
     expect(error.message.split('\n')).toEqual([
-      'x.yaml:6:10: train.steps: expected a number such as 4096, 200k or 1.5B.',
+      'x.yaml:6:10: train.steps: expected a number such as 4096, 200k or 1.5B, found "many".',
       'x.yaml:7:22: train.batch.sequences: must be at least 1, found 0.',
       'x.yaml:8:7: seed: must be at least 0, found -1.',
     ]);
+  });
+
+  test('says nothing of the warm-up where the steps it is measured by are no number of steps', () => {
+    expect(failure('train: {steps: -1}\n').message).toBe('x.yaml:5:16: train.steps: must be at least 1, found -1.');
+    expect(failure('train: {steps: 1.5}\n').message).toMatch(/^x.yaml:5:16: train.steps: expected a whole number/);
   });
 
   test('names an entry of a list by its number', () => {
@@ -245,5 +250,7 @@ describe('a file', () => {
     const {at} = parseConfig(`${BASE}seed: 3\n`, 'x.yaml', {set: ['train.steps=4']});
     expect(at(['seed'])).toBe('x.yaml:5:7');
     expect(at(['train', 'steps'])).toBe('--set train.steps=4');
+    expect(at(['profile', 'cv'], ['seed'])).toBe('x.yaml:5:7');
+    expect(at(['profile', 'cv'], ['train', 'steps'])).toBe('--set train.steps=4');
   });
 });

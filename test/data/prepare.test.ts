@@ -127,12 +127,17 @@ describe('prepare', () => {
 
   it.each([
     ['an empty source', [''], {}, /a\.jsonl holds no text/],
-    ['too little text', ['One.'], {}, /The 1 documents of a do not fill one row of 17 tokens\./],
+    [
+      'too little text',
+      ['One.'],
+      {},
+      /^Source a: nothing is left to train on: 1 document is less than one row of 17 tokens/,
+    ],
     [
       'no validation',
       STORY.slice(0, 3),
       {validation: {share: 0.001}},
-      /Source a: a validation share of 0\.001 leaves no full row/,
+      /^Source a: a validation share of 0\.001 holds nothing out: 0 documents are less/,
     ],
   ])('refuses %s and leaves nothing', async (_, documents, section, message) => {
     const {folder, data} = await library(documents, section);

@@ -132,7 +132,9 @@ describe('a shard writer', () => {
   it('refuses to finish without a row, and leaves nothing', async () => {
     const folder = await tempFolder();
     const writing = writeShard(join(folder, 'x.arrow'), [], 4);
-    await expect(writing).rejects.toThrow('The 3 documents of s do not fill one row of 5 tokens.');
+    await expect(writing).rejects.toThrow(
+      '3 documents are less than one row of 5 tokens, the least a shard of s holds.',
+    );
     expect(await readdir(folder)).toEqual([]);
   });
 });

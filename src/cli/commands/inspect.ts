@@ -7,17 +7,25 @@ import type {Ui} from '../ui.js';
 export function addInspect(program: Program, ui: Ui): void {
   program
     .command('inspect')
-    .summary('say what a model, checkpoint, run or shard holds')
+    .summary('say what a model, checkpoint, run, profile or shard holds')
     .description(
       'Reads heads only, never weights: architecture, parameters, tensors, tokenizer, shards, how far a run is.',
     )
-    .argument('<path>', 'model folder, run folder, checkpoint, .arrow file or folder of them')
+    .argument(
+      '<path>',
+      'model folder, run folder or its log, folder of runs, checkpoint, profile, .arrow file or folder of them',
+    )
     .option('--tensors', 'list every tensor of a model')
     .option('--json', 'print everything as JSON')
     .addHelpText('after', examples('inspect checkpoints/dense-4m', 'inspect checkpoints/quickstart/downcycle --json'))
     .action(async (path, {tensors = false, json = false}) => {
       const {inspect} = await import('../../eval/inspect.js');
       const inspection = await inspect(path);
-      ui.print(json ? JSON.stringify(inspection, null, 2) : inspectionText(inspection, {tensors}));
+      ui.print(json ? JSON.stringify(inspection, withoutNumbers, 2) : inspectionText(inspection, {tensors}));
     });
+}
+
+/** The statistics of a profile are for programs, which read its file. */
+function withoutNumbers(_: string, value: unknown): unknown {
+  return ArrayBuffer.isView(value) ? undefined : value;
 }

@@ -23,11 +23,14 @@ export function addPrepare(program: Program, ui: Ui): void {
       ),
     )
     .action(async (file, {out, set}) => {
-      const {config} = await loadConfig(file, {set});
-      const [{prepare}, {loadTokenizer}] = await Promise.all([
+      const loaded = await loadConfig(file, {set});
+      const [{prepare}, {loadTokenizer}, {checkPaths}] = await Promise.all([
         import('../../data/prepare.js'),
         import('../../tokenizer/tokenizer.js'),
+        import('../../experiment/check.js'),
       ]);
+      await checkPaths(loaded);
+      const {config} = loaded;
       const tokenizer = await loadTokenizer(config.model);
       const result = await ui.withStatus((status) =>
         prepare({data: config.data, tokenizer, out}, (state) => status.update(prepareStatus(state))),

@@ -23,21 +23,26 @@ export function addProfile(program: Program, ui: Ui): void {
       ),
     )
     .action(async (file, {out, set}) => {
-      const {config, at} = await loadConfig(file, {set});
+      const loaded = await loadConfig(file, {set});
+      const {config, at} = loaded;
       const {model, data, profile, engine} = config;
-      const [{profileModel}, {writeProfile}, {layoutOf}, {startEngine}, {refuseExisting}] = await Promise.all([
-        import('../../downcycle/profile-model.js'),
-        import('../../downcycle/profile-file.js'),
-        import('../../experiment/arm.js'),
-        import('../../engine/start.js'),
-        import('../../util/atomic.js'),
-      ]);
+      const [{profileModel}, {writeProfile}, {layoutOf}, {checkPaths}, {startEngine}, {refuseExisting}] =
+        await Promise.all([
+          import('../../downcycle/profile-model.js'),
+          import('../../downcycle/profile-file.js'),
+          import('../../experiment/arm.js'),
+          import('../../experiment/check.js'),
+          import('../../engine/start.js'),
+          import('../../util/atomic.js'),
+        ]);
       await refuseExisting(out);
+      await checkPaths(loaded);
       for (const note of (await startEngine(engine)).notes) ui.note(note);
       const {shards} = layoutOf(config);
       const made = await ui.withStatus((status) =>
-        profileModel({model, data, profile, shards, where: at(['profile'])}, (done, total) =>
-          status.update(`profiling  ${done} of ${total} tasks`),
+        profileModel(
+          {model, data, profile, shards, where: at(['profile', 'tokensPerSample'], ['data', 'sequenceLength'])},
+          (done, total) => status.update(`profiling  ${done} of ${total} tasks`),
         ),
       );
       await writeProfile(out, made);

@@ -1,13 +1,16 @@
 import type {
+  ExperimentInspection,
   Inspection,
   ModelInspection,
   PreparedInspection,
+  ProfileInspection,
   RunInspection,
   ShardInspection,
 } from '../../eval/inspect.js';
 import type {FfnLayout} from '../../model/architecture.js';
 import {formatCount, formatDuration, formatLoss} from '../../report/number.js';
 import {textTable} from '../../report/table.js';
+import {profileText} from './profile.js';
 
 /** What is shown besides the summary. */
 export interface ShowOptions {
@@ -26,6 +29,10 @@ export function inspectionText(inspection: Inspection, {tensors = false}: ShowOp
       return lines(shardLines(inspection));
     case 'prepared':
       return shardTable(inspection);
+    case 'experiment':
+      return runTable(inspection);
+    case 'profile':
+      return profileLines(inspection);
   }
 }
 
@@ -137,6 +144,34 @@ function shardTable({path, shards}: PreparedInspection): string {
     licence,
   ]);
   return textTable(columns, rows);
+}
+
+function runTable({path, runs}: ExperimentInspection): string {
+  const columns = ['run', 'params', 'active', 'step', 'tokens', 'held out', 'state'].map((title, i) => ({
+    title,
+    align: i === 0 || i === 6 ? ('left' as const) : ('right' as const),
+  }));
+  const rows = runs.map(({path: run, head: {parameters}, lastStep, evals, end}) => [
+    run.slice(path.length).replace(/^[/\\]/, ''),
+    formatCount(parameters.total),
+    formatCount(parameters.active),
+    String(lastStep?.step ?? 0),
+    formatCount(lastStep?.tokens ?? 0),
+    formatLoss(evals.at(-1)?.loss ?? Number.NaN),
+    end ?? 'not ended',
+  ]);
+  return textTable(columns, rows);
+}
+
+function profileLines({path, profile}: ProfileInspection): string {
+  const {model} = profile.metadata;
+  return [
+    lines([
+      ['profile', path],
+      ['model', `${model.layers} layers of ${model.ffnWidth} neurons, fingerprint ${model.fingerprint.slice(0, 12)}`],
+    ]),
+    profileText(profile),
+  ].join('\n\n');
 }
 
 function lines(all: readonly Line[]): string {

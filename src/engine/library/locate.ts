@@ -60,7 +60,10 @@ export async function locateTensorFlow(options: LocateOptions): Promise<Lookup> 
   if (best) return found(best, device, hasGpu);
   return {
     kind: 'missing',
-    tried: [reasonAgainst(python, variants), `${cacheFolder} holds no TensorFlow ${TENSORFLOW_VERSION}.`],
+    tried: [
+      reasonAgainst(python, variants),
+      `${cacheFolder} holds no TensorFlow ${TENSORFLOW_VERSION} built for ${variants.join(' or ')}.`,
+    ],
   };
 }
 

@@ -68,7 +68,7 @@ describe('locateTensorFlow', () => {
   it('says for each place why there is none', async () => {
     expect(await locate()).toEqual([
       'python3 on the PATH can import no tensorflow.',
-      `${machine.cacheFolder} holds no TensorFlow ${TENSORFLOW_VERSION}.`,
+      `${machine.cacheFolder} holds no TensorFlow ${TENSORFLOW_VERSION} built for cpu or cuda.`,
     ]);
     machine.removePython();
     expect(await locate()).toContain('python3 on the PATH can import no tensorflow.');
