@@ -12,22 +12,22 @@ export {type ScratchOptions, scratch, type UpcycleOptions, type Upcycling, upcyc
 export {diagnose, type Finding, type MachineFacts} from './engine/doctor.js';
 export {gatherFacts} from './engine/doctor-facts.js';
 export {type EngineInfo, engineInfo, startEngine} from './engine/start.js';
-export {type Inspection, inspect} from './eval/inspect.js';
 export {type CompareEvent, type CompareOptions, type Comparison, compare} from './experiment/compare.js';
+export {type Inspection, inspect} from './experiment/inspect.js';
 export {
   type ConvertArmOptions,
   convertArm,
   type TrainConfigOptions,
   trainConfig,
 } from './experiment/one-arm.js';
-export {type RunLog, openRunLog, readRunLog} from './format/run-log.js';
+export {openRunLog, type RunLog, readRunLog} from './format/run-log.js';
 export {type RunLogRecord, runLogRecord} from './format/run-record.js';
 export {openTokenShard, type TokenShard} from './format/token-shard.js';
-export {type Model, loadModel} from './model/model.js';
+export {loadModel, type Model} from './model/model.js';
 export {type WriteReportOptions, type WrittenReport, writeReport} from './report/report.js';
 export {loadTokenizer, type Tokenizer} from './tokenizer/tokenizer.js';
-export {train} from './train/run.js';
 export type {TrainEvent} from './train/event.js';
+export {train} from './train/run.js';
 export type {TrainResult, TrainRun} from './train/session.js';
 export {
   ConfigError,

@@ -3,7 +3,7 @@ import {createHash} from 'node:crypto';
 import * as tf from '@tensorflow/tfjs';
 import type {DataOptions} from '../data/options.js';
 import {closeShards, ensureShards, type SourceShards} from '../data/shards.js';
-import {compile, type Compiled} from '../engine/compile.js';
+import {type Compiled, compile} from '../engine/compile.js';
 import {openModelFolder} from '../format/model-folder.js';
 import type {TokenShard} from '../format/token-shard.js';
 import {decode} from '../model/decoder.js';

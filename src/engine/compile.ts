@@ -4,6 +4,7 @@ import {dtypeCode} from './native/dtype.js';
 import {withTrimming} from './native/trim.js';
 import {type Precision, withPrecision} from './precision.js';
 import {getEngine} from './state.js';
+import {flattenTree, rebuildTree, type TensorTree} from './tensor-tree.js';
 import type {TensorFlowBackend} from './tensorflow/backend.js';
 import {
   type CompiledFunction,
@@ -12,7 +13,6 @@ import {
   lineOfFailure,
   traceFunction,
 } from './tensorflow/compiled-function.js';
-import {flattenTree, rebuildTree, type TensorTree} from './tensor-tree.js';
 
 /** How a function is compiled. */
 export interface CompileOptions {

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
-import {getEngine} from './state.js';
 import {ATTR, TF} from './native/dtype.js';
+import {getEngine} from './state.js';
 import {shapeAttr, stringAttr, typeAttr} from './tensorflow/attributes.js';
 import type {TensorFlowBackend} from './tensorflow/backend.js';
 import {userLine} from './user-line.js';

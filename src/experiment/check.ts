@@ -1,8 +1,8 @@
 import {stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
-import {readModelConfig} from '../format/model-folder.js';
 import {requireDivisible} from '../downcycle/allocation.js';
+import {readModelConfig} from '../format/model-folder.js';
 import {architectureFromConfig} from '../model/config.js';
 import {ConfigError} from '../util/errors.js';
 

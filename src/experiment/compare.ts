@@ -7,7 +7,7 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import {startEngine} from '../engine/start.js';
 import {createLossMeter} from '../model/loss-meter.js';
 import {loadModel} from '../model/model.js';
-import {writeReport, type WrittenReport} from '../report/report.js';
+import {type WrittenReport, writeReport} from '../report/report.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainEvent} from '../train/event.js';
 import {train} from '../train/run.js';

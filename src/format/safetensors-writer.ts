@@ -7,9 +7,9 @@ import {
   checkSpecs,
   numElements,
   renderHeader,
-  tensorBytes,
   type TensorInfo,
   type TensorSpec,
+  tensorBytes,
 } from './safetensors-header.js';
 
 /** Gives a tensor to the writer: numbers, which are rounded to its dtype, or its bytes as they are. */

@@ -3,7 +3,7 @@ import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {UsageError} from '../util/errors.js';
 import {type LossChart, type Reference, sideBySide} from './chart.js';
 import {thin} from './curve.js';
-import {lossCharts, lossFigures, loadFigures} from './figures.js';
+import {loadFigures, lossCharts, lossFigures} from './figures.js';
 import {type ReportOptions, reportSchema} from './options.js';
 import {reportPage} from './page.js';
 import {readReportRun} from './read-run.js';

@@ -1,11 +1,11 @@
 import {readdir, readFile, rm, stat} from 'node:fs/promises';
 import {join} from 'node:path';
-import {configDifferences} from '../config/difference.js';
 import {readRunLog, truncateAfterStep} from '../format/run-log.js';
 import type {RunLogRecord} from '../format/run-record.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
 import {latestCheckpoint} from './checkpoint.js';
+import {configDifferences} from './config-difference.js';
 import {type Checkpoint, logPath, type TrainResult, type TrainRun} from './session.js';
 
 /** Its mark: written before anything else. */

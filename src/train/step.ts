@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import {compile, type Compiled} from '../engine/compile.js';
+import {type Compiled, compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
 import type {Variable} from '../engine/variable.js';
 import type {Architecture} from '../model/architecture.js';

@@ -1,5 +1,5 @@
 import {rmSync} from 'node:fs';
-import {open, mkdir, rename, rm, stat} from 'node:fs/promises';
+import {mkdir, open, rename, rm, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {DowncycleError, EnvironmentError, systemCode} from './errors.js';
 

@@ -2,9 +2,9 @@ import {mkdtemp, rm} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {onTestFinished} from 'vitest';
-import {createTokenShardWriter} from '../../src/format/token-shard-writer.js';
 import {openTokenShard, type TokenShard} from '../../src/format/token-shard.js';
 import type {ShardRows} from '../../src/format/token-shard-rows.js';
+import {createTokenShardWriter} from '../../src/format/token-shard-writer.js';
 
 export const STORIES = 'test/fixtures/tokenizer/stories260k';
 export const BYTE_LEVEL = 'test/fixtures/tokenizer/byte-level';

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
 import {
-  PAPER_RULE,
   adaptiveAllocation,
   divisibleExpertCounts,
+  PAPER_RULE,
   requireDivisible,
   roundHalfEven,
   sharedChunks,

@@ -2,9 +2,9 @@ import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
 import {greedyAssignment} from '../../src/downcycle/assignment.js';
 import {
+  balancedKMeans,
   MAX_ROUNDS,
   type Points,
-  balancedKMeans,
   spreadCentroids,
   squaredDistances,
 } from '../../src/downcycle/balanced-k-means.js';

@@ -14,7 +14,7 @@ import {route} from '../../src/model/router.js';
 import {useScratch} from '../format/scratch.js';
 import {readIds} from '../model/tiny-llama.js';
 import {onEngine} from '../support/engines.js';
-import {type Golden, GOLDENS, hasGoldens, layerOf, readJson, readTensors} from './golden.js';
+import {GOLDENS, type Golden, hasGoldens, layerOf, readJson, readTensors} from './golden.js';
 
 const scratch = useScratch();
 const ACTIVE = 4;

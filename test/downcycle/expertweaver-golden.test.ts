@@ -1,14 +1,14 @@
 // Every layer of both golden models; one layer of them is kept in test/fixtures and checked beside the functions.
 import {describe, expect, it} from 'vitest';
 import {PAPER_RULE, sharedChunks, sharedRatio, specialisedShare} from '../../src/downcycle/allocation.js';
-import {MAX_ROUNDS, balancedKMeans} from '../../src/downcycle/balanced-k-means.js';
+import {balancedKMeans, MAX_ROUNDS} from '../../src/downcycle/balanced-k-means.js';
 import {neuronPoints, universalNeurons} from '../../src/downcycle/partition/expertweaver.js';
 import {routerRows} from '../../src/downcycle/router-rows.js';
-import {type LayerProfile, coefficientOfVariation, neuronCv, taskMeans} from '../../src/downcycle/statistics.js';
+import {coefficientOfVariation, type LayerProfile, neuronCv, taskMeans} from '../../src/downcycle/statistics.js';
 import {
+  GOLDENS,
   type Golden,
   type GoldenCut,
-  GOLDENS,
   groupedProfile,
   hasGoldens,
   layerOf,

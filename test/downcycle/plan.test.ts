@@ -3,9 +3,9 @@ import {describe, expect, it} from 'vitest';
 import {
   type ConversionPlan,
   type LayerPlan,
-  SHARED,
   neuronMap,
   planHash,
+  SHARED,
   validatePlan,
 } from '../../src/downcycle/plan.js';
 import {ModelError} from '../../src/util/errors.js';

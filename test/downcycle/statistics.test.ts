@@ -1,9 +1,9 @@
 import {describe, expect, it} from 'vitest';
 import {
-  type LayerProfile,
   checkProfile,
   coefficientOfVariation,
   columnMeans,
+  type LayerProfile,
   meanMagnitude,
   neuronCv,
   rankAscending,

@@ -4,7 +4,7 @@ import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
 import {logitsOf} from '../../src/downcycle/proof.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
-import {scratch as fromScratch, upcycle, type UpcycleOptions} from '../../src/downcycle/upcycle.js';
+import {scratch as fromScratch, type UpcycleOptions, upcycle} from '../../src/downcycle/upcycle.js';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import {architectureFromConfig} from '../../src/model/config.js';
 import {initialValues} from '../../src/model/init.js';

@@ -1,6 +1,6 @@
 import {describe, expect, it} from 'vitest';
-import {createGenerator, type GenerateOptions, type Generation} from '../../src/eval/generate.js';
 import {createVariable} from '../../src/engine/variable.js';
+import {createGenerator, type GenerateOptions, type Generation} from '../../src/eval/generate.js';
 import {parameterSpecs, treeOf} from '../../src/model/parameters.js';
 import {randomModel, VOCAB} from '../golden/random-model.js';
 import {referenceLogits} from '../golden/reference.js';

@@ -2,12 +2,12 @@
 import * as tf from '@tensorflow/tfjs';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import type {Architecture} from '../../src/model/architecture.js';
-import {architectureFromConfig} from '../../src/model/config.js';
 import {type Capacity, expertRoom, missingRows} from '../../src/model/capacity.js';
+import {architectureFromConfig} from '../../src/model/config.js';
 import {type DecoderInput, type DecoderOutput, decode, logits} from '../../src/model/decoder.js';
+import {FAMILIES} from '../../src/model/family/registry.js';
 import {loadParameters} from '../../src/model/load.js';
 import {diskTensors} from '../../src/model/names.js';
-import {FAMILIES} from '../../src/model/family/registry.js';
 import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs, treeOf} from '../../src/model/parameters.js';
 import {linearCrossEntropy} from '../../src/op/linear-cross-entropy.js';
 import {valueAndGradients} from '../../src/op/value-and-gradients.js';

@@ -1,10 +1,10 @@
 import {join} from 'node:path';
 import {describe, expect} from 'vitest';
 import {createGenerator} from '../../src/eval/generate.js';
+import {LLAMA} from '../../src/model/family/llama.js';
 import {createLossMeter} from '../../src/model/loss-meter.js';
 import {loadModel} from '../../src/model/model.js';
 import {parameterName} from '../../src/model/names.js';
-import {LLAMA} from '../../src/model/family/llama.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {expectNoLeak, onEngine, onEveryEngine} from '../support/engines.js';
 import {dot, type Host} from '../support/host.js';

@@ -1,6 +1,6 @@
+import {createRequire} from 'node:module';
 import {Resvg} from '@resvg/resvg-js';
 import * as fc from 'fast-check';
-import {createRequire} from 'node:module';
 import {describe, expect, it, vi} from 'vitest';
 import {lossScale, pixelOf, spread} from '../../src/report/axis.js';
 import {type LossChart, lossSpec, sideBySide} from '../../src/report/chart.js';

@@ -19,7 +19,7 @@ export function addInspect(program: Program, ui: Ui): void {
     .option('--json', 'print everything as JSON')
     .addHelpText('after', examples('inspect checkpoints/dense-4m', 'inspect checkpoints/quickstart/downcycle --json'))
     .action(async (path, {tensors = false, json = false}) => {
-      const {inspect} = await import('../../eval/inspect.js');
+      const {inspect} = await import('../../experiment/inspect.js');
       const inspection = await inspect(path);
       ui.print(json ? JSON.stringify(inspection, withoutNumbers, 2) : inspectionText(inspection, {tensors}));
     });

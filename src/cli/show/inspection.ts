@@ -6,7 +6,7 @@ import type {
   ProfileInspection,
   RunInspection,
   ShardInspection,
-} from '../../eval/inspect.js';
+} from '../../experiment/inspect.js';
 import type {FfnLayout} from '../../model/architecture.js';
 import {formatCount, formatDuration, formatLoss} from '../../report/number.js';
 import {textTable} from '../../report/table.js';

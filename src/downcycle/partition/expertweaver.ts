@@ -1,9 +1,9 @@
 // ExpertWeaver (arXiv 2602.15521), sections 3.2 and 3.3. Shapes: J samples, F neurons, N routed neurons.
 import type {Rng} from '../../util/rng.js';
 import type {LayerShape} from '../allocation.js';
-import {MAX_ROUNDS, balancedKMeans, spreadCentroids, type Points} from '../balanced-k-means.js';
+import {balancedKMeans, MAX_ROUNDS, type Points, spreadCentroids} from '../balanced-k-means.js';
 import type {LayerPlan} from '../plan.js';
-import {meanMagnitude, neuronCv, rankAscending, type CvOver, type LayerProfile} from '../statistics.js';
+import {type CvOver, type LayerProfile, meanMagnitude, neuronCv, rankAscending} from '../statistics.js';
 import {allIds, expertWidth, gatherClusters} from './cut.js';
 
 /** The choices of the method that the paper leaves open. */

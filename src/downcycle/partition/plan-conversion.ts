@@ -1,15 +1,15 @@
 // From calibration to a plan: the cut of each layer, then the method that fills it.
 import {createRng} from '../../util/rng.js';
 import {
+  adaptiveAllocation,
   type LayerAllocation,
   type LayerShape,
-  adaptiveAllocation,
   requireDivisible,
   uniformAllocation,
 } from '../allocation.js';
 import type {SplitOptions} from '../options.js';
 import {type AllocationRecord, type ConversionPlan, type LayerPlan, validatePlan} from '../plan.js';
-import {type CvOver, type LayerProfile, checkProfile, neuronCv} from '../statistics.js';
+import {type CvOver, checkProfile, type LayerProfile, neuronCv} from '../statistics.js';
 import {contiguousSplit} from './contiguous.js';
 import {expertWeaverSplit} from './expertweaver.js';
 import {randomSplit} from './random.js';

@@ -1,4 +1,4 @@
-import {shuffle, type Rng} from '../../util/rng.js';
+import {type Rng, shuffle} from '../../util/rng.js';
 import type {LayerShape} from '../allocation.js';
 import type {LayerPlan} from '../plan.js';
 import {allIds, cutInOrder} from './cut.js';

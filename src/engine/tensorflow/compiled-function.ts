@@ -1,7 +1,7 @@
 import {type Runtime, TensorFlowError} from '../native/runtime.js';
+import {userLine} from '../user-line.js';
 import {boolAttr} from './attributes.js';
 import type {Binding, Metadata} from './binding.js';
-import {userLine} from '../user-line.js';
 import {executeAsync, type Operand} from './execute-async.js';
 import {addNode, addPlaceholder, contentOf, finishTrace, type GraphValue, startTrace, type Trace} from './trace.js';
 

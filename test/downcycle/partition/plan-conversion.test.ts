@@ -1,5 +1,5 @@
 import {describe, expect, it} from 'vitest';
-import {type SplitOptions, methodSchema} from '../../../src/downcycle/options.js';
+import {methodSchema, type SplitOptions} from '../../../src/downcycle/options.js';
 import {type PlanInput, planConversion} from '../../../src/downcycle/partition/plan-conversion.js';
 import {planHash, validatePlan} from '../../../src/downcycle/plan.js';
 import {ConfigError, ModelError} from '../../../src/util/errors.js';

@@ -1,6 +1,4 @@
 import {parse} from 'yaml';
-import type {PathStep} from './json-schema.js';
-import {renderPath} from './problem.js';
 
 /** What differs between two resolved configs, given as YAML: `train.steps (400, now 200)`. Empty if one is no YAML. */
 export function configDifferences(before: string, now: string): string[] {
@@ -12,10 +10,10 @@ export function configDifferences(before: string, now: string): string[] {
 }
 
 /** Every value of a tree by its path. */
-function flatten(value: unknown, path: readonly PathStep[] = []): Map<string, string> {
-  if (typeof value !== 'object' || value === null) return new Map([[renderPath(path), String(value)]]);
-  const step = (key: string): PathStep => (Array.isArray(value) ? Number(key) : key);
-  return new Map(Object.entries(value).flatMap(([key, part]) => [...flatten(part, [...path, step(key)])]));
+function flatten(value: unknown, path = ''): Map<string, string> {
+  if (typeof value !== 'object' || value === null) return new Map([[path, String(value)]]);
+  const below = (key: string): string => (Array.isArray(value) ? `${path}[${key}]` : path ? `${path}.${key}` : key);
+  return new Map(Object.entries(value).flatMap(([key, part]) => [...flatten(part, below(key))]));
 }
 
 function parseOrNull(yaml: string): unknown {

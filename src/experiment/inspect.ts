@@ -1,5 +1,5 @@
 import {existsSync} from 'node:fs';
-import {readFile, readdir, stat} from 'node:fs/promises';
+import {readdir, readFile, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import type {Dtype} from '../format/dtype.js';
