@@ -2,7 +2,7 @@ import {setTimeout as sleep} from 'node:timers/promises';
 import {describeError} from '../../src/util/errors.js';
 import {type Case, type Kind, setupOf} from './cases.js';
 import type {Setup} from './protocol.js';
-import {type CaseResult, flopsOf, MATMUL_SIZE, medianMs, ratiosOf, type Running, sideResult} from './result.js';
+import {type CaseResult, flopsOf, MATMUL_SIZE, medianMs, type Running, ratiosOf, sideResult} from './result.js';
 import {openSide, type Side, type SideCommand} from './side.js';
 
 /** How often and how long sides take turns. */

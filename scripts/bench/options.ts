@@ -1,5 +1,5 @@
 import {Command, InvalidArgumentError, Option} from '@commander-js/extra-typings';
-import {type Case, CASES, type Kind} from './cases.js';
+import {CASES, type Case, type Kind} from './cases.js';
 
 /** What is measured, and how long. */
 export interface BenchOptions {

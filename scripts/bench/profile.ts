@@ -5,7 +5,7 @@ import {join, resolve} from 'node:path';
 import {Command, Option} from '@commander-js/extra-typings';
 import {textTable} from '../../src/report/table.js';
 import {refuseExisting} from '../../src/util/atomic.js';
-import {type Case, CASES, type Kind, setupOf} from './cases.js';
+import {CASES, type Case, type Kind, setupOf} from './cases.js';
 import {entryInstructions, type Instruction, signatureOf} from './hlo.js';
 import {flopsOf} from './result.js';
 import {runScript} from './run-script.js';

@@ -2,8 +2,8 @@ import {type ChildProcess, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {join} from 'node:path';
 import {createInterface} from 'node:readline';
-import {type Answer, ANSWERS, type Request} from './protocol.js';
 import {type ProcessUse, processUse} from './process-use.js';
+import {ANSWERS, type Answer, type Request} from './protocol.js';
 
 /** How a side is started. */
 export interface SideCommand {

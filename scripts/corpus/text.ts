@@ -51,10 +51,11 @@ export function pieces(text: string): string[] {
 /**
  * Picks documents spread evenly over the source until `bytes` are full, whole documents in their old order.
  *
- * The pick goes by the hash of the text: it needs no seed, and one changed document moves no other.
+ * The pick goes by a hash of the text: it needs no seed, and one changed document moves no other. It is not the bare hash
+ * of the text, for that one parts validation from training (`isValidation`), and a pick must not bend its share.
  */
 export function spread(documents: readonly string[], bytes: number): string[] {
-  const ranked = [...new Set(documents)].map((text, place) => ({text, place, rank: sha256(text)}));
+  const ranked = [...new Set(documents)].map((text, place) => ({text, place, rank: sha256(`spread\n${text}`)}));
   ranked.sort((a, b) => (a.rank < b.rank ? -1 : 1));
   let left = bytes;
   const picked = ranked.filter(({text}) => {
