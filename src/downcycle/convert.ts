@@ -26,7 +26,7 @@ import {type ConversionPlan, type LayerPlan, planHash} from './plan.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
 import {currentVersions, type LayerRecord, type Provenance} from './provenance.js';
 import {routerRows} from './router-rows.js';
-import type {LayerProfile} from './statistics.js';
+import {unwatched} from './statistics.js';
 
 /** How a dense model becomes a mixture of experts. */
 export interface ConvertOptions {
@@ -136,13 +136,8 @@ function makePlan(
       hint: 'Make one with `downcycle profile`.',
     });
   }
-  const profiles = profile?.layers ?? Array.from({length: numLayers}, () => unprofiled(numNeurons));
+  const profiles = profile?.layers ?? Array.from({length: numLayers}, () => unwatched(numNeurons));
   return planConversion({method, profiles, cv: profile?.metadata.options.cv ?? 'tasks', seed, where});
-}
-
-/** A layer that nobody watched: all that methods without activations read is its width. */
-function unprofiled(numNeurons: number): LayerProfile {
-  return {gateMean_JF: new Float32Array(0), taskOfSample_J: [], numNeurons};
 }
 
 function routedScales(

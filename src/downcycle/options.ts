@@ -145,6 +145,26 @@ export const profileSchema = z.strictObject({
     .enum(['tasks', 'samples'])
     .default('tasks')
     .describe('Coefficient of variation over the means of tasks, or over all samples. The allocation moves with it.'),
+  markers: z
+    .strictObject({
+      count: z.int().min(1).default(10).describe('Neurons that are marked for each token: those of the largest |h|.'),
+      of: z
+        .enum(['normalised', 'plain'])
+        .default('normalised')
+        .describe(
+          'h of inputs and weight rows of length one, as in the published code of CMoE, or h as it is, as in its paper.',
+        ),
+    })
+    .prefault({})
+    .describe('Activation markers (CMoE): which neurons answer each token.'),
+  predictors: z
+    .boolean()
+    .default(false)
+    .describe('Also fit how much of each neuron a linear router can foresee, for `weave`.'),
+  gradients: z
+    .boolean()
+    .default(false)
+    .describe('Also run backwards, for the methods that ask what the loss says of each neuron.'),
 });
 
 /** Calibration settings with their defaults filled in. */

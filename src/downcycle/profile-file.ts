@@ -1,10 +1,10 @@
 // What profiling a model leaves on disk: one safetensors file, so that Python can read it too.
 import {z} from 'zod';
 import {openSafetensors, type SafetensorsFile} from '../format/safetensors.js';
-import {renderHeader, type TensorSpec} from '../format/safetensors-header.js';
-import {refuseExisting, writeFileAtomic} from '../util/atomic.js';
+import {refuseExisting} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
-import {profileSchema} from './options.js';
+import {type ProfileOptions, profileSchema} from './options.js';
+import {type LayerLayout, profileNumbers, readLayer, readTasks, writeNumbers} from './profile-numbers.js';
 import {checkProfile, type LayerProfile} from './statistics.js';
 
 const metadataSchema = z.strictObject({
@@ -25,34 +25,19 @@ export interface Profile {
   readonly metadata: ProfileMetadata;
 }
 
-const FORMAT = 'downcycle-profile-1';
-const TASKS = 'task_of_sample';
+const FORMAT = 'downcycle-profile-2';
 
 /**
- * Writes a profile: `layers.{l}.gate_mean` F32 [J, F], `task_of_sample` I32 [J], the rest as JSON in the metadata.
+ * Writes a profile: one safetensors file, with the rest as JSON in its metadata.
  *
  * @throws EnvironmentError if something stands at `path` or the disk is full.
  * @throws DataError or ModelError if the profile is none: see {@link checkProfile}.
  */
-export async function writeProfile(path: string, profile: Profile): Promise<void> {
+export async function writeProfile(path: string, {layers, metadata}: Profile): Promise<void> {
   await refuseExisting(path);
-  checkWhole(profile, path);
-  const [first] = profile.layers;
-  const tasks = Int32Array.from(first?.taskOfSample_J ?? []);
-  const parts = [
-    {spec: {name: TASKS, dtype: 'I32', shape: [tasks.length]} satisfies TensorSpec, data: tasks},
-    ...profile.layers.map(({gateMean_JF, numNeurons}, layer) => ({
-      spec: {name: gateMeanName(layer), dtype: 'F32', shape: [tasks.length, numNeurons]} satisfies TensorSpec,
-      data: gateMean_JF,
-    })),
-  ];
-  const metadata = {format: FORMAT, profile: JSON.stringify(profile.metadata)};
-  const {bytes} = renderHeader(
-    parts.map(({spec}) => spec),
-    metadata,
-  );
-  const data = parts.map(({data: {buffer, byteOffset, byteLength}}) => new Uint8Array(buffer, byteOffset, byteLength));
-  await writeFileAtomic(path, Buffer.concat([bytes, ...data]));
+  checkWhole({layers, metadata}, path);
+  const numbers = profileNumbers(layers, metadata.options.markers.count);
+  await writeNumbers(path, numbers, {format: FORMAT, profile: JSON.stringify(metadata)});
 }
 
 /**
@@ -64,16 +49,32 @@ export async function readProfile(path: string): Promise<Profile> {
   const file = await openSafetensors(path);
   try {
     const metadata = readMetadata(file);
-    const tasks = await readTasks(file, metadata);
-    const layers: LayerProfile[] = [];
-    for (let layer = 0; layer < metadata.model.layers; layer++)
-      layers.push(await readLayer(file, metadata, tasks, layer));
+    const layers = await readLayers(file, metadata, metadata.model.layers);
     const profile = {layers, metadata};
     checkWhole(profile, path);
     return profile;
   } finally {
     await file.close();
   }
+}
+
+/** Which statistics that must be asked for were. */
+function askedGroups({predictors, gradients}: ProfileOptions): LayerLayout['groups'] {
+  return [...(predictors ? (['predicted'] as const) : []), ...(gradients ? (['gradients'] as const) : [])];
+}
+
+/** The first `count` layers in a file. @throws DataError if a tensor is of another dtype or shape. */
+export async function readLayers(
+  file: SafetensorsFile,
+  {tasks, options, model}: ProfileMetadata,
+  count: number,
+  groups = askedGroups(options),
+): Promise<LayerProfile[]> {
+  const taskOfSample_J = await readTasks(file, tasks.length);
+  const layout = {numNeurons: model.ffnWidth, numMarkers: options.markers.count, taskOfSample_J, groups};
+  const layers: LayerProfile[] = [];
+  for (let layer = 0; layer < count; layer++) layers.push(await readLayer(file, layer, layout));
+  return layers;
 }
 
 /**
@@ -125,44 +126,12 @@ function readMetadata({path, metadata}: SafetensorsFile): ProfileMetadata {
   throw new DataError(`${path}: the profile's metadata is damaged: ${issue?.path.join('.')}: ${issue?.message}.`);
 }
 
-async function readTasks(file: SafetensorsFile, {tasks}: ProfileMetadata): Promise<Int32Array> {
-  expect(file, TASKS, 'I32', 1);
-  const ids = new Int32Array((await file.readBytes(TASKS)).buffer);
-  const stray = ids.find((id) => id < 0 || id >= tasks.length);
-  if (stray === undefined) return ids;
-  throw new DataError(`${file.path}: a sample is of task ${stray}, there are ${tasks.length} tasks.`);
-}
-
-async function readLayer(
-  file: SafetensorsFile,
-  {model}: ProfileMetadata,
-  taskOfSample_J: Int32Array,
-  layer: number,
-): Promise<LayerProfile> {
-  const name = gateMeanName(layer);
-  expect(file, name, 'F32', 2);
-  const gateMean_JF = new Float32Array((await file.readBytes(name)).buffer);
-  return {gateMean_JF, taskOfSample_J, numNeurons: model.ffnWidth};
-}
-
-function expect(file: SafetensorsFile, name: string, dtype: 'F32' | 'I32', rank: number): void {
-  const info = file.info(name);
-  if (info.dtype === dtype && info.shape.length === rank) return;
-  throw new DataError(
-    `${file.path}: tensor "${name}" is ${info.dtype} [${info.shape.join(', ')}], a profile has ${dtype} with ${rank} axes.`,
-  );
-}
-
 function parseOrNull(json: string): unknown {
   try {
     return JSON.parse(json) as unknown;
   } catch {
     return null;
   }
-}
-
-function gateMeanName(layer: number): string {
-  return `layers.${layer}.gate_mean`;
 }
 
 function short(hash: string): string {

@@ -1,23 +1,21 @@
-// Watches a dense model at work: which FFN neurons react to which text (ExpertWeaver, section 3.1).
-import {createHash} from 'node:crypto';
+// Watches a dense model at work, layer by layer: which FFN neurons react to which text (ExpertWeaver, section 3.1; CMoE).
 import * as tf from '@tensorflow/tfjs';
 import type {DataOptions} from '../data/options.js';
-import {closeShards, ensureShards, type SourceShards} from '../data/shards.js';
-import {type Compiled, compile} from '../engine/compile.js';
-import {openModelFolder} from '../format/model-folder.js';
-import type {TokenShard} from '../format/token-shard.js';
-import {decode} from '../model/decoder.js';
-import {loadModel, type Model} from '../model/model.js';
-import {mapTree} from '../model/parameters.js';
-import {matMul} from '../op/mat-mul.js';
-import {silu} from '../op/swiglu.js';
-import {untaped} from '../op/untaped.js';
+import {closeShards, ensureShards} from '../data/shards.js';
+import {startWalk, type Walk} from '../model/walk.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
-import {ConfigError, DataError, ModelError} from '../util/errors.js';
-import {modelFingerprint} from './convert-fingerprint.js';
+import {ConfigError} from '../util/errors.js';
+import {type Calibration, readCalibration} from './calibration.js';
+import {type DenseSource, openDense} from './convert-source.js';
+import {neuronGradients} from './neuron-gradients.js';
 import type {ProfileOptions} from './options.js';
-import type {Profile} from './profile-file.js';
+import type {Profile, ProfileMetadata} from './profile-file.js';
+import {readProgress, removeProgress, saveProgress} from './profile-progress.js';
 import type {LayerProfile} from './statistics.js';
+import {compileWatch, type Watch, type Watched} from './watch.js';
+
+/** What is being done, and how much of it is done. */
+export type ProfileProgress = (what: string, done: number, total: number) => void;
 
 /** What is profiled, and on what. The engine must have been started. */
 export interface ProfileModelOptions {
@@ -27,22 +25,60 @@ export interface ProfileModelOptions {
   readonly profile: ProfileOptions;
   /** Where packed shards are kept. */
   readonly shards: string;
+  /** File that keeps finished layers, so that a profile that was stopped goes on; gone when it is done. */
+  readonly partial: string;
   /** Where the config says how long a sample or a row is, for messages. */
   readonly where?: string;
 }
 
-/** Tasks done so far, of all. */
-export type ProfileProgress = (done: number, total: number) => void;
-
 /**
- * Runs calibration samples of every source through a dense model and keeps, for each sample and FFN neuron, the signed
- * mean over tokens of `silu(x·gate)`.
+ * Runs calibration samples of every source through a dense model and keeps what each FFN neuron did.
  *
- * @throws ModelError if the model is a mixture already; ConfigError if a sample is longer than a packed row; DataError if
- * a source has too few rows.
+ * In memory are the hidden states of the samples and the weights of one layer; with `gradients` the head, too.
+ * @throws ModelError if the model is a mixture already or a number is not finite; ConfigError if a sample is longer than
+ * a packed row or there are to be more markers than neurons; DataError if a source has too few rows.
  */
 export async function profileModel(options: ProfileModelOptions, onProgress?: ProfileProgress): Promise<Profile> {
-  const {data, profile, where = 'profile'} = options;
+  const {profile, partial, where = 'profile'} = options;
+  const calibration = await calibrationOf(options);
+  const source = await openDense(options.model);
+  try {
+    if (profile.markers.count > source.numNeurons) {
+      throw new ConfigError(
+        `${where}: profile.markers.count (${profile.markers.count}) is more than the ${source.numNeurons} neurons of an FFN.`,
+      );
+    }
+    return await profileText(source, calibration, {profile, partial}, onProgress);
+  } finally {
+    await source.folder.close();
+  }
+}
+
+/** How a text is profiled: {@link ProfileModelOptions}. */
+export type ProfileTextOptions = Pick<ProfileModelOptions, 'profile' | 'partial'>;
+
+/** Profiles an open model on a calibration text; {@link profileModel} finds both by a config. */
+export async function profileText(
+  source: DenseSource,
+  calibration: Calibration,
+  {profile, partial}: ProfileTextOptions,
+  onProgress?: ProfileProgress,
+): Promise<Profile> {
+  const metadata = metadataOf(source, calibration, profile);
+  const layers = await watchLayers(source, calibration, {metadata, partial}, onProgress);
+  if (!profile.gradients) return {layers, metadata};
+  const gradients = await neuronGradients(source, calibration, layers, onProgress);
+  return {layers: layers.map((layer, l) => ({...layer, gradients: gradients[l] ?? null})), metadata};
+}
+
+/** The calibration text of a config. @throws as {@link profileModel} does. */
+export async function calibrationOf({
+  model,
+  data,
+  profile,
+  shards,
+  where = 'profile',
+}: Omit<ProfileModelOptions, 'partial'>): Promise<Calibration> {
   if (profile.tokensPerSample > data.sequenceLength) {
     throw new ConfigError(
       `${where}: profile.tokensPerSample (${profile.tokensPerSample}) is more than data.sequenceLength (${data.sequenceLength}).`,
@@ -51,114 +87,110 @@ export async function profileModel(options: ProfileModelOptions, onProgress?: Pr
       },
     );
   }
-  const model = await loadModel(options.model);
-  const tokenizer = await loadTokenizer(options.model);
-  const sources = await ensureShards(data, tokenizer, options.shards);
+  const sources = await ensureShards(data, await loadTokenizer(model), shards);
   try {
-    const ffnWidth = denseWidth(model);
-    const samples = await Promise.all(sources.map((source) => calibrationRows(source, profile)));
-    const layers = await watch(model, samples, profile, onProgress);
-    return {
-      layers,
-      metadata: {
-        tasks: sources.map(({name}) => name),
-        tokenHash: hashTokens(samples),
-        options: profile,
-        model: {fingerprint: await fingerprintOf(model), layers: layers.length, ffnWidth},
-      },
-    };
+    return await readCalibration(sources, profile);
   } finally {
     await closeShards(sources);
-    model.dispose();
   }
 }
 
-function denseWidth({architecture: {ffn}, path}: Model): number {
-  const [first] = ffn;
-  if (first?.kind === 'dense') return first.width;
-  throw new ModelError(`${path} is a mixture of experts already.`, {hint: 'Profile the dense model it was made of.'});
+interface Watching {
+  readonly metadata: ProfileMetadata;
+  readonly partial: string;
 }
 
-/** The beginnings of rows spread evenly over the training rows of a source, int32 [samples, tokens]. */
-export async function calibrationRows(
-  {name, train}: SourceShards,
-  {samplesPerTask, tokensPerSample}: ProfileOptions,
-): Promise<Int32Array> {
-  if (train.rows < samplesPerTask) {
-    throw new DataError(`Source ${name} has ${train.rows} rows, profile.samplesPerTask asks for ${samplesPerTask}.`, {
-      hint: 'Lower samplesPerTask or data.sequenceLength, or give more text.',
-    });
-  }
-  const samples = new Int32Array(samplesPerTask * tokensPerSample);
-  for (let i = 0; i < samplesPerTask; i++) {
-    samples.set(
-      await beginningOf(train, Math.floor((i * train.rows) / samplesPerTask), tokensPerSample),
-      i * tokensPerSample,
-    );
-  }
-  return samples;
-}
+/** Seconds between two notes of how far a profile is: a layer of a small model is watched sooner than written. */
+const NOTE_SECONDS = 20;
 
-async function beginningOf(shard: TokenShard, row: number, tokens: number): Promise<Int32Array> {
-  return (await shard.readRows(row, row + 1)).tokens.subarray(0, tokens);
-}
-
-type Watch = Compiled<[tf.Tensor2D], {means: tf.Tensor[]}>;
-
-async function watch(
-  model: Model,
-  samples: readonly Int32Array[],
-  {samplesPerTask, tokensPerSample}: ProfileOptions,
+async function watchLayers(
+  {folder, architecture}: DenseSource,
+  calibration: Calibration,
+  {metadata, partial}: Watching,
   onProgress?: ProfileProgress,
 ): Promise<LayerProfile[]> {
-  const run = compileWatch(model);
+  const walk = await startWalk(folder, architecture, calibration);
+  const watch = compileWatch(walk, metadata.options);
   try {
-    const byTask: Float32Array[][] = [];
-    for (const [task, tokens] of samples.entries()) {
-      byTask.push(await meansOf(run, tf.tensor2d(tokens, [samplesPerTask, tokensPerSample], 'int32')));
-      onProgress?.(task + 1, samples.length);
+    const layers = await resume(walk, metadata, partial);
+    let noted = performance.now();
+    for (let layer = layers.length; layer < architecture.ffn.length; layer++) {
+      await walk.load(layer);
+      layers.push(await watchLayer(walk, watch, calibration, metadata.model.ffnWidth));
+      onProgress?.('watching layers', layer + 1, architecture.ffn.length);
+      if (performance.now() - noted < NOTE_SECONDS * 1000) continue;
+      await saveProgress(partial, {layers, metadata, hidden: walk.batches});
+      noted = performance.now();
     }
-    const taskOfSample_J = samples.flatMap((_, task) => new Array<number>(samplesPerTask).fill(task));
-    return model.architecture.ffn.map((layout, l) => ({
-      gateMean_JF: concat(byTask.map((layers) => layers[l] ?? new Float32Array(0))),
-      taskOfSample_J,
-      numNeurons: layout.kind === 'dense' ? layout.width : 0,
-    }));
+    await removeProgress(partial);
+    return layers;
   } finally {
-    run.dispose();
+    watch.dispose();
+    walk.dispose();
   }
 }
 
-/** `token_JS → for each layer, the mean over S of silu(x·gate), [J, F]`. */
-function compileWatch({architecture, parameters}: Model): Watch {
-  return compile(
-    (token_JS: tf.Tensor2D) => {
-      const [J, S] = token_JS.shape;
-      const params = mapTree(parameters, (variable) => variable.read());
-      const means: tf.Tensor[] = [];
-      const onFfnInput = (layer: number, x_TD: tf.Tensor2D): void => {
-        const ffn = params.layers[layer]?.ffn;
-        if (ffn?.kind !== 'dense') throw new Error(`layer ${layer} is not dense`);
-        const gate_TF = untaped(() => silu(matMul(x_TD, ffn.gate as tf.Tensor2D)));
-        means.push(tf.mean(tf.reshape(gate_TF, [J, S, -1]), 1));
-      };
-      decode(params, architecture, {token_BS: token_JS}, {onFfnInput});
-      return {means};
-    },
-    {name: 'profile'},
-  );
+/** Layers of a profile that was stopped; the walk is taken to where they end. */
+async function resume(walk: Walk, metadata: ProfileMetadata, partial: string): Promise<LayerProfile[]> {
+  const saved = await readProgress(partial, metadata);
+  if (!saved) return [];
+  walk.batches.forEach((batch, i) => batch.set(saved.hidden[i] ?? []));
+  return [...saved.layers];
 }
 
-async function meansOf(run: Watch, tokens: tf.Tensor2D): Promise<Float32Array[]> {
-  const {means} = await run(tokens);
+async function watchLayer(
+  walk: Walk,
+  watch: Watch,
+  {taskOfSample_J, tokens}: Calibration,
+  numNeurons: number,
+): Promise<LayerProfile> {
+  const parts: Numbers[] = [];
+  for (const batch of walk.batches) {
+    const {next_TD, ...rest} = await watchBatch(walk, watch, batch);
+    batch.set(next_TD);
+    parts.push(rest);
+  }
+  const rows = (key: BySample): Float32Array => joined(parts.map((part) => part[key]));
+  const means = (key: OverTokens): Float32Array => meanOf(parts.map((part) => part[key]));
+  const profile: LayerProfile = {
+    numNeurons,
+    taskOfSample_J,
+    gateMean_JF: rows('gateMean_BF'),
+    gateMagnitude_F: means('gateMagnitude_F'),
+    hMean_JF: rows('hMean_BF'),
+    hSquare_JF: rows('hSquare_BF'),
+    hMagnitude_F: means('hMagnitude_F'),
+    marker_NM: Int32Array.from(joined(parts.map((part) => part.marker_TM))),
+    downNorm_F: parts[0]?.downNorm_F ?? new Float32Array(0),
+    predicted: null,
+    gradients: null,
+  };
+  if (profile.marker_NM.length % tokens.length === 0) return profile;
+  throw new Error(`${profile.marker_NM.length} markers of ${tokens.length} tokens`);
+}
+
+type BySample = 'gateMean_BF' | 'hMean_BF' | 'hSquare_BF';
+type OverTokens = 'gateMagnitude_F' | 'hMagnitude_F';
+type Numbers = Readonly<Record<Exclude<keyof Watched, 'next_TD'>, Float32Array>>;
+
+async function watchBatch(
+  {architecture}: Walk,
+  watch: Watch,
+  batch: Float32Array,
+): Promise<Numbers & {readonly next_TD: Float32Array}> {
+  const x_TD = tf.tensor2d(batch, [batch.length / architecture.width, architecture.width]);
+  const results = await watch(x_TD);
   try {
-    return await Promise.all(means.map((mean) => mean.data<'float32'>()));
+    const entries = Object.entries(results).map(
+      async ([name, tensor]) => [name, Float32Array.from(await tensor.data())] as const,
+    );
+    return Object.fromEntries(await Promise.all(entries)) as Numbers & {next_TD: Float32Array};
   } finally {
-    tf.dispose([tokens, ...means]);
+    tf.dispose([x_TD, ...Object.values(results)]);
   }
 }
 
-function concat(parts: readonly Float32Array[]): Float32Array {
+function joined(parts: readonly Float32Array[]): Float32Array {
   const whole = new Float32Array(parts.reduce((sum, {length}) => sum + length, 0));
   let at = 0;
   for (const part of parts) {
@@ -168,18 +200,15 @@ function concat(parts: readonly Float32Array[]): Float32Array {
   return whole;
 }
 
-/** SHA-256 over the calibration tokens of all tasks. */
-export function hashTokens(samples: readonly Int32Array[]): string {
-  const hash = createHash('sha256');
-  for (const tokens of samples) hash.update(tokens);
-  return hash.digest('hex');
+/** Mean of the batches' means; all batches are equally large. */
+function meanOf(parts: readonly Float32Array[]): Float32Array {
+  const sum_F = new Float64Array(parts[0]?.length ?? 0);
+  for (const part of parts) part.forEach((value, i) => (sum_F[i] = (sum_F[i] as number) + value));
+  return Float32Array.from(sum_F, (sum) => sum / parts.length);
 }
 
-async function fingerprintOf({path, architecture}: Model): Promise<string> {
-  const folder = await openModelFolder(path);
-  try {
-    return await modelFingerprint(folder, architecture);
-  } finally {
-    await folder.close();
-  }
+function metadataOf(source: DenseSource, {tasks, hash}: Calibration, options: ProfileOptions): ProfileMetadata {
+  const {architecture, numNeurons, fingerprint} = source;
+  const model = {fingerprint, layers: architecture.ffn.length, ffnWidth: numNeurons};
+  return {tasks: [...tasks], tokenHash: hash, options, model};
 }

@@ -1,13 +1,63 @@
-// What calibration says about the neurons of one FFN. Shapes: J samples, T tasks, R rows of either, F neurons.
+// What calibration says about the neurons of one FFN. Shapes: J samples, T tasks, R rows of either, N tokens, F neurons.
 import {DataError, ModelError} from '../util/errors.js';
 
-/** What one layer's FFN neurons did on the calibration samples. */
+/** What one layer's FFN neurons did on the calibration samples; `h = act(x Wg) ⊙ (x Wu)`. */
 export interface LayerProfile {
-  /** Token mean of act(x Wg), signed, [J, F]. With absolute values allocation collapses: every neuron looks universal. */
-  readonly gateMean_JF: Float32Array;
+  readonly numNeurons: number;
   /** Task of each sample, ids 0, 1, 2 ... without holes. */
   readonly taskOfSample_J: ArrayLike<number>;
-  readonly numNeurons: number;
+  /** Token mean of act(x Wg), signed, [J, F]. With absolute values allocation collapses: every neuron looks universal. */
+  readonly gateMean_JF: Float32Array;
+  /** Mean |act(x Wg)| over all tokens, [F]. */
+  readonly gateMagnitude_F: Float32Array;
+  /** Token means of h and of h², [J, F]. */
+  readonly hMean_JF: Float32Array;
+  readonly hSquare_JF: Float32Array;
+  /** Mean |h| over all tokens, [F]. */
+  readonly hMagnitude_F: Float32Array;
+  /** Ids of the M neurons with the largest |h| of each token, [N, M] (CMoE's activation markers). */
+  readonly marker_NM: Int32Array;
+  /** Length of each neuron's row of Wd, [F]. */
+  readonly downNorm_F: Float32Array;
+  /** See {@link PredictedActivity}; null unless it was asked for. */
+  readonly predicted: PredictedActivity | null;
+  /** What the loss says of each neuron; null unless it was asked for. */
+  readonly gradients: NeuronGradients | null;
+}
+
+/** The profile of a layer that nobody watched: its width is all there is. */
+export function unwatched(numNeurons: number): LayerProfile {
+  const none = new Float32Array(0);
+  return {
+    numNeurons,
+    taskOfSample_J: [],
+    gateMean_JF: none,
+    gateMagnitude_F: none,
+    hMean_JF: none,
+    hSquare_JF: none,
+    hMagnitude_F: none,
+    marker_NM: new Int32Array(0),
+    downNorm_F: none,
+    predicted: null,
+    gradients: null,
+  };
+}
+
+/** How much of each neuron's activity a linear router could foresee. */
+export interface PredictedActivity {
+  /**
+   * The ridge regression of |h_i|·|Wd_i| on the FFN's input, in the metric of the input's covariance, so that the
+   * distance of two neurons is that of their predictions; projected to P columns at random, [F, P].
+   */
+  readonly profile_FP: Float32Array;
+}
+
+/** First-order importance of neurons: g is the gradient of the summed language-model loss for h. */
+export interface NeuronGradients {
+  /** Mean |h · g| over all tokens, [F] (LLaMA-MoE, arXiv 2406.16554). */
+  readonly importance_F: Float32Array;
+  /** Mean ((h - mean h) · g)² over all tokens, [F]: the loss that a neuron's variation carries. */
+  readonly sensitivity_F: Float32Array;
 }
 
 /** What the spread of a neuron is taken over: the means of each task's samples, or the samples themselves. */
@@ -95,6 +145,13 @@ export function coefficientOfVariation(
 export function neuronCv(profile: LayerProfile, over: CvOver): Float64Array {
   const rows_RF = over === 'tasks' ? taskMeans(profile) : profile.gateMean_JF;
   return coefficientOfVariation(rows_RF, profile.numNeurons);
+}
+
+/** How often each neuron is among a token's markers, [F]. */
+export function markerCounts({marker_NM, numNeurons}: LayerProfile): Int32Array {
+  const count_F = new Int32Array(numNeurons);
+  for (const id of marker_NM) count_F[id] = (count_F[id] as number) + 1;
+  return count_F;
 }
 
 /** |mean activation| of each neuron over all samples, [F]. */

@@ -7,7 +7,8 @@ import {type ConvertOptions, convert, planOf} from '../downcycle/convert.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import type {ConversionPlan} from '../downcycle/plan.js';
 import type {Profile} from '../downcycle/profile-file.js';
-import {calibrationRows, hashTokens} from '../downcycle/profile-model.js';
+import {sequencesOf} from '../downcycle/calibration.js';
+import {calibrationOf} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, recordProof} from '../downcycle/provenance.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
@@ -120,26 +121,16 @@ async function withScale(
   how: Omit<ConvertOptions, 'out'>,
   config: Config,
 ): Promise<{plan: ConversionPlan; routedScale: number[]}> {
-  const {samplesPerTask, tokensPerSample} = config.profile;
-  const sources = await ensureShards(config.data, await loadTokenizer(how.model), layoutOf(config).shards);
-  try {
-    const samples = await Promise.all(sources.map((source) => calibrationRows(source, config.profile)));
-    const sequences = samples.flatMap((tokens) =>
-      Array.from({length: samplesPerTask}, (_, i) => [
-        ...tokens.subarray(i * tokensPerSample, (i + 1) * tokensPerSample),
-      ]),
+  const {model, data, profile: options} = config;
+  const calibration = await calibrationOf({model, data, profile: options, shards: layoutOf(config).shards});
+  if (how.profile && how.profile.metadata.tokenHash !== calibration.hash) {
+    throw new ConfigError(
+      `${how.where}: outputScale match measures on the calibration text of the config, but the profile was made on other text.`,
+      {hint: 'Make the profile with this config, or leave --profile out.'},
     );
-    if (how.profile && how.profile.metadata.tokenHash !== hashTokens(samples)) {
-      throw new ConfigError(
-        `${how.where}: outputScale match measures on the calibration text of the config, but the profile was made on other text.`,
-        {hint: 'Make the profile with this config, or leave --profile out.'},
-      );
-    }
-    const plan = await planOf(how);
-    return {plan, routedScale: await measureRoutedScale(how.model, plan, sequences)};
-  } finally {
-    await closeShards(sources);
   }
+  const plan = await planOf(how);
+  return {plan, routedScale: await measureRoutedScale(model, plan, sequencesOf(calibration))};
 }
 
 function denseOf(options: Exclude<ArmOptions, {like: string}>, {model}: Config): string {

@@ -22,7 +22,7 @@ import {profileOf} from './profile.js';
 /** What happens during a comparison, for whoever shows it. */
 export type CompareEvent =
   | {readonly kind: 'stage'; readonly text: string}
-  | {readonly kind: 'profile'; readonly done: number; readonly total: number}
+  | {readonly kind: 'profile'; readonly what: string; readonly done: number; readonly total: number}
   | ({readonly kind: 'arm'} & StartingModel)
   | {readonly kind: 'train'; readonly arm: string; readonly event: TrainEvent};
 
@@ -68,7 +68,7 @@ export async function compare(
   const {root} = layoutOf(config);
   if (overwrite) for (const arm of arms) await rm(arm.start, {recursive: true, force: true});
   await makeFolder(join(root, 'start'));
-  const profile = once(() => profileOf(loaded, (done, total) => onEvent({kind: 'profile', done, total})));
+  const profile = once(() => profileOf(loaded, (what, done, total) => onEvent({kind: 'profile', what, done, total})));
   for (const arm of startOrder(arms, config)) {
     onEvent({kind: 'arm', ...(await makeStart(arm, config, arms, profile, loaded.at(['arms', arm.name])))});
   }

@@ -107,7 +107,7 @@ async function makeArm(
 ): Promise<StartingModel> {
   const {config, at} = loaded;
   const options = config.arms[arm.name];
-  const onWatch = (done: number, total: number): void => onEvent({kind: 'profile', done, total});
+  const onWatch = (what: string, done: number, total: number): void => onEvent({kind: 'profile', what, done, total});
   const profiled = (): Promise<Profile> => (profile === undefined ? profileOf(loaded, onWatch) : readProfile(profile));
   const arms = armsOf(config);
   if (options && 'like' in options) {

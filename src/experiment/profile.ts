@@ -15,7 +15,14 @@ export async function profileOf({config, at}: LoadedConfig, onProgress?: Profile
   const known = await readProfile(path).catch(() => null);
   if (known) return known;
   const made = await profileModel(
-    {model, data, profile, shards, where: at(['profile', 'tokensPerSample'], ['data', 'sequenceLength'])},
+    {
+      model,
+      data,
+      profile,
+      shards,
+      partial: `${path}.partial`,
+      where: at(['profile', 'tokensPerSample'], ['data', 'sequenceLength']),
+    },
     onProgress,
   );
   await rm(path, {force: true}); // unreadable, or absent

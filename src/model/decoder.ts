@@ -41,14 +41,41 @@ export function decode(
   options: ForwardOptions = {},
 ): DecoderOutput {
   const [batch, sequence] = token_BS.shape;
-  const rope = untaped(() => ropeTable(architecture, sequence, segment_BS ?? null));
-  const context = {batch, sequence, rope, segment_BS: segment_BS ?? null};
+  const context = attentionContext(architecture, batch, sequence, segment_BS ?? null);
   const routers: RouterTrace[] = [];
   let x_TD = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
   for (const [index, layer] of params.layers.entries()) {
     x_TD = decoderLayer(x_TD, layer, index, architecture, context, options, routers);
   }
   return {hidden_TD: rmsNorm(x_TD, params.norm as tf.Tensor1D, architecture.normEps), routers};
+}
+
+/** What attention needs to know of a batch of rows. */
+export function attentionContext(
+  architecture: Architecture,
+  batch: number,
+  sequence: number,
+  segment_BS: tf.Tensor2D | null = null,
+): AttentionContext {
+  return {batch, sequence, rope: untaped(() => ropeTable(architecture, sequence, segment_BS)), segment_BS};
+}
+
+/** The first half of a layer: the residual stream after attention, and the input of the feed-forward part; both [T, D]. */
+export function throughAttention(
+  x_TD: tf.Tensor2D,
+  layer: LayerTree<tf.Tensor>,
+  architecture: Architecture,
+  context: AttentionContext,
+): {h_TD: tf.Tensor2D; y_TD: tf.Tensor2D} {
+  const {normEps} = architecture;
+  const normed_TD = rmsNorm(x_TD, layer.attentionNorm as tf.Tensor1D, normEps);
+  const h_TD = tf.add(x_TD, attention(normed_TD, layer.attention, architecture, context)) as tf.Tensor2D;
+  return {h_TD, y_TD: rmsNorm(h_TD, layer.ffnNorm as tf.Tensor1D, normEps)};
+}
+
+/** The end of a layer: what the feed-forward part gave joins the residual stream. */
+export function addFfn(h_TD: tf.Tensor2D, ffn_TD: tf.Tensor2D): tf.Tensor2D {
+  return tf.add(h_TD, ffn_TD);
 }
 
 /** Logits of hidden states, [T, V]. */
@@ -65,17 +92,14 @@ function decoderLayer(
   options: ForwardOptions,
   routers: RouterTrace[],
 ): tf.Tensor2D {
-  const {normEps, routing} = architecture;
-  const normed_TD = rmsNorm(x_TD, layer.attentionNorm as tf.Tensor1D, normEps);
-  const h_TD = tf.add(x_TD, attention(normed_TD, layer.attention, architecture, context)) as tf.Tensor2D;
-  const y_TD = rmsNorm(h_TD, layer.ffnNorm as tf.Tensor1D, normEps);
+  const {h_TD, y_TD} = throughAttention(x_TD, layer, architecture, context);
   options.onFfnInput?.(index, y_TD);
   const layout = architecture.ffn[index];
-  if (layer.ffn.kind === 'dense') return tf.add(h_TD, glu(y_TD, layer.ffn));
+  if (layer.ffn.kind === 'dense') return addFfn(h_TD, glu(y_TD, layer.ffn));
   if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
-  const result = moe(y_TD, layer.ffn, layout, routing, options.capacity ?? 'dropless');
+  const result = moe(y_TD, layer.ffn, layout, architecture.routing, options.capacity ?? 'dropless');
   routers.push(result.router);
-  return tf.add(h_TD, result.y_TD);
+  return addFfn(h_TD, result.y_TD);
 }
 
 /** Angles of every position; positions start again at each segment. Shapes broadcast to [B, H, S, d/2]. */

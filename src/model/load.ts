@@ -72,6 +72,15 @@ function list(names: readonly string[]): string {
   return names.length > 3 ? `${shown} and ${names.length - 3} more tensors` : `tensor ${shown}`;
 }
 
+/** One parameter, float32 in our layout. @throws ModelError if a tensor is missing or not made of real numbers. */
+export function readParameter(
+  {tensors}: Pick<ModelFolder, 'tensors'>,
+  architecture: Architecture,
+  spec: ParameterSpec,
+): Promise<Float32Array> {
+  return readLeaf(tensors, spec, diskTensors(spec, FAMILIES[architecture.family].names));
+}
+
 async function readLeaf(
   tensors: TensorStore,
   {shape}: ParameterSpec,

@@ -137,7 +137,11 @@ export function treeOf<A, B>(tree: DecoderTree<A>, leaves: readonly B[]): Decode
   });
 }
 
-function mapLayer<A, B>({attentionNorm, attention, ffnNorm, ffn}: LayerTree<A>, fn: (leaf: A) => B): LayerTree<B> {
+/** The same layer with every leaf replaced, in a fixed order. */
+export function mapLayer<A, B>(
+  {attentionNorm, attention, ffnNorm, ffn}: LayerTree<A>,
+  fn: (leaf: A) => B,
+): LayerTree<B> {
   return {
     attentionNorm: fn(attentionNorm),
     attention: {q: fn(attention.q), k: fn(attention.k), v: fn(attention.v), o: fn(attention.o)},

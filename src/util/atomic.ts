@@ -9,15 +9,20 @@ process.on('exit', () => {
   for (const part of unfinished) rmSync(part, {recursive: true, force: true});
 });
 
-/** Writes a file so that it is either whole or absent: beside it, synced, renamed. Folders above it are made. */
-export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
+/**
+ * Writes a file so that it is either whole or absent: beside it, synced, renamed. Folders above it are made.
+ *
+ * @param data its content, or the parts of it one after another.
+ */
+export async function writeFileAtomic(path: string, data: string | Uint8Array | Iterable<Uint8Array>): Promise<void> {
   const part = `${path}.part-${process.pid}`;
   unfinished.add(part);
   try {
     await makeFolder(dirname(path));
     const file = await open(part, 'w');
     try {
-      await file.writeFile(data);
+      if (typeof data === 'string' || data instanceof Uint8Array) await file.writeFile(data);
+      else for (const part of data) await file.appendFile(part);
       await file.sync();
     } finally {
       await file.close();

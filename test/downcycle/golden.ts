@@ -1,7 +1,7 @@
 // Reads the golden numbers and the one layer of them that is kept in test/fixtures.
 import {existsSync, readFileSync} from 'node:fs';
 import {fileURLToPath} from 'node:url';
-import type {LayerProfile} from '../../src/downcycle/statistics.js';
+import {type LayerProfile, unwatched} from '../../src/downcycle/statistics.js';
 
 export interface GoldenCut {
   r: number;
@@ -68,7 +68,7 @@ export function groupedProfile(gateMean_JF: Float32Array, numNeurons: number, sa
   const taskOfSample_J = Int32Array.from({length: gateMean_JF.length / numNeurons}, (_, j) =>
     Math.floor(j / samplesPerTask),
   );
-  return {gateMean_JF, taskOfSample_J, numNeurons};
+  return {...unwatched(numNeurons), gateMean_JF, taskOfSample_J};
 }
 
 export const fixtureProfile = groupedProfile(fixtureTensors.gate_mean!, fixture.numNeurons, fixture.samplesPerTask);
@@ -92,4 +92,18 @@ export function permuteProfile(profile: LayerProfile, to_F: ArrayLike<number>): 
 /** Ids after `to_F`, ascending. */
 export function permuteIds(ids: Int32Array, to_F: ArrayLike<number>): Int32Array {
   return ids.map((id) => to_F[id]!).sort();
+}
+
+/** An integer tensor of a safetensors file, whatever its width. */
+export function readIds(path: string, name: string): Int32Array {
+  const file = readFileSync(path);
+  const start = 8 + Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.toString('utf8', 8, start)) as Record<
+    string,
+    {dtype: string; data_offsets: [number, number]}
+  >;
+  const found = header[name];
+  if (!found) throw new Error(`${path} has no ${name}`);
+  const bytes = Uint8Array.from(file.subarray(start + found.data_offsets[0], start + found.data_offsets[1]));
+  return found.dtype === 'U8' ? Int32Array.from(bytes) : new Int32Array(bytes.buffer);
 }

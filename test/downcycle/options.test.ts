@@ -89,7 +89,10 @@ describe('methodSchema', () => {
 
 describe('profileSchema', () => {
   it('has the calibration of the paper as default', () => {
-    expect(profileSchema.parse({})).toEqual({samplesPerTask: 5, tokensPerSample: 128, task: 'source', cv: 'tasks'});
+    expect(profileSchema.parse({})).toEqual({
+      ...{samplesPerTask: 5, tokensPerSample: 128, task: 'source', cv: 'tasks'},
+      ...{markers: {count: 10, of: 'normalised'}, predictors: false, gradients: false},
+    });
   });
 
   it('refuses an empty calibration', () => {

@@ -63,7 +63,7 @@ describe('a profile on disk', () => {
       'samples of 3 tasks, 4 are named',
     ],
     ['\\"tokenHash\\"', '\\"tokenhash\\"', 'metadata is damaged: tokenHash'],
-    ['\\"ffnWidth\\":24', '\\"ffnWidth\\":12', 'activations do not make 6 samples of 12 neurons'],
+    ['\\"ffnWidth\\":24', '\\"ffnWidth\\":12', 'layers.0.gate_mean" is F32 [6, 24], a profile has F32 [12, 12]'],
     ['{\\"tasks\\"', '!\\"tasks\\"', 'metadata is damaged'],
   ])('is refused when %s is %s', async (from, to, message) => {
     const read = readProfile(await writeTampered(from, to));

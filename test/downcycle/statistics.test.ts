@@ -8,14 +8,15 @@ import {
   neuronCv,
   rankAscending,
   taskMeans,
+  unwatched,
 } from '../../src/downcycle/statistics.js';
 import {DataError, ModelError} from '../../src/util/errors.js';
 import {fixture, fixtureProfile, fixtureTensors, groupedProfile} from './golden.js';
 
 const small: LayerProfile = {
+  ...unwatched(2),
   gateMean_JF: new Float32Array([1, -4, 3, 0, 5, -2]),
   taskOfSample_J: [0, 1, 0],
-  numNeurons: 2,
 };
 
 describe('statistics', () => {
@@ -78,7 +79,7 @@ describe('checkProfile', () => {
   });
 
   it('refuses a profile without samples', () => {
-    const empty = {gateMean_JF: new Float32Array(0), taskOfSample_J: [], numNeurons: 4};
+    const empty = unwatched(4);
     expect(() => checkProfile(empty, 0)).toThrow(DataError);
   });
 

@@ -38,12 +38,10 @@ export function addProfile(program: Program, ui: Ui): void {
       await refuseExisting(out);
       await checkPaths(loaded);
       for (const note of (await startEngine(engine)).notes) ui.note(note);
-      const {shards} = layoutOf(config);
+      const where = at(['profile', 'tokensPerSample'], ['data', 'sequenceLength']);
+      const how = {model, data, profile, shards: layoutOf(config).shards, partial: `${out}.partial`, where};
       const made = await ui.withStatus((status) =>
-        profileModel(
-          {model, data, profile, shards, where: at(['profile', 'tokensPerSample'], ['data', 'sequenceLength'])},
-          (done, total) => status.update(`profiling  ${done} of ${total} tasks`),
-        ),
+        profileModel(how, (what, done, total) => status.update(`${what}  ${done} of ${total}`)),
       );
       await writeProfile(out, made);
       ui.print(`${profileText(made)}\n${out}`);

@@ -36,7 +36,7 @@ export function showCompare(status: StatusLine): (event: CompareEvent) => void {
       case 'stage':
         return status.print(event.text);
       case 'profile':
-        return status.update(`profiling  ${event.done} of ${event.total} tasks`);
+        return status.update(`${event.what}  ${event.done} of ${event.total}`);
       case 'arm':
         return status.print(startText(event));
       case 'train':

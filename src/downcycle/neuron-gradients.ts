@@ -1,0 +1,210 @@
+// What the loss says of each FFN neuron: one pass forwards and one backwards, layer by layer.
+import * as tf from '@tensorflow/tfjs';
+import {type Compiled, compile} from '../engine/compile.js';
+import {createVariable} from '../engine/variable.js';
+import {addFfn, throughAttention} from '../model/decoder.js';
+import {readParameter} from '../model/load.js';
+import {parameterSpecs} from '../model/parameters.js';
+import {startWalk, type Walk} from '../model/walk.js';
+import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
+import {matMul} from '../op/mat-mul.js';
+import {rmsNorm} from '../op/rms-norm.js';
+import {swiglu} from '../op/swiglu.js';
+import {valueAndGradients} from '../op/value-and-gradients.js';
+import type {Calibration} from './calibration.js';
+import type {DenseSource} from './convert-source.js';
+import type {ProfileProgress} from './profile-model.js';
+import {columnMeans, type LayerProfile, type NeuronGradients} from './statistics.js';
+import {denseFfn} from './watch.js';
+
+/** Bytes of hidden states that are kept for the way back; more text goes in several rounds. */
+const KEPT_BYTES = 2 ** 28;
+
+/** A compiled function of hidden states. */
+type HiddenFunction<Inputs extends readonly tf.Tensor[]> = Compiled<Inputs, Readonly<Record<string, tf.Tensor>>>;
+
+interface Functions {
+  readonly forward: HiddenFunction<[tf.Tensor2D]>;
+  readonly backward: HiddenFunction<[tf.Tensor2D, tf.Tensor2D, tf.Tensor1D]>;
+  readonly head: HiddenFunction<[tf.Tensor2D, tf.Tensor1D]>;
+}
+
+interface Sums {
+  readonly importance_F: Float64Array;
+  readonly sensitivity_F: Float64Array;
+}
+
+/**
+ * Importance and sensitivity of every neuron of every layer; see {@link NeuronGradients}.
+ *
+ * Each sample's tokens predict the next one of the same sample. The engine must have been started.
+ * @param layers profile of the same text: the mean of h is taken from it.
+ */
+export async function neuronGradients(
+  {folder, architecture}: DenseSource,
+  calibration: Calibration,
+  layers: readonly LayerProfile[],
+  onProgress?: ProfileProgress,
+): Promise<NeuronGradients[]> {
+  const walk = await startWalk(folder, architecture, calibration);
+  const {head, dispose} = await compileHead(walk, folder);
+  const functions = {forward: compileForward(walk), backward: compileBackward(walk), head};
+  const sums = layers.map(({numNeurons}) => ({
+    importance_F: new Float64Array(numNeurons),
+    sensitivity_F: new Float64Array(numNeurons),
+  }));
+  try {
+    const batchBytes = (walk.batches[0]?.byteLength ?? 0) * layers.length;
+    const perRound = Math.max(1, Math.floor(KEPT_BYTES / batchBytes));
+    for (let begin = 0; begin < walk.batches.length; begin += perRound) {
+      const round = {begin, end: Math.min(begin + perRound, walk.batches.length)};
+      await addRound({walk, functions, calibration, layers, sums}, round);
+      onProgress?.('taking gradients', round.end, walk.batches.length);
+    }
+  } finally {
+    Object.values(functions).forEach((fn: HiddenFunction<never>) => fn.dispose());
+    dispose();
+    walk.dispose();
+  }
+  const mean = (sum_F: Float64Array): Float32Array =>
+    Float32Array.from(sum_F, (sum) => sum / calibration.tokens.length);
+  return sums.map(({importance_F, sensitivity_F}) => ({
+    importance_F: mean(importance_F),
+    sensitivity_F: mean(sensitivity_F),
+  }));
+}
+
+interface Pass {
+  readonly walk: Walk;
+  readonly functions: Functions;
+  readonly calibration: Calibration;
+  readonly layers: readonly LayerProfile[];
+  readonly sums: readonly Sums[];
+}
+
+/** Forwards with the inputs of every layer kept, then backwards; adds up what some batches say. */
+async function addRound(pass: Pass, {begin, end}: {readonly begin: number; readonly end: number}): Promise<void> {
+  const {walk, functions, layers} = pass;
+  const batches = walk.batches.slice(begin, end);
+  const inputs: Float32Array[][] = [];
+  for (let layer = 0; layer < layers.length; layer++) {
+    await walk.load(layer);
+    inputs.push(batches.map((batch) => batch.slice()));
+    for (const batch of batches) batch.set((await run(functions.forward, [hidden(walk, batch)])).next_TD ?? []);
+  }
+  for (const [b, batch] of batches.entries()) {
+    const labels = labelsOf(pass.calibration, walk.batchSize, begin + b);
+    batch.set((await run(functions.head, [hidden(walk, batch), tf.tensor1d(labels, 'int32')])).dx_TD ?? []);
+  }
+  for (let layer = layers.length - 1; layer >= 0; layer--) {
+    await walk.load(layer);
+    for (const [b, batch] of batches.entries()) await addLayer(pass, layer, inputs[layer]?.[b], batch);
+    inputs.pop();
+  }
+}
+
+async function addLayer(
+  {walk, functions, layers, sums}: Pass,
+  layer: number,
+  input: Float32Array = new Float32Array(0),
+  dy: Float32Array,
+): Promise<void> {
+  const {hMean_JF = new Float32Array(0), numNeurons = 0} = layers[layer] ?? {};
+  const mean_F = tf.tensor1d(Float32Array.from(columnMeans(hMean_JF, numNeurons)));
+  const result = await run(functions.backward, [hidden(walk, input), hidden(walk, dy), mean_F]);
+  dy.set(result.dx_TD ?? []);
+  for (const key of ['importance_F', 'sensitivity_F'] as const) {
+    const sum_F = sums[layer]?.[key];
+    result[key]?.forEach((value, i) => sum_F && (sum_F[i] = (sum_F[i] as number) + value));
+  }
+}
+
+function hidden({architecture: {width}}: Walk, values: Float32Array): tf.Tensor2D {
+  return tf.tensor2d(values, [values.length / width, width]);
+}
+
+async function run<Inputs extends readonly tf.Tensor[]>(
+  fn: HiddenFunction<Inputs>,
+  inputs: Inputs,
+): Promise<Readonly<Record<string, Float32Array>>> {
+  const results = await fn(...inputs);
+  try {
+    const entries = Object.entries(results).map(
+      async ([name, tensor]) => [name, await tensor.data<'float32'>()] as const,
+    );
+    return Object.fromEntries(await Promise.all(entries));
+  } finally {
+    tf.dispose([...inputs, ...Object.values(results)]);
+  }
+}
+
+/** The next token of each position; the last of a sample predicts none. */
+function labelsOf({tokens, sequenceLength}: Calibration, batchSize: number, batch: number): Int32Array {
+  const size = batchSize * sequenceLength;
+  return Int32Array.from({length: size}, (_, i) =>
+    (i + 1) % sequenceLength === 0 ? -1 : (tokens[batch * size + i + 1] as number),
+  );
+}
+
+function compileForward(walk: Walk): Functions['forward'] {
+  return walk.compile('layer_forward', ({params, context}, x_TD: tf.Tensor2D) => {
+    const {h_TD, y_TD} = throughAttention(x_TD, params, walk.architecture, context);
+    const {gate, up, down} = denseFfn(params.ffn);
+    return {next_TD: addFfn(h_TD, matMul(swiglu(matMul(y_TD, gate), matMul(y_TD, up)), down))};
+  });
+}
+
+function compileBackward(walk: Walk): Functions['backward'] {
+  return walk.compile(
+    'layer_backward',
+    ({params, context}, x_TD: tf.Tensor2D, dy_TD: tf.Tensor2D, mean_F: tf.Tensor1D) => {
+      const {gate, up, down} = denseFfn(params.ffn);
+      const probe_TF = tf.zeros([x_TD.shape[0], mean_F.size]);
+      const {report, gradients} = valueAndGradients(
+        ([x = x_TD, probe = probe_TF]) => {
+          const {h_TD, y_TD} = throughAttention(x as tf.Tensor2D, params, walk.architecture, context);
+          const h_TF = swiglu(matMul(y_TD, gate), matMul(y_TD, up));
+          const next_TD = addFfn(h_TD, matMul(tf.add(h_TF, probe) as tf.Tensor2D, down));
+          return {loss: tf.sum(tf.mul(next_TD, dy_TD)), report: [h_TF]};
+        },
+        [x_TD, probe_TF],
+      );
+      const [h_TF, [dx_TD, g_TF]] = [report[0] as tf.Tensor2D, gradients as [tf.Tensor2D, tf.Tensor2D]];
+      return {
+        dx_TD,
+        importance_F: tf.sum(tf.abs(tf.mul(h_TF, g_TF)), 0),
+        sensitivity_F: tf.sum(tf.square(tf.mul(tf.sub(h_TF, mean_F), g_TF)), 0),
+      };
+    },
+  );
+}
+
+/** The gradient of the summed loss for the hidden states after the last layer. */
+async function compileHead({architecture}: Walk, folder: DenseSource['folder']) {
+  const specs = parameterSpecs(architecture);
+  const load = async (spec: typeof specs.norm) =>
+    createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
+  const [norm, table] = [await load(specs.norm), await load(specs.head ?? specs.embed)];
+  const head: Functions['head'] = compile(
+    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => {
+      const count = tf.sum(tf.cast(tf.greaterEqual(label_T, 0), 'float32'));
+      const {gradients} = valueAndGradients(
+        ([x = x_TD]) => {
+          const normed_TD = rmsNorm(x as tf.Tensor2D, norm.read() as tf.Tensor1D, architecture.normEps);
+          const mean = linearCrossEntropy(normed_TD, table.read() as tf.Tensor2D, label_T);
+          return {loss: tf.mul(mean, count), report: []};
+        },
+        [x_TD],
+      );
+      return {dx_TD: gradients[0] as tf.Tensor};
+    },
+    {name: 'head_backward'},
+  );
+  return {
+    head,
+    dispose: () => {
+      norm.dispose();
+      table.dispose();
+    },
+  };
+}

@@ -1,0 +1,51 @@
+// What a profile that is being made leaves on disk, so that one that was stopped goes on.
+import {rm} from 'node:fs/promises';
+import {openSafetensors} from '../format/safetensors.js';
+import {type ProfileMetadata, readLayers} from './profile-file.js';
+import {profileNumbers, writeNumbers} from './profile-numbers.js';
+import type {LayerProfile} from './statistics.js';
+
+/** The first layers of a profile, and the hidden states after them. */
+export interface Progress {
+  readonly layers: readonly LayerProfile[];
+  readonly metadata: ProfileMetadata;
+  /** Parts of float32 [N, D], one after another. */
+  readonly hidden: readonly Float32Array[];
+}
+
+const FORMAT = 'downcycle-profile-progress-2';
+
+/** Keeps how far a profile is, in place of what was kept before. @throws EnvironmentError if the disk is full. */
+export async function saveProgress(path: string, {layers, metadata, hidden}: Progress): Promise<void> {
+  const head = {format: FORMAT, profile: JSON.stringify(metadata), layers: String(layers.length)};
+  const parts = hidden.map((data, i) => ({
+    spec: {name: `hidden.${i}`, dtype: 'F32' as const, shape: [data.length]},
+    data,
+  }));
+  await writeNumbers(path, [...profileNumbers(layers, metadata.options.markers.count), ...parts], head);
+}
+
+/** How far a profile of the same model, text and settings came; null if none was begun or its file is damaged. */
+export async function readProgress(path: string, metadata: ProfileMetadata): Promise<Progress | null> {
+  const file = await openSafetensors(path).catch(() => null);
+  if (!file) return null;
+  try {
+    const {format, profile, layers: count} = file.metadata;
+    if (format !== FORMAT || profile !== JSON.stringify(metadata)) return null;
+    const layers = await readLayers(file, metadata, Number(count), metadata.options.predictors ? ['predicted'] : []);
+    const names = [...file.tensors.keys()].filter((name) => name.startsWith('hidden.'));
+    names.sort((a, b) => Number(a.slice(7)) - Number(b.slice(7)));
+    const hidden: Float32Array[] = [];
+    for (const name of names) hidden.push(new Float32Array((await file.readBytes(name)).buffer));
+    return {layers, metadata, hidden};
+  } catch {
+    return null; // it is only a short cut
+  } finally {
+    await file.close();
+  }
+}
+
+/** Removes what was kept. */
+export async function removeProgress(path: string): Promise<void> {
+  await rm(path, {force: true});
+}

@@ -1,0 +1,125 @@
+// A model one layer at a time: the hidden states of some text and the weights of one layer are in memory, not the model.
+import * as tf from '@tensorflow/tfjs';
+import {type Compiled, compile} from '../engine/compile.js';
+import type {TensorTree} from '../engine/tensor-tree.js';
+import {createVariable, type Variable} from '../engine/variable.js';
+import type {ModelFolder} from '../format/model-folder.js';
+import type {Architecture} from './architecture.js';
+import type {AttentionContext} from './attention.js';
+import {attentionContext} from './decoder.js';
+import {FAMILIES} from './family/registry.js';
+import {readParameter} from './load.js';
+import {diskTensors} from './names.js';
+import {type LayerTree, mapLayer, parameterSpecs} from './parameters.js';
+
+/** Tokens that go through a layer at once, about. */
+const BATCH_TOKENS = 2048;
+
+/** Text of equally long sequences. */
+export interface WalkText {
+  /** int32 [J, S] */
+  readonly tokens: Int32Array;
+  readonly sequenceLength: number;
+}
+
+/** What a function of a layer is given beside its inputs. */
+export interface LayerScope {
+  /** The weights of the layer that was loaded last. */
+  readonly params: LayerTree<tf.Tensor>;
+  readonly context: AttentionContext;
+}
+
+/** Walks through a dense model; all layers must have the same shapes. */
+export interface Walk {
+  readonly architecture: Architecture;
+  /** Sequences of a batch; all batches have as many. */
+  readonly batchSize: number;
+  /** The hidden states of every batch in turn, float32 [B·S, D] each; written back by whoever moves on. */
+  readonly batches: readonly Float32Array[];
+  /** Reads the weights of a layer. */
+  load(layer: number): Promise<void>;
+  /** Compiles a function of tensors and the loaded layer: once, whichever layer is loaded. */
+  compile<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
+    name: string,
+    fn: (scope: LayerScope, ...inputs: Inputs) => Output,
+  ): Compiled<Inputs, Output>;
+  dispose(): void;
+}
+
+/**
+ * Starts a walk at the embeddings of a text.
+ *
+ * @throws ModelError naming file and tensor if one is missing or of another shape.
+ */
+export async function startWalk(folder: ModelFolder, architecture: Architecture, text: WalkText): Promise<Walk> {
+  const {sequenceLength} = text;
+  const sequences = text.tokens.length / sequenceLength;
+  const batchSize = largestDivisor(sequences, Math.max(1, Math.floor(BATCH_TOKENS / sequenceLength)));
+  const hidden = await embeddings(folder, architecture, text.tokens);
+  const batchNumbers = batchSize * sequenceLength * architecture.width;
+  const variables = zeroVariables(architecture);
+  return {
+    architecture,
+    batchSize,
+    batches: Array.from({length: sequences / batchSize}, (_, b) =>
+      hidden.subarray(b * batchNumbers, (b + 1) * batchNumbers),
+    ),
+    load: (layer) => loadLayer(folder, architecture, layer, variables),
+    compile: (name, fn) =>
+      compile(
+        (...inputs) => {
+          const params = mapLayer(variables, (variable) => variable.read());
+          return fn({params, context: attentionContext(architecture, batchSize, sequenceLength)}, ...inputs);
+        },
+        {name},
+      ),
+    dispose: () => void mapLayer(variables, (variable) => variable.dispose()),
+  };
+}
+
+/** The largest divisor of `count` that is at most `most`: batches of one size need one compiled function. */
+function largestDivisor(count: number, most: number): number {
+  for (let size = Math.min(most, count); size > 1; size--) if (count % size === 0) return size;
+  return 1;
+}
+
+/** Rows of the embedding, float32 [T, D]; each is read from the file once, however often its token comes. */
+async function embeddings(folder: ModelFolder, architecture: Architecture, tokens: Int32Array): Promise<Float32Array> {
+  const {width} = architecture;
+  const [{name} = {name: ''}] = diskTensors(parameterSpecs(architecture).embed, FAMILIES[architecture.family].names);
+  const rows = new Map<number, Float32Array>();
+  const hidden = new Float32Array(tokens.length * width);
+  for (const [i, token] of tokens.entries()) {
+    const row = rows.get(token) ?? (await folder.tensors.readRows(name, token, token + 1));
+    rows.set(token, row);
+    hidden.set(row, i * width);
+  }
+  return hidden;
+}
+
+function zeroVariables(architecture: Architecture): LayerTree<Variable> {
+  const [first] = parameterSpecs(architecture).layers;
+  if (!first) throw new Error('a model without layers');
+  return mapLayer(first, ({path, shape}) =>
+    createVariable(path, shape, new Float32Array(shape.reduce((product, size) => product * size, 1))),
+  );
+}
+
+async function loadLayer(
+  folder: ModelFolder,
+  architecture: Architecture,
+  layer: number,
+  variables: LayerTree<Variable>,
+): Promise<void> {
+  const specs = parameterSpecs(architecture).layers[layer];
+  if (!specs) throw new Error(`there is no layer ${layer}`);
+  const targets: Variable[] = [];
+  mapLayer(variables, (variable) => targets.push(variable));
+  const found: (typeof specs.ffnNorm)[] = [];
+  mapLayer(specs, (spec) => found.push(spec));
+  for (const [i, spec] of found.entries()) {
+    const value = tf.tensor(await readParameter(folder, architecture, spec), [...spec.shape]);
+    targets[i]?.assign(value);
+    value.dispose();
+  }
+}
