@@ -22,8 +22,8 @@ export interface AdaptiveRule {
 
 /** A layer's cut and the numbers it came from. */
 export interface LayerAllocation extends LayerShape {
-  /** r: the share of neurons whose CV is above the threshold. */
-  readonly specialisedShare: number;
+  /** r: the share of neurons whose CV is above the threshold; null where nobody looked. */
+  readonly specialisedShare: number | null;
   /** alpha: the shared ratio before it is rounded to whole experts. */
   readonly sharedRatio: number;
 }
@@ -83,16 +83,77 @@ export function adaptiveAllocation(
   return {experts: chunks - shared, shared, topK: active - shared, specialisedShare: r, sharedRatio: alpha};
 }
 
-/** The same cut for every layer; r is recorded, and decides nothing. */
-export function uniformAllocation(cv_F: Float64Array, counts: LayerShape): LayerAllocation {
+/** The same cut for every layer; r is recorded where CVs are there, and decides nothing. */
+export function uniformAllocation(cv_F: Float64Array | null, counts: LayerShape): LayerAllocation {
   const {experts, shared, topK} = counts;
   return {
     experts,
     shared,
     topK,
-    specialisedShare: specialisedShare(cv_F, PAPER_RULE.cvThreshold),
+    specialisedShare: cv_F && specialisedShare(cv_F, PAPER_RULE.cvThreshold),
     sharedRatio: shared / (experts + shared),
   };
+}
+
+/** No layer has fewer active chunks than this share of the mean. */
+const LEAST_ACTIVE = 0.25;
+/** Layers differ less than their sensitivities do: the total of a layer enters with this power. */
+const DAMPING = 0.5;
+
+/**
+ * As many active chunks over all layers as the counts ask for, where the loss feels them most (weave, step 2).
+ *
+ * Each layer's neurons are sorted by sensitivity and cut into chunks, whose sums rank the chunks of all layers together.
+ * Of a layer's active chunks the same share as in the counts is shared, and at least one is routed.
+ * @param sensitivity_LF null where a layer has none.
+ * @throws ConfigError if it was not measured, or a layer would have no routed expert.
+ */
+export function sensitivityAllocation(
+  sensitivity_LF: readonly (Float32Array | null)[],
+  counts: LayerShape,
+  where: string,
+): LayerAllocation[] {
+  const chunks = counts.experts + counts.shared;
+  const active = counts.shared + counts.topK;
+  const value_LN = sensitivity_LF.map((value_F) => {
+    if (value_F) return dampedChunks(value_F, chunks);
+    throw new ConfigError(`${where}: allocation sensitivity needs a profile with gradients.`, {
+      hint: 'Set profile.gradients to true and profile again.',
+    });
+  });
+  const least = Math.max(2, Math.ceil(LEAST_ACTIVE * active));
+  const active_L = activeChunks(value_LN, {total: active * sensitivity_LF.length, least, most: chunks});
+  return active_L.map((layerActive) => {
+    const shared = Math.min(roundHalfEven((layerActive * counts.shared) / active), layerActive - 1);
+    const experts = chunks - shared;
+    return {experts, shared, topK: layerActive - shared, specialisedShare: null, sharedRatio: shared / chunks};
+  });
+}
+
+/** Sums of equal runs of sorted values, largest first, scaled so that their total is its old self to the power of damping. */
+function dampedChunks(value_F: Float32Array, chunks: number): Float64Array {
+  const sorted_F = Float64Array.from(value_F).sort().reverse();
+  const width = sorted_F.length / chunks;
+  const sum_N = Float64Array.from({length: chunks}, (_, n) =>
+    sorted_F.subarray(n * width, (n + 1) * width).reduce((sum, value) => sum + value, 0),
+  );
+  const total = sum_N.reduce((sum, value) => sum + value, 0);
+  return total > 0 ? sum_N.map((value) => value * total ** (DAMPING - 1)) : sum_N;
+}
+
+/** How many chunks of each layer are among the best of all; the earlier layer wins a tie. */
+function activeChunks(
+  value_LN: readonly Float64Array[],
+  {total, least, most}: {readonly total: number; readonly least: number; readonly most: number},
+): number[] {
+  const active_L = value_LN.map(() => Math.min(least, most));
+  const ranked = value_LN
+    .flatMap((value_N, layer) => Array.from(value_N, (value, n) => ({layer, n, value})))
+    .filter(({n}) => n >= least)
+    .sort((a, b) => b.value - a.value || a.layer - b.layer || a.n - b.n);
+  const left = total - active_L.reduce((sum, count) => sum + count, 0);
+  for (const {layer} of ranked.slice(0, Math.max(0, left))) active_L[layer] = (active_L[layer] as number) + 1;
+  return active_L;
 }
 
 /** Every number of equal chunks an FFN of this width can be cut into, rising: its divisors. */

@@ -2,7 +2,10 @@
 import {z} from 'zod';
 import {PAPER_RULE} from './allocation.js';
 
-const cutFields = {
+/** λ of the refit of down projections. */
+const REFIT_WEIGHT = 0.5;
+
+const countFields = {
   experts: z
     .int()
     .min(1)
@@ -15,19 +18,62 @@ const cutFields = {
     .default(0)
     .describe('Shared part, in units of one expert: 2 is one shared expert twice as wide as a routed one.'),
   topK: z.int().min(1).describe('Routed experts each token passes through; the shared part comes on top.'),
+};
+
+const repair = (fallback: 'none' | 'refit') =>
+  z
+    .enum(['none', 'refit'])
+    .default(fallback)
+    .describe(
+      'refit fits the down projections to what the dense model gives on the calibration text of `profile`, layer by layer, in closed form.',
+    );
+
+const repairFields = {
+  repair: repair('none'),
+  repairWeight: z
+    .number()
+    .positive()
+    .default(REFIT_WEIGHT)
+    .describe('How much refit holds to the dense weights, as a share of the mean square of the activations.'),
+};
+
+/** What every split says; `router` and `weights` by the default of the method. */
+const cutFields = (router: 'gate-mean' | 'ridge', weights: 'score' | 'one') => ({
+  ...countFields,
+  router: z
+    .enum(['gate-mean', 'ridge'])
+    .default(router)
+    .describe(
+      'Router rows: the mean of the gate rows of an expert, or the ridge regression of its activity on the input of the FFN.',
+    ),
+  weights: z
+    .enum(['score', 'one'])
+    .default(weights)
+    .describe(
+      'What the result of a chosen expert is multiplied with: its softmax score, to be trained, or 1, for use without training.',
+    ),
   outputScale: z
     .enum(['none', 'match'])
     .default('none')
     .describe(
       'match scales the routed sum of each layer so that its norm on the calibration text of `profile` is that of the dense part.',
     ),
-};
+  ...repairFields,
+});
+
+const allocation = (fallback: 'uniform' | 'sensitivity') =>
+  z
+    .enum(['uniform', 'sensitivity'])
+    .default(fallback)
+    .describe(
+      'uniform: the same counts in every layer. sensitivity: more active experts where the loss feels them more, as many over all layers.',
+    );
 
 const expertweaverFields = {
   method: z
     .literal('expertweaver')
     .describe('Universal neurons are shared, the others clustered by the tasks they react to (arXiv 2602.15521).'),
-  ...cutFields,
+  ...cutFields('gate-mean', 'score'),
   sharedBy: z
     .enum(['mean-abs', 'low-cv'])
     .default('mean-abs')
@@ -55,6 +101,13 @@ const uniformSchema = z.strictObject({
     .describe(
       'The same counts in every layer (downcycling). E64-A14-S2 of the paper is experts 62, shared 2, topK 14.',
     ),
+});
+
+const sensitivitySchema = z.strictObject({
+  ...expertweaverFields,
+  allocation: z
+    .literal('sensitivity')
+    .describe('More active experts where the loss feels them more, as many over all layers.'),
 });
 
 const adaptiveSchema = z.strictObject({
@@ -85,12 +138,52 @@ const adaptiveSchema = z.strictObject({
 
 const randomSchema = z.strictObject({
   method: z.literal('random').describe('Control: neurons go to the shared and the routed experts by lot.'),
-  ...cutFields,
+  ...cutFields('gate-mean', 'score'),
+  allocation: allocation('uniform'),
 });
 
 const contiguousSchema = z.strictObject({
   method: z.literal('contiguous').describe('Control: neurons are cut in the order they have in the dense model.'),
-  ...cutFields,
+  ...cutFields('gate-mean', 'score'),
+  allocation: allocation('uniform'),
+});
+
+const allSharedSchema = z.strictObject({
+  method: z
+    .literal('all-shared')
+    .describe(
+      'Control: static pruning to the shared + topK chunks of most use; the same neurons run for every token, and the rest is gone.',
+    ),
+  ...countFields,
+  ...repairFields,
+  allocation: allocation('uniform'),
+  keepBy: z
+    .enum(['mean-abs', 'magnitude', 'variance', 'markers', 'sensitivity'])
+    .default('mean-abs')
+    .describe(
+      'What is of use: |mean gate activation|, mean |h|·|Wd|, variance of h times |Wd|² (FLAP), how often a neuron is marked, or what the loss says.',
+    ),
+});
+
+const cmoeSchema = z.strictObject({
+  method: z
+    .literal('cmoe')
+    .describe(
+      'Neurons that are marked most often are shared, the others clustered by the tokens that mark them (CMoE, arXiv 2502.04416). S3A3E8 is experts 5, shared 3, topK 3.',
+    ),
+  ...cutFields('gate-mean', 'one'),
+  allocation: allocation('uniform'),
+});
+
+const weaveSchema = z.strictObject({
+  method: z
+    .literal('weave')
+    .describe(
+      'Ours: neurons of the largest mean |h|·|Wd| are shared, the others clustered by what the input foresees of them; routers and down projections are fitted.',
+    ),
+  ...cutFields('ridge', 'one'),
+  allocation: allocation('sensitivity'),
+  repair: repair('refit'),
 });
 
 const sparseUpcycleSchema = z.strictObject({
@@ -112,9 +205,24 @@ const sparseUpcycleSchema = z.strictObject({
     ),
 });
 
+interface Fitted {
+  readonly router: string;
+  readonly weights: string;
+  readonly outputScale: string;
+  readonly repair: string;
+}
+
 const choosable = {
   check: ({experts, topK}: {experts: number; topK: number}): boolean => topK <= experts,
   says: {error: 'topK must be at most experts. Lower topK or raise experts.', path: ['topK']},
+};
+const fitted = {
+  check: ({router, weights, outputScale, repair}: Fitted): boolean =>
+    (router === 'gate-mean' || weights === 'one') && (outputScale === 'none' || repair === 'none'),
+  says: {
+    error: 'router ridge needs weights one, and outputScale match needs repair none. Change one of them.',
+    path: ['router'],
+  },
 };
 const orderedAlphas = {
   check: ({alphaMin, alphaMax}: {alphaMin: number; alphaMax: number}): boolean => alphaMin <= alphaMax,
@@ -126,13 +234,20 @@ export const methodSchema = z.discriminatedUnion('method', [
   z.discriminatedUnion(
     'allocation',
     [
-      uniformSchema.refine(choosable.check, choosable.says),
-      adaptiveSchema.refine(choosable.check, choosable.says).refine(orderedAlphas.check, orderedAlphas.says),
+      uniformSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+      adaptiveSchema
+        .refine(choosable.check, choosable.says)
+        .refine(fitted.check, fitted.says)
+        .refine(orderedAlphas.check, orderedAlphas.says),
+      sensitivitySchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
     ],
-    {error: 'allocation must be uniform or adaptive.'},
+    {error: 'allocation must be uniform, adaptive or sensitivity.'},
   ),
-  randomSchema.refine(choosable.check, choosable.says),
-  contiguousSchema.refine(choosable.check, choosable.says),
+  randomSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+  contiguousSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+  allSharedSchema.refine(choosable.check, choosable.says),
+  cmoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+  weaveSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   sparseUpcycleSchema.refine(choosable.check, choosable.says),
 ]);
 

@@ -2,13 +2,16 @@
 import {createHash} from 'node:crypto';
 import {ModelError} from '../util/errors.js';
 
-/** Where the neurons of one layer go. Ids are ascending; all experts are equally wide. */
+/**
+ * Where the neurons of one layer go. Ids are ascending; all experts are equally wide. A layer without experts is dense:
+ * its neurons that are not shared are left out (static pruning).
+ */
 export interface LayerPlan {
   /** Neurons every token passes through; may be empty. */
   readonly shared: Int32Array;
   /** Neurons of each routed expert. */
   readonly experts: readonly Int32Array[];
-  /** Routed experts a token passes through. */
+  /** Routed experts a token passes through; 0 without experts. */
   readonly topK: number;
 }
 
@@ -20,7 +23,7 @@ export interface AllocationRecord {
   readonly sharedRatio: number;
 }
 
-/** The split of a whole model: every neuron of every layer in the shared expert or in exactly one routed one. */
+/** The split of a whole model: every neuron of a layer with experts in the shared one or in exactly one routed one. */
 export interface ConversionPlan {
   readonly method: string;
   /** Width of the dense FFN. */
@@ -31,14 +34,16 @@ export interface ConversionPlan {
 
 /** Marks a shared neuron in a neuron map. */
 export const SHARED = -1;
+/** Marks a neuron that a layer without experts leaves out. */
+export const LEFT_OUT = -2;
 
 /**
- * Expert of every neuron, [F]: 0..E-1, or {@link SHARED}.
+ * Expert of every neuron, [F]: 0..E-1, {@link SHARED} or {@link LEFT_OUT}.
  *
  * @throws ModelError if a neuron is missing, listed twice or outside the FFN.
  */
 export function neuronMap({shared, experts}: LayerPlan, numNeurons: number, layer: number): Int32Array {
-  const unset = experts.length;
+  const unset = experts.length === 0 ? LEFT_OUT : experts.length;
   const expertOf_F = new Int32Array(numNeurons).fill(unset);
   const put = (ids: Int32Array, expert: number): void => {
     for (const id of ids) {
@@ -49,7 +54,7 @@ export function neuronMap({shared, experts}: LayerPlan, numNeurons: number, laye
   };
   put(shared, SHARED);
   experts.forEach(put);
-  const missing = expertOf_F.indexOf(unset);
+  const missing = experts.length === 0 ? -1 : expertOf_F.indexOf(unset);
   if (missing >= 0) throw broken(layer, `neuron ${missing} belongs to no expert`);
   return expertOf_F;
 }
@@ -68,7 +73,8 @@ export function validatePlan({layers, numNeurons}: ConversionPlan): void {
     const width = experts[0]?.length ?? 0;
     const odd = experts.findIndex((ids) => ids.length !== width);
     if (odd >= 0) throw broken(layer, `expert ${odd} has ${experts[odd]?.length} neurons, expert 0 has ${width}`);
-    if (!(topK >= 1 && topK <= experts.length)) {
+    const isPruned = experts.length === 0 && topK === 0 && shared.length > 0;
+    if (!isPruned && !(topK >= 1 && topK <= experts.length)) {
       throw broken(layer, `topK (${topK}) must be from 1 to the number of routed experts (${experts.length})`);
     }
   });

@@ -12,6 +12,7 @@ import type {ProfileOptions} from './options.js';
 import type {Profile, ProfileMetadata} from './profile-file.js';
 import {readProgress, removeProgress, saveProgress} from './profile-progress.js';
 import type {LayerProfile} from './statistics.js';
+import {compileSums, predictedActivity} from './predicted-activity.js';
 import {compileWatch, type Watch, type Watched} from './watch.js';
 
 /** What is being done, and how much of it is done. */
@@ -111,12 +112,14 @@ async function watchLayers(
 ): Promise<LayerProfile[]> {
   const walk = await startWalk(folder, architecture, calibration);
   const watch = compileWatch(walk, metadata.options);
+  const sums = metadata.options.predictors ? compileSums(walk) : null;
   try {
     const layers = await resume(walk, metadata, partial);
     let noted = performance.now();
     for (let layer = layers.length; layer < architecture.ffn.length; layer++) {
       await walk.load(layer);
-      layers.push(await watchLayer(walk, watch, calibration, metadata.model.ffnWidth));
+      const predicted = sums && (await predictedActivity(walk, sums, metadata.model.ffnWidth));
+      layers.push({...(await watchLayer(walk, watch, calibration, metadata)), predicted});
       onProgress?.('watching layers', layer + 1, architecture.ffn.length);
       if (performance.now() - noted < NOTE_SECONDS * 1000) continue;
       await saveProgress(partial, {layers, metadata, hidden: walk.batches});
@@ -126,6 +129,7 @@ async function watchLayers(
     return layers;
   } finally {
     watch.dispose();
+    sums?.dispose();
     walk.dispose();
   }
 }
@@ -142,7 +146,7 @@ async function watchLayer(
   walk: Walk,
   watch: Watch,
   {taskOfSample_J, tokens}: Calibration,
-  numNeurons: number,
+  {model: {ffnWidth: numNeurons}, options}: ProfileMetadata,
 ): Promise<LayerProfile> {
   const parts: Numbers[] = [];
   for (const batch of walk.batches) {
@@ -161,6 +165,7 @@ async function watchLayer(
     hSquare_JF: rows('hSquare_BF'),
     hMagnitude_F: means('hMagnitude_F'),
     marker_NM: Int32Array.from(joined(parts.map((part) => part.marker_TM))),
+    numMarkers: options.markers.count,
     downNorm_F: parts[0]?.downNorm_F ?? new Float32Array(0),
     predicted: null,
     gradients: null,

@@ -114,7 +114,13 @@ export async function readLayer(file: SafetensorsFile, layer: number, layout: La
   const {numNeurons, taskOfSample_J} = layout;
   const asked = {predicted: null, gradients: null} as Record<Group, Named | null>;
   for (const group of layout.groups) asked[group] = await read(GROUPS[group]);
-  return {...(await read(STATISTICS)), ...asked, numNeurons, taskOfSample_J} as unknown as LayerProfile;
+  return {
+    ...(await read(STATISTICS)),
+    ...asked,
+    numNeurons,
+    taskOfSample_J,
+    numMarkers: layout.numMarkers,
+  } as unknown as LayerProfile;
 }
 
 /** The groups that a layer has of those that must be asked for. */

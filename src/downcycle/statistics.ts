@@ -17,6 +17,8 @@ export interface LayerProfile {
   readonly hMagnitude_F: Float32Array;
   /** Ids of the M neurons with the largest |h| of each token, [N, M] (CMoE's activation markers). */
   readonly marker_NM: Int32Array;
+  /** M. */
+  readonly numMarkers: number;
   /** Length of each neuron's row of Wd, [F]. */
   readonly downNorm_F: Float32Array;
   /** See {@link PredictedActivity}; null unless it was asked for. */
@@ -37,6 +39,7 @@ export function unwatched(numNeurons: number): LayerProfile {
     hSquare_JF: none,
     hMagnitude_F: none,
     marker_NM: new Int32Array(0),
+    numMarkers: 1,
     downNorm_F: none,
     predicted: null,
     gradients: null,

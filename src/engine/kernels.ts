@@ -29,6 +29,18 @@ export interface Kernels {
     readonly attrs: Readonly<Record<string, never>>;
     readonly result: tf.Tensor;
   };
+  /** Lower L with `L·Lᵀ = a`, computed in float64. */
+  readonly DowncycleCholesky: {
+    readonly inputs: {readonly a: tf.Tensor};
+    readonly attrs: Readonly<Record<string, never>>;
+    readonly result: tf.Tensor;
+  };
+  /** x with `a·x = b` for a symmetric positive definite a, computed in float64. */
+  readonly DowncycleCholeskySolve: {
+    readonly inputs: {readonly a: tf.Tensor; readonly b: tf.Tensor};
+    readonly attrs: Readonly<Record<string, never>>;
+    readonly result: tf.Tensor;
+  };
   /** Uniform numbers in [0, 1) from a two-word seed, the same on every engine. */
   readonly DowncycleRandomUniform: {
     readonly inputs: {readonly seed: tf.Tensor};

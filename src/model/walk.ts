@@ -38,6 +38,8 @@ export interface Walk {
   readonly batches: readonly Float32Array[];
   /** Reads the weights of a layer. */
   load(layer: number): Promise<void>;
+  /** The weights of the layer that was loaded last, as tensors of the caller's. */
+  read(): LayerTree<tf.Tensor>;
   /** Compiles a function of tensors and the loaded layer: once, whichever layer is loaded. */
   compile<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
     name: string,
@@ -65,6 +67,7 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
       hidden.subarray(b * batchNumbers, (b + 1) * batchNumbers),
     ),
     load: (layer) => loadLayer(folder, architecture, layer, variables),
+    read: () => mapLayer(variables, (variable) => variable.read()),
     compile: (name, fn) =>
       compile(
         (...inputs) => {

@@ -23,6 +23,7 @@ export async function tinyProfile(model = TINY_LLAMA): Promise<Profile> {
     hSquare_JF: positive(NUM_SAMPLES * numNeurons).map((value) => value + 10),
     hMagnitude_F: positive(numNeurons),
     marker_NM: Int32Array.from({length: NUM_SAMPLES * 16 * NUM_MARKERS}, () => rng.int(numNeurons)),
+    numMarkers: NUM_MARKERS,
     downNorm_F: positive(numNeurons),
     predicted: null,
     gradients: null,

@@ -1,18 +1,21 @@
-// From calibration to a plan: the cut of each layer, then the method that fills it.
-import {createRng} from '../../util/rng.js';
+// From calibration to a plan: how many chunks of each layer are shared and active, then the method that fills them.
+import {createRng, type Rng} from '../../util/rng.js';
 import {
-  adaptiveAllocation,
   type LayerAllocation,
-  type LayerShape,
+  adaptiveAllocation,
   requireDivisible,
+  sensitivityAllocation,
   uniformAllocation,
 } from '../allocation.js';
 import type {SplitOptions} from '../options.js';
-import {type AllocationRecord, type ConversionPlan, type LayerPlan, validatePlan} from '../plan.js';
-import {type CvOver, checkProfile, type LayerProfile, neuronCv} from '../statistics.js';
+import {type ConversionPlan, type LayerPlan, validatePlan} from '../plan.js';
+import {type CvOver, type LayerProfile, checkProfile, neuronCv} from '../statistics.js';
+import {allSharedSplit} from './all-shared.js';
+import {cmoeSplit} from './cmoe.js';
 import {contiguousSplit} from './contiguous.js';
 import {expertWeaverSplit} from './expertweaver.js';
 import {randomSplit} from './random.js';
+import {weaveSplit} from './weave.js';
 
 /** What a plan is made from. */
 export interface PlanInput {
@@ -25,10 +28,21 @@ export interface PlanInput {
   readonly where: string;
 }
 
-/** One layer's share of a plan. */
-interface PlannedLayer {
-  readonly plan: LayerPlan;
-  readonly allocation: AllocationRecord;
+/** What calibration must have measured for a method. */
+export interface ProfileNeeds {
+  /** Whether it looks at activations at all. */
+  readonly profile: boolean;
+  readonly predictors: boolean;
+  readonly gradients: boolean;
+}
+
+/** What the profile of a method must hold. */
+export function profileNeeds(method: SplitOptions): ProfileNeeds {
+  const predictors = method.method === 'weave';
+  const gradients =
+    method.allocation === 'sensitivity' || (method.method === 'all-shared' && method.keepBy === 'sensitivity');
+  const isControl = method.method === 'random' || method.method === 'contiguous';
+  return {profile: !isControl || gradients, predictors, gradients};
 }
 
 /**
@@ -37,48 +51,56 @@ interface PlannedLayer {
  * @throws ConfigError if the counts do not cut the FFN; DataError or ModelError if a profile is unusable.
  */
 export function planConversion(input: PlanInput): ConversionPlan {
-  const numNeurons = input.profiles[0]?.numNeurons ?? 0;
-  requireDivisible(numNeurons, input.method, input.where);
-  const planned = input.profiles.map((profile, layer) => planLayer(input, profile, layer));
+  const {method, profiles, seed, where} = input;
+  const numNeurons = profiles[0]?.numNeurons ?? 0;
+  requireDivisible(numNeurons, method, where);
+  if (profileNeeds(method).profile) profiles.forEach(checkProfile);
+  const allocations = allocate(input);
   const plan: ConversionPlan = {
-    method: input.method.method,
+    method: method.method,
     numNeurons,
-    layers: planned.map((layer) => layer.plan),
-    allocation: planned.map((layer) => layer.allocation),
+    layers: profiles.map((profile, layer) =>
+      split(input, profile, allocations[layer] as LayerAllocation, createRng(seed, `partition/layer-${layer}`)),
+    ),
+    allocation: allocations.map(({specialisedShare, sharedRatio}) => ({specialisedShare, sharedRatio})),
   };
   validatePlan(plan);
   return plan;
 }
 
-function planLayer({method, cv, seed, where}: PlanInput, profile: LayerProfile, layer: number): PlannedLayer {
-  const rng = createRng(seed, `partition/layer-${layer}`);
+function split({method, cv}: PlanInput, profile: LayerProfile, shape: LayerAllocation, rng: Rng): LayerPlan {
   switch (method.method) {
-    case 'expertweaver': {
-      checkProfile(profile, layer);
-      const shape = allocate(method, neuronCv(profile, cv), layer, where);
-      const {specialisedShare, sharedRatio} = shape;
-      return {
-        plan: expertWeaverSplit(profile, shape, {...method, cv}, rng),
-        allocation: {specialisedShare, sharedRatio},
-      };
-    }
+    case 'expertweaver':
+      return expertWeaverSplit(profile, shape, {...method, cv}, rng);
+    case 'cmoe':
+      return cmoeSplit(profile, shape);
+    case 'weave':
+      return weaveSplit(profile, shape, rng);
     case 'random':
-      return {plan: randomSplit(profile.numNeurons, method, rng), allocation: fixedRatio(method)};
+      return randomSplit(profile.numNeurons, shape, rng);
     case 'contiguous':
-      return {plan: contiguousSplit(profile.numNeurons, method), allocation: fixedRatio(method)};
+      return contiguousSplit(profile.numNeurons, shape);
+    case 'all-shared':
+      return allSharedSplit(profile, shape, method.keepBy);
   }
 }
 
-function allocate(
-  method: Extract<SplitOptions, {method: 'expertweaver'}>,
-  cv_F: Float64Array,
-  layer: number,
-  where: string,
-): LayerAllocation {
-  if (method.allocation === 'uniform') return uniformAllocation(cv_F, method);
-  return adaptiveAllocation(cv_F, method, method, `${where}, layer ${layer}`);
-}
-
-function fixedRatio({experts, shared}: LayerShape): AllocationRecord {
-  return {specialisedShare: null, sharedRatio: shared / (experts + shared)};
+/** The cut of every layer. */
+function allocate({method, profiles, cv, where}: PlanInput): LayerAllocation[] {
+  switch (method.allocation) {
+    case 'uniform':
+      return profiles.map((profile) =>
+        uniformAllocation(method.method === 'expertweaver' ? neuronCv(profile, cv) : null, method),
+      );
+    case 'adaptive':
+      return profiles.map((profile, layer) =>
+        adaptiveAllocation(neuronCv(profile, cv), method, method, `${where}, layer ${layer}`),
+      );
+    case 'sensitivity':
+      return sensitivityAllocation(
+        profiles.map((profile) => profile.gradients?.sensitivity_F ?? null),
+        method,
+        where,
+      );
+  }
 }

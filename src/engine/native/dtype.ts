@@ -3,6 +3,7 @@ import type {DataType} from '@tensorflow/tfjs';
 /** TensorFlow's dtype codes (`types.proto`) that the engine meets. */
 export const TF = {
   FLOAT: 1,
+  DOUBLE: 2,
   INT32: 3,
   UINT8: 4,
   STRING: 7,

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type {TensorFlowBackend} from '../backend.js';
+import {cholesky, choleskySolve} from './cholesky.js';
 import {expertSlots} from './expert-slots.js';
 import {gather} from './gather.js';
 import {matMul} from './mat-mul.js';
@@ -16,6 +17,8 @@ type Kernel = (backend: TensorFlowBackend, call: KernelCall) => tf.TensorInfo | 
 
 const KERNELS: Readonly<Record<string, Kernel>> = {
   GatherV2: gather,
+  DowncycleCholesky: cholesky,
+  DowncycleCholeskySolve: choleskySolve,
   DowncycleMatMul: matMul,
   DowncycleExpertSlots: expertSlots,
   DowncycleRandomUniform: randomUniform,

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {cholesky, choleskySolve} from './cholesky.js';
 import {expertSlots} from './expert-slots.js';
 import {matMul} from './mat-mul.js';
 import {randomUniform} from './random-uniform.js';
@@ -16,6 +17,8 @@ const KERNELS: Readonly<Record<string, WasmKernel>> = {
   Sum: sum,
   Mean: mean,
   UnsortedSegmentSum: unsortedSegmentSum,
+  DowncycleCholesky: cholesky,
+  DowncycleCholeskySolve: choleskySolve,
   DowncycleMatMul: matMul,
   DowncycleExpertSlots: expertSlots,
   DowncycleRandomUniform: randomUniform,

@@ -1,0 +1,68 @@
+// CMoE (arXiv 2502.04416), section 3.1: neurons by the tokens that mark them. Shapes: N routed neurons, E experts.
+import type {LayerShape} from '../allocation.js';
+import {optimalAssignment} from '../assignment.js';
+import type {LayerPlan} from '../plan.js';
+import {type LayerProfile, markerCounts} from '../statistics.js';
+import {worthiest} from './all-shared.js';
+import {allIds, expertWidth, gatherClusters} from './cut.js';
+
+/**
+ * The neurons that are marked most often are shared; the next most often marked are the centroids of the experts, to
+ * which the others are assigned at the least total distance of marker columns, in one round as in the published code.
+ */
+export function cmoeSplit(profile: LayerProfile, shape: LayerShape): LayerPlan {
+  const width = expertWidth(profile.numNeurons, shape);
+  const count_F = Float64Array.from(markerCounts(profile));
+  const shared = worthiest(count_F, shape.shared * width);
+  const isShared = new Set(shared);
+  const routed = allIds(profile.numNeurons).filter((id) => !isShared.has(id));
+  const centroids = mostMarked(count_F, routed, shape.experts);
+  const {groupOf_N} = optimalAssignment({
+    cost_NE: markerDistances(profile, routed, centroids),
+    capacity_E: new Int32Array(shape.experts).fill(width),
+  });
+  return {shared, experts: gatherClusters(routed, groupOf_N, shape.experts), topK: shape.topK};
+}
+
+/** The routed neurons with the highest counts, the highest first; the lower id wins a tie. */
+export function mostMarked(count_F: Float64Array, routed: Int32Array, count: number): Int32Array {
+  const ranked = routed.toSorted((a, b) => (count_F[b] as number) - (count_F[a] as number) || a - b);
+  return ranked.slice(0, count);
+}
+
+/**
+ * L1 distances of the marker columns of neurons `ids` and `centroids`, [N, E]: tokens that mark one of the two only.
+ *
+ * Columns are never made: a distance is the counts of both less twice the tokens that mark both.
+ */
+export function markerDistances(profile: LayerProfile, ids: Int32Array, centroids: Int32Array): Float64Array {
+  const count_F = markerCounts(profile);
+  const E = centroids.length;
+  const rowOf_F = placesOf(ids, profile.numNeurons);
+  const columnOf_F = placesOf(centroids, profile.numNeurons);
+  const distance_NE = Float64Array.from(
+    {length: ids.length * E},
+    (_, at) =>
+      (count_F[ids[Math.floor(at / E)] as number] as number) + (count_F[centroids[at % E] as number] as number),
+  );
+  const {marker_NM, numMarkers} = profile;
+  for (let begin = 0; begin < marker_NM.length; begin += numMarkers) {
+    const marked = marker_NM.subarray(begin, begin + numMarkers);
+    for (const centroid of marked) {
+      const column = columnOf_F[centroid] as number;
+      if (column < 0) continue;
+      for (const id of marked) {
+        const row = rowOf_F[id] as number;
+        if (row >= 0) distance_NE[row * E + column] = (distance_NE[row * E + column] as number) - 2;
+      }
+    }
+  }
+  return distance_NE;
+}
+
+/** Place of every neuron in a list of ids, -1 if it is not there; [F]. */
+function placesOf(ids: Int32Array, numNeurons: number): Int32Array {
+  const place_F = new Int32Array(numNeurons).fill(-1);
+  ids.forEach((id, place) => (place_F[id] = place));
+  return place_F;
+}

@@ -1,0 +1,65 @@
+// Which neurons a linear router could choose: their activity as the FFN's input foresees it, layer by layer.
+import * as tf from '@tensorflow/tfjs';
+import type {Compiled} from '../engine/compile.js';
+import {throughAttention} from '../model/decoder.js';
+import type {Walk} from '../model/walk.js';
+import {matMul} from '../op/mat-mul.js';
+import {createRng} from '../util/rng.js';
+import {type ActivitySums, addSums, batchSums, fitActivity, noSums, predictedProfiles} from './ridge.js';
+import type {PredictedActivity} from './statistics.js';
+import {denseFfn} from './watch.js';
+
+/** Columns that profiles are projected to: distances of points stay within some percent (Johnson and Lindenstrauss). */
+const MOST_COLUMNS = 128;
+
+/** A compiled function from the hidden states before the loaded layer to the sums of its neurons' activity. */
+export type Sums = Compiled<[tf.Tensor2D], ReturnType<typeof batchSums>>;
+
+/** Compiles the sums of one layer. */
+export function compileSums(walk: Walk): Sums {
+  return walk.compile('activity_sums', ({params, context}, x_TD: tf.Tensor2D) =>
+    batchSums(throughAttention(x_TD, params, walk.architecture, context).y_TD, denseFfn(params.ffn)),
+  );
+}
+
+/** The sums of the loaded layer over some hidden states. */
+export async function sumActivity(
+  {architecture: {width}}: Walk,
+  sums: Sums,
+  batches: readonly Float32Array[],
+  numNeurons: number,
+): Promise<ActivitySums> {
+  let total = noSums(width, numNeurons);
+  for (const batch of batches) {
+    const x_TD = tf.tensor2d(batch, [batch.length / width, width]);
+    const results = await sums(x_TD);
+    const entries = Object.entries(results).map(async ([key, tensor]) => [key, await tensor.data()] as const);
+    const parts = Object.fromEntries(await Promise.all(entries)) as Parameters<typeof addSums>[2];
+    total = addSums(total, batch.length / width, parts);
+    tf.dispose([x_TD, ...Object.values(results)]);
+  }
+  return total;
+}
+
+/** What a linear router could foresee of the loaded layer's neurons on the walk's hidden states. */
+export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: number): Promise<PredictedActivity> {
+  const total = await sumActivity(walk, sums, walk.batches, numNeurons);
+  const profile = tf.tidy(() => {
+    const points_FD = predictedProfiles(total, fitActivity(total));
+    const D = points_FD.shape[1];
+    return D <= MOST_COLUMNS ? points_FD : matMul(points_FD, projection(D));
+  });
+  const profile_FP = Float32Array.from(await profile.data());
+  profile.dispose();
+  return {profile_FP};
+}
+
+/** Always the same random directions, [D, P]. */
+function projection(D: number): tf.Tensor2D {
+  const rng = createRng(0, 'predicted-activity');
+  const scale = 1 / Math.sqrt(MOST_COLUMNS);
+  return tf.tensor2d(
+    Float32Array.from({length: D * MOST_COLUMNS}, () => scale * rng.normal()),
+    [D, MOST_COLUMNS],
+  );
+}
