@@ -10,7 +10,7 @@ import {diskTensors} from '../model/names.js';
 import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {ModelError} from '../util/errors.js';
 import {modelFingerprint} from './convert-fingerprint.js';
-import type {RawMatrix} from './convert-gather.js';
+import type {GluMatrix, RawMatrix} from './convert-gather.js';
 import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 
 /** An open dense model. */
@@ -109,11 +109,14 @@ export async function writeMoe(
   });
 }
 
-/** The tensors of a GLU or of stacked ones; `cut` gives the bytes or numbers of one matrix of one expert. */
+/** Gives the bytes or numbers of one matrix of one expert out of the dense one. */
+export type ExpertCut = (matrix: DenseMatrix, which: GluMatrix, expert: number) => Float32Array | Uint8Array;
+
+/** The tensors of a GLU or of stacked ones. */
 export function gluTensors(
   {names, dtypes, read}: FfnSite,
   specs: GluTree<ParameterSpec>,
-  cut: (matrix: DenseMatrix, which: keyof GluTree<unknown>, expert: number) => Float32Array | Uint8Array,
+  cut: ExpertCut,
 ): MadeTensor[] {
   return (['gate', 'up', 'down'] as const).flatMap((which) =>
     diskTensors(specs[which], names).map(({name, shape}, expert) => ({

@@ -7,7 +7,7 @@ import {
 } from '../model/architecture.js';
 import {refuseExisting} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
-import {gatherColumns, gatherRows} from './convert-gather.js';
+import {type GluMatrix, gatherNeurons} from './convert-gather.js';
 import {
   type DenseMatrix,
   type DenseSource,
@@ -168,7 +168,7 @@ export function splitFfn(site: FfnSite, {layers}: ConversionPlan, scale = 1): Ma
   const plan = layers[site.layer];
   if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
   const {shared, experts} = site.specs;
-  const expertCut = (matrix: DenseMatrix, which: string, e: number): Float32Array | Uint8Array => {
+  const expertCut = (matrix: DenseMatrix, which: GluMatrix, e: number): Float32Array | Uint8Array => {
     const bytes = cut(matrix, which, plan.experts[e]);
     return which === 'down' && scale !== 1 ? scaled(valuesOf({...matrix, bytes}), scale) : bytes;
   };
@@ -183,9 +183,8 @@ function gateMeans(gate: DenseMatrix, {experts}: LayerPlan): Float32Array {
   return routerRows(valuesOf(gate), gate.columns, experts);
 }
 
-/** A neuron is a row of gate and up [F, D], and a column of down [D, F]. */
-function cut(matrix: DenseMatrix, which: string, neurons: Int32Array = new Int32Array(0)): Uint8Array {
-  return which === 'down' ? gatherColumns(matrix, neurons) : gatherRows(matrix, neurons);
+function cut(matrix: DenseMatrix, which: GluMatrix, neurons: Int32Array = new Int32Array(0)): Uint8Array {
+  return gatherNeurons(matrix, which, neurons);
 }
 
 function scaled(values: Float32Array, scale: number): Float32Array {
