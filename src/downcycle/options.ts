@@ -1,6 +1,8 @@
 // The `profile` section of a config, and what an arm says about how its mixture of experts is made.
 import {z} from 'zod';
 import {PAPER_RULE} from './allocation.js';
+import {choosable} from './option-checks.js';
+import {type UpcycleMethod, upcycleSchema} from './upcycle-options.js';
 
 const cutFields = {
   experts: z
@@ -93,29 +95,6 @@ const contiguousSchema = z.strictObject({
   ...cutFields,
 });
 
-const sparseUpcycleSchema = z.strictObject({
-  method: z
-    .literal('sparse-upcycle')
-    .describe('Every expert starts as a copy of a dense FFN, the router at random (arXiv 2212.05055).'),
-  experts: z.int().min(1).describe('Experts; each is as wide as the FFN it is copied from.'),
-  topK: z.int().min(1).describe('Experts each token passes through.'),
-  from: z
-    .string()
-    .min(1)
-    .optional()
-    .describe('Dense model to copy: folder, cache entry or hub id. Without it, the `model` of the config.'),
-  renormalise: z
-    .boolean()
-    .default(true)
-    .describe(
-      'Divide the weights of the chosen experts by their sum, so that the copies start out equal to the dense model.',
-    ),
-});
-
-const choosable = {
-  check: ({experts, topK}: {experts: number; topK: number}): boolean => topK <= experts,
-  says: {error: 'topK must be at most experts. Lower topK or raise experts.', path: ['topK']},
-};
 const orderedAlphas = {
   check: ({alphaMin, alphaMax}: {alphaMin: number; alphaMax: number}): boolean => alphaMin <= alphaMax,
   says: {error: 'alphaMin must be at most alphaMax. Swap them or change one.', path: ['alphaMin']},
@@ -133,7 +112,7 @@ export const methodSchema = z.discriminatedUnion('method', [
   ),
   randomSchema.refine(choosable.check, choosable.says),
   contiguousSchema.refine(choosable.check, choosable.says),
-  sparseUpcycleSchema.refine(choosable.check, choosable.says),
+  upcycleSchema,
 ]);
 
 /** Which calibration text neurons are watched on, and how their spread is read. */
@@ -154,4 +133,4 @@ export type ProfileOptions = z.output<typeof profileSchema>;
 export type MethodOptions = z.output<typeof methodSchema>;
 
 /** The methods that split a dense FFN, as against those that copy it. */
-export type SplitOptions = Exclude<MethodOptions, {method: 'sparse-upcycle'}>;
+export type SplitOptions = Exclude<MethodOptions, UpcycleMethod>;

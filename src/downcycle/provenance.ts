@@ -7,6 +7,7 @@ import {writeFileAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
 import {methodSchema, profileSchema} from './options.js';
+import {upcycleSchema} from './upcycle-options.js';
 
 /** The file in an MoE folder that holds its {@link Provenance}. */
 export const PROVENANCE_FILE = 'downcycle.json';
@@ -57,7 +58,7 @@ const provenanceSchema = z.discriminatedUnion('kind', [
     neuronMapHash: z.string(),
     layers: z.array(layerSchema),
   }),
-  z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: methodSchema}),
+  z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: upcycleSchema}),
   z.strictObject({kind: z.literal('scratch'), ...common}),
 ]);
 
