@@ -10,7 +10,9 @@ import type {Profile} from '../downcycle/profile-file.js';
 import {calibrationRows, hashTokens} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, recordProof} from '../downcycle/provenance.js';
+import {intendedDifference} from '../downcycle/upcycle/difference.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
+import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
@@ -30,8 +32,8 @@ export interface Arm {
 export interface StartingModel {
   readonly arm: string;
   readonly parameters: ParameterCount;
-  /** Equality with the dense parent, where there is one. */
-  readonly proof: Proof | null;
+  /** Equality with the dense parent; where none is claimed, how it started out instead, in words. */
+  readonly proof: Proof | string;
 }
 
 /** Where the parts of an experiment lie. */
@@ -75,8 +77,16 @@ export async function makeStart(
   const options = optionsOf(arm, config);
   if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where);
   const architecture = await architectureOf(arm.start);
-  const proof = 'like' in options ? null : await prove(arm.start, denseOf(options, config), config);
+  const difference = differenceOf(options);
+  const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
   return {arm: arm.name, parameters: countParameters(architecture), proof};
+}
+
+/** Why an arm is not meant to start out equal to the dense model, in words; null if it is. */
+function differenceOf(options: ArmOptions): string | null {
+  if ('like' in options) return 'drawn at random';
+  const difference = isUpcycle(options) ? intendedDifference(options) : null;
+  return difference === null ? null : `not equal to its parent by design: ${difference}`;
 }
 
 function optionsOf({name}: Arm, {arms}: Config): ArmOptions {
@@ -100,8 +110,8 @@ async function make(
     const architecture = await architectureOf(parent.start);
     return scratch({architecture, out: arm.start, seed, config: await configOf(model), tokenizerFrom: model});
   }
-  if (options.method === 'sparse-upcycle') {
-    await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed});
+  if (isUpcycle(options)) {
+    await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
     return;
   }
   const isScaled = options.outputScale === 'match';
@@ -142,8 +152,8 @@ async function withScale(
   }
 }
 
-function denseOf(options: Exclude<ArmOptions, {like: string}>, {model}: Config): string {
-  return options.method === 'sparse-upcycle' ? (options.from ?? model) : model;
+function denseOf(options: ArmOptions, {model}: Config): string {
+  return 'from' in options ? (options.from ?? model) : model;
 }
 
 /** Positions the proof compares: enough to use every expert. */
