@@ -173,10 +173,14 @@ export function divisibleExpertCounts(numNeurons: number): number[] {
 export function requireDivisible(numNeurons: number, {experts, shared}: LayerShape, where: string): void {
   const chunks = experts + shared;
   if (numNeurons % chunks === 0) return;
-  const possible = divisibleExpertCounts(numNeurons);
-  const nearest = [possible.findLast((count) => count < chunks), possible.find((count) => count > chunks)];
-  const found = nearest.filter((count) => count !== undefined);
   throw new ConfigError(
-    `${where}: experts + shared (= ${chunks}) must divide the FFN width ${numNeurons}; nearest that ${found.length > 1 ? 'do' : 'does'}: ${found.join(' and ')}.`,
+    `${where}: experts + shared (= ${chunks}) must divide the FFN width ${numNeurons}; ${nearestThatDo(divisibleExpertCounts(numNeurons), chunks)}.`,
   );
+}
+
+/** The nearest of some rising counts below and above one that is not among them, in words. */
+export function nearestThatDo(possible: readonly number[], count: number): string {
+  const nearest = [possible.findLast((one) => one < count), possible.find((one) => one > count)];
+  const found = nearest.filter((one) => one !== undefined);
+  return `nearest that ${found.length > 1 ? 'do' : 'does'}: ${found.join(' and ')}`;
 }

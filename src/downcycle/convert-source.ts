@@ -10,7 +10,7 @@ import {diskTensors} from '../model/names.js';
 import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {ModelError} from '../util/errors.js';
 import {modelFingerprint} from './convert-fingerprint.js';
-import type {RawMatrix} from './convert-gather.js';
+import type {GluMatrix, RawMatrix} from './convert-gather.js';
 import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 
 /** An open dense model. */
@@ -40,7 +40,7 @@ export interface DenseMatrix extends RawMatrix {
 /** The dense FFN of a layer, and the parameters that the mixture has in its place. */
 export interface FfnSite {
   readonly layer: number;
-  readonly specs: Extract<FfnTree<ParameterSpec>, {kind: 'moe'}>;
+  readonly specs: FfnTree<ParameterSpec>;
   readonly names: Readonly<Record<string, string>>;
   /** Dtype of each dense matrix. */
   readonly dtypes: GluTree<FloatDtype>;
@@ -109,11 +109,18 @@ export async function writeMoe(
   });
 }
 
-/** The tensors of a GLU or of stacked ones; `cut` gives the bytes or numbers of one matrix of one expert. */
+/** Gives the bytes or numbers of one matrix of one expert out of the dense one. */
+export type ExpertCut = (
+  matrix: DenseMatrix,
+  which: GluMatrix,
+  expert: number,
+) => Float32Array | Uint8Array | Promise<Float32Array | Uint8Array>;
+
+/** The tensors of a GLU or of stacked ones. */
 export function gluTensors(
   {names, dtypes, read}: FfnSite,
   specs: GluTree<ParameterSpec>,
-  cut: (matrix: DenseMatrix, which: keyof GluTree<unknown>, expert: number) => Float32Array | Uint8Array,
+  cut: ExpertCut,
 ): MadeTensor[] {
   return (['gate', 'up', 'down'] as const).flatMap((which) =>
     diskTensors(specs[which], names).map(({name, shape}, expert) => ({
@@ -124,8 +131,24 @@ export function gluTensors(
 }
 
 /** The router's tensor, float32 [E, D] whatever the dtype of the source, as in `saveModel`. */
-export function routerTensor({names, specs}: FfnSite, make: MadeTensor['make']): MadeTensor[] {
-  return diskTensors(specs.router, names).map(({name, shape}) => ({spec: {name, shape, dtype: 'F32'}, make}));
+export function routerTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
+  return floatTensor(site, mixtureSpecs(site).router, make);
+}
+
+/** The selection bias, float32 [E]; none where the router has none. */
+export function biasTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
+  const {bias} = mixtureSpecs(site);
+  return bias ? floatTensor(site, bias, make) : [];
+}
+
+/** The parameters that a layer's mixture has; a layer of a plan without experts has none. */
+export function mixtureSpecs({layer, specs}: FfnSite): Extract<FfnTree<ParameterSpec>, {kind: 'moe'}> {
+  if (specs.kind === 'moe') return specs;
+  throw new Error(`layer ${layer} has no experts`);
+}
+
+function floatTensor({names}: FfnSite, spec: ParameterSpec, make: MadeTensor['make']): MadeTensor[] {
+  return diskTensors(spec, names).map(({name, shape}) => ({spec: {name, shape, dtype: 'F32'}, make}));
 }
 
 /** The numbers of a matrix, float32. */
@@ -151,7 +174,7 @@ function allTensors(source: DenseSource, {architecture, ffn}: MoeContent): MadeT
       ...copy(layer.attentionNorm),
       ...Object.values(layer.attention).flatMap(copy),
       ...copy(layer.ffnNorm),
-      ...(layer.ffn.kind === 'moe' ? ffn(siteOf(source, l, layer.ffn, () => readFfn(l))) : []),
+      ...ffn(siteOf(source, l, layer.ffn, () => readFfn(l))),
     ]),
     ...copy(tree.norm),
     ...(tree.head ? copy(tree.head) : []),

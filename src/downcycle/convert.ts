@@ -1,31 +1,29 @@
 import {
   type Architecture,
   countParameters,
+  type FfnLayout,
   type ParameterCount,
   type Routing,
   SOFTMAX_ROUTING,
 } from '../model/architecture.js';
 import {refuseExisting} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
-import {gatherColumns, gatherRows} from './convert-gather.js';
+import type {Calibration} from './calibration.js';
 import {
-  type DenseMatrix,
   type DenseSource,
   type FfnSite,
-  gluTensors,
   type MadeTensor,
   type OnProgress,
   openDense,
-  routerTensor,
-  valuesOf,
   writeMoe,
 } from './convert-source.js';
+import {type FitOptions, type FittedLayer, startFit} from './fit.js';
 import type {SplitOptions} from './options.js';
-import {planConversion} from './partition/plan-conversion.js';
-import {type ConversionPlan, type LayerPlan, planHash} from './plan.js';
+import {planConversion, profileNeeds} from './partition/plan-conversion.js';
+import {type ConversionPlan, planHash} from './plan.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
-import {currentVersions, type LayerRecord, type Provenance} from './provenance.js';
-import {routerRows} from './router-rows.js';
+import {currentVersions, type LayerRecord, type Provenance, recordErrors} from './provenance.js';
+import {splitFfn} from './split-ffn.js';
 import {unwatched} from './statistics.js';
 
 /** How a dense model becomes a mixture of experts. */
@@ -43,6 +41,8 @@ export interface ConvertOptions {
    * projections.
    */
   readonly routedScale?: readonly number[];
+  /** Text that a router or a repair is fitted on; see {@link needsCalibration}. */
+  readonly calibration?: Calibration;
   /** What {@link planOf} gave for the same options; made if absent. */
   readonly plan?: ConversionPlan;
   /** Plans and writes nothing. */
@@ -80,10 +80,10 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
   try {
     const plan = options.plan ?? makePlan(source, options);
     const scales = routedScales(source, options);
-    const architecture = splitArchitecture(source.architecture, plan);
+    const {method} = options;
+    const architecture = splitArchitecture(source.architecture, plan, routingOf(method), hasBias(method));
     const provenance = describeSplit(source, options, plan, scales);
-    const ffn = (site: FfnSite): MadeTensor[] => splitFfn(site, plan, scales[site.layer]);
-    if (!options.dryRun) await writeMoe(source, options.out, {architecture, provenance, ffn}, onProgress);
+    if (!options.dryRun) await write(source, options, {architecture, provenance, plan, scales}, onProgress);
     return {
       architecture,
       provenance,
@@ -97,6 +97,57 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
   }
 }
 
+interface Planned {
+  readonly architecture: Architecture;
+  readonly provenance: Extract<Provenance, {kind: 'split'}>;
+  readonly plan: ConversionPlan;
+  readonly scales: readonly number[];
+}
+
+async function write(
+  source: DenseSource,
+  {method, calibration, out, where = 'convert'}: ConvertOptions,
+  {architecture, provenance, plan, scales}: Planned,
+  onProgress?: OnProgress,
+): Promise<void> {
+  const fitOptions = fitOptionsOf(method);
+  if (fitOptions && !calibration) {
+    throw new ConfigError(`${where}: router ridge and repair refit need calibration text, none was given.`);
+  }
+  const fit = fitOptions && calibration ? await startFit(source, calibration, plan, fitOptions) : null;
+  const errors: LayerRecord['error'][] = [];
+  const fitted = async (layer: number): Promise<FittedLayer> => {
+    if (!fit) throw new Error('nothing is fitted');
+    const result = await fit.layer(layer);
+    errors[layer] = result.error;
+    return result;
+  };
+  try {
+    const ffn = (site: FfnSite): MadeTensor[] =>
+      splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted});
+    await writeMoe(source, out, {architecture, provenance, ffn}, onProgress);
+    if (errors.some((error) => error !== null)) await recordErrors(out, errors);
+  } finally {
+    fit?.dispose();
+  }
+}
+
+/** What must be fitted for a method; null if nothing. */
+function fitOptionsOf(method: SplitOptions): FitOptions | null {
+  const refits = method.repair === 'refit';
+  const {router, weights} = method.method === 'all-shared' ? ({router: 'gate-mean', weights: 'one'} as const) : method;
+  return refits || router === 'ridge' ? {router, refits, refitWeight: method.repairWeight, weights} : null;
+}
+
+/** Whether a conversion needs calibration text besides a profile. */
+export function needsCalibration(method: SplitOptions): boolean {
+  return fitOptionsOf(method) !== null;
+}
+
+function hasBias(method: SplitOptions): boolean {
+  return method.method !== 'all-shared' && method.router === 'ridge';
+}
+
 /** The plan that {@link convert} would follow. @throws as it does. */
 export async function planOf(options: Omit<ConvertOptions, 'out'>): Promise<ConversionPlan> {
   const source = await openDense(options.model);
@@ -107,21 +158,25 @@ export async function planOf(options: Omit<ConvertOptions, 'out'>): Promise<Conv
   }
 }
 
-/** The architecture that a plan makes of a dense one: softmax over all routed experts, weights as they are. */
+/** The architecture that a plan makes of a dense one; unless said otherwise, softmax over all routed experts, as it is. */
 export function splitArchitecture(
   dense: Architecture,
   plan: ConversionPlan,
   routing: Routing = SOFTMAX_ROUTING,
+  selectionBias = false,
 ): Architecture {
-  const ffn = plan.layers.map(({shared, experts, topK}) => ({
-    kind: 'moe' as const,
-    experts: experts.length,
-    topK,
-    expertWidth: experts[0]?.length ?? 0,
-    sharedWidth: shared.length,
-    selectionBias: false,
-  }));
+  const ffn = plan.layers.map(({shared, experts, topK}): FfnLayout => {
+    if (experts.length === 0) return {kind: 'dense', width: shared.length};
+    const expertWidth = experts[0]?.length ?? 0;
+    return {kind: 'moe', experts: experts.length, topK, expertWidth, sharedWidth: shared.length, selectionBias};
+  });
   return {...dense, ffn, routing};
+}
+
+/** Weights 1 rank by logits, to which a fitted router adds its intercepts as selection bias. */
+function routingOf(method: SplitOptions): Routing {
+  if (method.method === 'all-shared' || method.weights === 'score') return SOFTMAX_ROUTING;
+  return {...SOFTMAX_ROUTING, order: 'topk-then-score', weight: 'one'};
 }
 
 function makePlan(
@@ -131,7 +186,7 @@ function makePlan(
   const {architecture, numNeurons, fingerprint} = source;
   const numLayers = architecture.ffn.length;
   if (profile) requireProfileOf(profile, {fingerprint, layers: numLayers, ffnWidth: numNeurons}, model);
-  if (!profile && method.method === 'expertweaver') {
+  if (!profile && profileNeeds(method).profile) {
     throw new ConfigError(`${where}: method ${method.method} needs a profile of ${model}, none was given.`, {
       hint: 'Make one with `downcycle profile`.',
     });
@@ -145,7 +200,7 @@ function routedScales(
   {method, routedScale, where = 'convert'}: ConvertOptions,
 ): readonly number[] {
   const numLayers = source.architecture.ffn.length;
-  const isMatched = method.outputScale === 'match';
+  const isMatched = method.method !== 'all-shared' && method.outputScale === 'match';
   if (!isMatched && !routedScale) return Array.from({length: numLayers}, () => 1);
   if (!isMatched)
     throw new ConfigError(`${where}: factors of the routed part were given, but outputScale is not match.`);
@@ -156,35 +211,6 @@ function routedScales(
   throw new ConfigError(`${where}: outputScale match needs ${numLayers} factors above 0, one a layer; ${found}.`, {
     hint: 'Set outputScale to none, or measure them on calibration text.',
   });
-}
-
-/** The tensors of one layer's mixture: each expert is its neurons' rows of gate and up and columns of down, times `scale`. */
-export function splitFfn(site: FfnSite, {layers}: ConversionPlan, scale = 1): MadeTensor[] {
-  const plan = layers[site.layer];
-  if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
-  const {shared, experts} = site.specs;
-  const expertCut = (matrix: DenseMatrix, which: string, e: number): Float32Array | Uint8Array => {
-    const bytes = cut(matrix, which, plan.experts[e]);
-    return which === 'down' && scale !== 1 ? scaled(valuesOf({...matrix, bytes}), scale) : bytes;
-  };
-  return [
-    ...routerTensor(site, async () => gateMeans((await site.read()).gate, plan)),
-    ...(shared ? gluTensors(site, shared, (matrix, which) => cut(matrix, which, plan.shared)) : []),
-    ...gluTensors(site, experts, expertCut),
-  ];
-}
-
-function gateMeans(gate: DenseMatrix, {experts}: LayerPlan): Float32Array {
-  return routerRows(valuesOf(gate), gate.columns, experts);
-}
-
-/** A neuron is a row of gate and up [F, D], and a column of down [D, F]. */
-function cut(matrix: DenseMatrix, which: string, neurons: Int32Array = new Int32Array(0)): Uint8Array {
-  return which === 'down' ? gatherColumns(matrix, neurons) : gatherRows(matrix, neurons);
-}
-
-function scaled(values: Float32Array, scale: number): Float32Array {
-  return values.map((value) => value * scale);
 }
 
 function describeSplit(
@@ -222,5 +248,6 @@ function layerRecord({layers, allocation}: ConversionPlan, layer: number, routed
     specialisedShare,
     sharedRatio,
     routedScale,
+    error: null,
   };
 }

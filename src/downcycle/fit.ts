@@ -131,9 +131,9 @@ async function transposed(x: tf.Tensor2D): Promise<Float32Array> {
 async function chooseBy({walk, converted, functions, options, sizes}: Fitting, plan: LayerPlan): Promise<Choice> {
   const {numNeurons: F, mostExperts: E} = sizes;
   const member = new Float32Array(E * F);
-  plan.experts.forEach((ids, e) => ids.forEach((id) => (member[e * F + id] = 1)));
+  for (const [e, ids] of plan.experts.entries()) for (const id of ids) member[e * F + id] = 1;
   const shared = new Float32Array(F);
-  plan.shared.forEach((id) => (shared[id] = 1));
+  for (const id of plan.shared) shared[id] = 1;
   const last = Float32Array.from({length: E}, (_, place) => (place === plan.topK - 1 ? 1 : 0));
   const never = Float32Array.from({length: E}, (_, e) => (e < plan.experts.length ? 0 : NEVER));
   const sums = options.router === 'ridge' ? await sumActivity(walk, functions.sums, converted, F) : null;

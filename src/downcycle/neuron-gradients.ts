@@ -14,7 +14,7 @@ import {valueAndGradients} from '../op/value-and-gradients.js';
 import type {Calibration} from './calibration.js';
 import type {DenseSource} from './convert-source.js';
 import type {ProfileProgress} from './profile-model.js';
-import {columnMeans, type LayerProfile, type NeuronGradients} from './statistics.js';
+import {addTo, columnMeans, type LayerProfile, type NeuronGradients} from './statistics.js';
 import {denseFfn} from './watch.js';
 
 /** Bytes of hidden states that are kept for the way back; more text goes in several rounds. */
@@ -62,7 +62,7 @@ export async function neuronGradients(
       onProgress?.('taking gradients', round.end, walk.batches.length);
     }
   } finally {
-    Object.values(functions).forEach((fn: HiddenFunction<never>) => fn.dispose());
+    for (const fn of [functions.forward, functions.backward, functions.head]) fn.dispose();
     dispose();
     walk.dispose();
   }
@@ -115,7 +115,7 @@ async function addLayer(
   dy.set(result.dx_TD ?? []);
   for (const key of ['importance_F', 'sensitivity_F'] as const) {
     const sum_F = sums[layer]?.[key];
-    result[key]?.forEach((value, i) => sum_F && (sum_F[i] = (sum_F[i] as number) + value));
+    if (sum_F) addTo(sum_F, result[key] ?? new Float32Array(0));
   }
 }
 

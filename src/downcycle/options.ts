@@ -1,6 +1,8 @@
 // The `profile` section of a config, and what an arm says about how its mixture of experts is made.
 import {z} from 'zod';
 import {PAPER_RULE} from './allocation.js';
+import {choosable} from './option-checks.js';
+import {upcycleSchema} from './upcycle-options.js';
 
 /** λ of the refit of down projections. */
 const REFIT_WEIGHT = 0.5;
@@ -186,25 +188,6 @@ const weaveSchema = z.strictObject({
   repair: repair('refit'),
 });
 
-const sparseUpcycleSchema = z.strictObject({
-  method: z
-    .literal('sparse-upcycle')
-    .describe('Every expert starts as a copy of a dense FFN, the router at random (arXiv 2212.05055).'),
-  experts: z.int().min(1).describe('Experts; each is as wide as the FFN it is copied from.'),
-  topK: z.int().min(1).describe('Experts each token passes through.'),
-  from: z
-    .string()
-    .min(1)
-    .optional()
-    .describe('Dense model to copy: folder, cache entry or hub id. Without it, the `model` of the config.'),
-  renormalise: z
-    .boolean()
-    .default(true)
-    .describe(
-      'Divide the weights of the chosen experts by their sum, so that the copies start out equal to the dense model.',
-    ),
-});
-
 interface Fitted {
   readonly router: string;
   readonly weights: string;
@@ -212,10 +195,6 @@ interface Fitted {
   readonly repair: string;
 }
 
-const choosable = {
-  check: ({experts, topK}: {experts: number; topK: number}): boolean => topK <= experts,
-  says: {error: 'topK must be at most experts. Lower topK or raise experts.', path: ['topK']},
-};
 const fitted = {
   check: ({router, weights, outputScale, repair}: Fitted): boolean =>
     (router === 'gate-mean' || weights === 'one') && (outputScale === 'none' || repair === 'none'),
@@ -229,8 +208,8 @@ const orderedAlphas = {
   says: {error: 'alphaMin must be at most alphaMax. Swap them or change one.', path: ['alphaMin']},
 };
 
-/** How a mixture of experts is made out of dense models; counts are in units of one expert. */
-export const methodSchema = z.discriminatedUnion('method', [
+/** How the FFNs of a dense model are split; counts are in units of one expert. */
+export const splitSchema = z.discriminatedUnion('method', [
   z.discriminatedUnion(
     'allocation',
     [
@@ -248,8 +227,10 @@ export const methodSchema = z.discriminatedUnion('method', [
   allSharedSchema.refine(choosable.check, choosable.says),
   cmoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   weaveSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
-  sparseUpcycleSchema.refine(choosable.check, choosable.says),
 ]);
+
+/** How a mixture of experts is made out of dense models. */
+export const methodSchema = z.discriminatedUnion('method', [splitSchema, upcycleSchema]);
 
 /** Which calibration text neurons are watched on, and how their spread is read. */
 export const profileSchema = z.strictObject({
@@ -289,4 +270,4 @@ export type ProfileOptions = z.output<typeof profileSchema>;
 export type MethodOptions = z.output<typeof methodSchema>;
 
 /** The methods that split a dense FFN, as against those that copy it. */
-export type SplitOptions = Exclude<MethodOptions, {method: 'sparse-upcycle'}>;
+export type SplitOptions = z.output<typeof splitSchema>;

@@ -9,10 +9,10 @@ import {type Calibration, readCalibration} from './calibration.js';
 import {type DenseSource, openDense} from './convert-source.js';
 import {neuronGradients} from './neuron-gradients.js';
 import type {ProfileOptions} from './options.js';
+import {compileSums, predictedActivity} from './predicted-activity.js';
 import type {Profile, ProfileMetadata} from './profile-file.js';
 import {readProgress, removeProgress, saveProgress} from './profile-progress.js';
-import type {LayerProfile} from './statistics.js';
-import {compileSums, predictedActivity} from './predicted-activity.js';
+import {addTo, type LayerProfile} from './statistics.js';
 import {compileWatch, type Watch, type Watched} from './watch.js';
 
 /** What is being done, and how much of it is done. */
@@ -138,7 +138,7 @@ async function watchLayers(
 async function resume(walk: Walk, metadata: ProfileMetadata, partial: string): Promise<LayerProfile[]> {
   const saved = await readProgress(partial, metadata);
   if (!saved) return [];
-  walk.batches.forEach((batch, i) => batch.set(saved.hidden[i] ?? []));
+  for (const [i, batch] of walk.batches.entries()) batch.set(saved.hidden[i] ?? []);
   return [...saved.layers];
 }
 
@@ -208,7 +208,7 @@ function joined(parts: readonly Float32Array[]): Float32Array {
 /** Mean of the batches' means; all batches are equally large. */
 function meanOf(parts: readonly Float32Array[]): Float32Array {
   const sum_F = new Float64Array(parts[0]?.length ?? 0);
-  for (const part of parts) part.forEach((value, i) => (sum_F[i] = (sum_F[i] as number) + value));
+  for (const part of parts) addTo(sum_F, part);
   return Float32Array.from(sum_F, (sum) => sum / parts.length);
 }
 

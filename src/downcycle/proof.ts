@@ -8,7 +8,11 @@ import {decode, logits} from '../model/decoder.js';
 import {loadModel, type Model} from '../model/model.js';
 import {type DecoderTree, type LayerTree, mapTree} from '../model/parameters.js';
 import {DataError, ModelError} from '../util/errors.js';
-import {type Proof, readProvenance} from './provenance.js';
+import {type Proof, type Provenance, readProvenance} from './provenance.js';
+import {splitDifference} from './split-difference.js';
+import {intendedDifference} from './upcycle/difference.js';
+import {granularFactor} from './upcycle/granular.js';
+import type {UpcycleMethod} from './upcycle-options.js';
 
 /** Largest difference allowed, as a share of the largest dense logit: fifteen times the float32 noise of SmolLM2-135M. */
 const TOLERANCE = 5e-5;
@@ -23,21 +27,20 @@ export type Sequences = readonly (readonly number[])[];
  * memory at a time. The engine must have been started.
  *
  * A split runs with all its experts at weight 1, factors folded into it taken out; copies of the FFN run with all
- * experts at weights that sum to 1.
+ * experts at weights that sum to 1, and copies of its shards so that those of each shard do.
  * @param sequences a few hundred tokens in all are plenty.
- * @throws ModelError if a folder is damaged, the mixture has no record or was made from scratch, or logits are not finite.
+ * @throws ModelError if a folder is damaged, the mixture has no record, was made from scratch or changed on purpose when it
+ * was copied, or logits are not finite.
  * @throws DataError if there are no tokens, or one is outside the vocabulary.
  */
 export async function proveConversion(dense: string, mixture: string, sequences: Sequences): Promise<Proof> {
   const provenance = await readProvenance(mixture);
-  if (provenance.kind === 'scratch') {
-    throw new ModelError(`${mixture} was drawn at random: there is no dense model it could be equal to.`);
-  }
+  requireProvable(provenance, mixture);
   const factors = provenance.kind === 'split' ? provenance.layers.map(({routedScale}) => routedScale) : [];
-  const isRounded = factors.some((factor) => factor !== 1) && (await hasShortExperts(mixture));
+  const isRounded = roundsWeights(provenance) && (await hasShortExperts(mixture));
   const expected = await withModel(dense, (model) => logitsOf(model, sequences));
   const received = await withModel(mixture, (model) =>
-    logitsOf({...model, architecture: proofArchitecture(model.architecture, provenance.kind)}, sequences, factors),
+    logitsOf({...model, architecture: proofArchitecture(model.architecture, provenance)}, sequences, factors),
   );
   return compareLogits(expected, received, isRounded ? ROUNDED_TOLERANCE : TOLERANCE, sequences.flat().length);
 }
@@ -123,12 +126,37 @@ async function valuesOn(
   }
 }
 
+type DerivedProvenance = Exclude<Provenance, {kind: 'scratch'}>;
+
+function requireProvable(provenance: Provenance, mixture: string): asserts provenance is DerivedProvenance {
+  if (provenance.kind === 'scratch') {
+    throw new ModelError(`${mixture} was drawn at random: there is no dense model it could be equal to.`);
+  }
+  const difference =
+    provenance.kind === 'upcycle' ? intendedDifference(provenance.method) : splitDifference(provenance.method);
+  if (difference === null) return;
+  throw new ModelError(`${mixture} is not meant to equal a dense model: ${difference}.`);
+}
+
+/** Whether weights were multiplied with what 16 bits cannot carry exactly. */
+function roundsWeights(provenance: DerivedProvenance): boolean {
+  if (provenance.kind === 'split') return provenance.layers.some(({routedScale}) => routedScale !== 1);
+  const {method} = provenance;
+  return method.method === 'granular-upcycle' && !Number.isInteger(Math.log2(granularFactor(method)));
+}
+
 /** All experts chosen: each at weight 1 where they are parts of the FFN, all summing to 1 where they are copies of it. */
-function proofArchitecture(architecture: Architecture, kind: 'split' | 'upcycle'): Architecture {
+function proofArchitecture(architecture: Architecture, provenance: DerivedProvenance): Architecture {
   const everyExpert = (layout: FfnLayout): FfnLayout =>
     layout.kind === 'moe' ? {...layout, topK: layout.experts} : layout;
-  const routing = {...SOFTMAX_ROUTING, ...(kind === 'split' ? {weight: 'one' as const} : {renormalise: true})};
-  return {...architecture, ffn: architecture.ffn.map(everyExpert), routing};
+  const weights =
+    provenance.kind === 'split' ? {weight: 'one' as const} : {renormalise: true, scale: copyScale(provenance.method)};
+  return {...architecture, ffn: architecture.ffn.map(everyExpert), routing: {...SOFTMAX_ROUTING, ...weights}};
+}
+
+/** Takes the factor out that shards were multiplied with, and makes the copies of each weigh 1 instead of all experts. */
+function copyScale(method: UpcycleMethod): number {
+  return method.method === 'granular-upcycle' ? method.shards / granularFactor(method) : 1;
 }
 
 function withoutFactors(params: DecoderTree<tf.Tensor>, factors: readonly number[]): DecoderTree<tf.Tensor> {

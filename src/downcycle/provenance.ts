@@ -6,7 +6,8 @@ import {parseJson} from '../format/json.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
-import {methodSchema, profileSchema} from './options.js';
+import {profileSchema, splitSchema} from './options.js';
+import {upcycleSchema} from './upcycle-options.js';
 
 /** The file in an MoE folder that holds its {@link Provenance}. */
 export const PROVENANCE_FILE = 'downcycle.json';
@@ -42,6 +43,8 @@ const layerSchema = z.strictObject({
   sharedRatio: z.number(),
   /** Factor that the experts' down projections carry. */
   routedScale: z.number(),
+  /** Squared error of the layer's output over that of the dense one, before and after a repair; null without one. */
+  error: z.strictObject({before: z.number(), after: z.number()}).nullable().default(null),
 });
 
 /** The cut of one layer as recorded. */
@@ -52,12 +55,12 @@ const provenanceSchema = z.discriminatedUnion('kind', [
     kind: z.literal('split'),
     ...common,
     source: sourceSchema,
-    method: methodSchema,
+    method: splitSchema,
     calibration: z.strictObject({tasks: z.array(z.string()), tokenHash: z.string(), options: profileSchema}).nullable(),
     neuronMapHash: z.string(),
     layers: z.array(layerSchema),
   }),
-  z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: methodSchema}),
+  z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: upcycleSchema}),
   z.strictObject({kind: z.literal('scratch'), ...common}),
 ]);
 
@@ -93,6 +96,14 @@ export async function readProvenance(folder: string): Promise<Provenance> {
 export async function recordProof(folder: string, equivalence: Proof): Promise<void> {
   const provenance = await readProvenance(folder);
   await writeFileAtomic(join(folder, PROVENANCE_FILE), renderProvenance({...provenance, equivalence}));
+}
+
+/** Writes how well each layer was repaired into the folder's record. */
+export async function recordErrors(folder: string, errors: readonly LayerRecord['error'][]): Promise<void> {
+  const provenance = await readProvenance(folder);
+  if (provenance.kind !== 'split') return;
+  const layers = provenance.layers.map((layer, l) => ({...layer, error: errors[l] ?? null}));
+  await writeFileAtomic(join(folder, PROVENANCE_FILE), renderProvenance({...provenance, layers}));
 }
 
 async function readText(path: string): Promise<string> {

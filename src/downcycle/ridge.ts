@@ -1,9 +1,10 @@
 // How much of each neuron's activity |h_i|·|Wd_i| the input of its FFN foresees. Shapes: D model width, F neurons, T tokens.
 import * as tf from '@tensorflow/tfjs';
+import type {GluTree} from '../model/parameters.js';
 import {cholesky, choleskySolve} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
-import type {GluTree} from '../model/parameters.js';
+import {addTo} from './statistics.js';
 
 /** Ridge added to the covariance, as a share of its mean diagonal. */
 const RIDGE = 0.01;
@@ -60,8 +61,7 @@ export function addSums(
   batch: Readonly<Record<Exclude<keyof ActivitySums, 'count'>, Float32Array>>,
 ): ActivitySums {
   for (const key of ['x_D', 'xx_DD', 'a_F', 'xa_DF'] as const) {
-    const [total, part] = [sums[key], batch[key]];
-    for (let i = 0; i < total.length; i++) total[i] = (total[i] as number) + (part[i] as number);
+    addTo(sums[key], batch[key]);
   }
   return {...sums, count: sums.count + count};
 }

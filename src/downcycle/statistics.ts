@@ -92,6 +92,11 @@ export function checkProfile(profile: LayerProfile, layer: number): void {
   samplesPerTask(taskOfSample_J);
 }
 
+/** Adds numbers to sums, in place. */
+export function addTo(sum: Float64Array, part: ArrayLike<number>): void {
+  for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (part[i] as number);
+}
+
 /** Mean of each column of float [R, F], in float64. */
 export function columnMeans(rows_RF: Float32Array | Float64Array, numNeurons: number): Float64Array {
   const mean_F = new Float64Array(numNeurons);

@@ -1,4 +1,4 @@
-// Starting points that a downcycled model is compared with: copies of the dense FFN (arXiv 2212.05055), and nothing learned.
+// Starting points that a downcycled model is compared with: copies of the dense FFN, changed or not, and nothing learned.
 import type {FloatDtype} from '../format/dtype.js';
 import {type Architecture, SOFTMAX_ROUTING} from '../model/architecture.js';
 import type {ConfigRecord} from '../model/family/definition.js';
@@ -6,19 +6,26 @@ import {initialValues} from '../model/init.js';
 import type {ParameterSpec} from '../model/parameters.js';
 import {saveModel} from '../model/save.js';
 import {refuseExisting} from '../util/atomic.js';
+import {createRng} from '../util/rng.js';
 import {transpose} from '../util/transpose.js';
 import {
   type DenseSource,
+  type ExpertCut,
   type FfnSite,
   gluTensors,
   type MadeTensor,
+  mixtureSpecs,
   type OnProgress,
   openDense,
   routerTensor,
   writeMoe,
 } from './convert-source.js';
-import type {MethodOptions} from './options.js';
 import {currentVersions, PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
+import {dropNeurons} from './upcycle/drop.js';
+import {groupRows, requireShards, shardMatrix} from './upcycle/granular.js';
+import type {ExpertStreams} from './upcycle/neurons.js';
+import {addNoise} from './upcycle/noise.js';
+import type {UpcycleMethod} from './upcycle-options.js';
 
 /** How a dense model is copied into a mixture of experts. */
 export interface UpcycleOptions {
@@ -26,8 +33,10 @@ export interface UpcycleOptions {
   readonly model: string;
   /** Folder to write; must not exist. */
   readonly out: string;
-  readonly method: Extract<MethodOptions, {method: 'sparse-upcycle'}>;
+  readonly method: UpcycleMethod;
   readonly seed: number;
+  /** Config path or `file:line:column` of the method, for messages. */
+  readonly where?: string;
   readonly revision?: string;
 }
 
@@ -50,9 +59,17 @@ export interface ScratchOptions {
 }
 
 /**
- * Sparse upcycling: every expert is a copy of the dense FFN, bit for bit; routers are drawn at random.
+ * Makes every expert out of a copy of the dense FFN, routers drawn at random.
  *
- * With `renormalise` the weights of the chosen experts sum to one, so the model starts out equal to the dense one.
+ * - sparse: copies bit for bit (arXiv 2212.05055);
+ * - drop: a share of each copy's neurons drawn anew, see {@link dropNeurons};
+ * - noise: copies with noise, see {@link addNoise};
+ * - granular: copies of shards of the FFN under a router of virtual groups, see {@link shardMatrix}.
+ *
+ * With `renormalise` the weights of the chosen experts sum to one, so sparse upcycling starts out equal to the dense
+ * model, and granular upcycling does where `topK` is a multiple of `shards`. What is copied keeps its bits, what is new
+ * is rounded once to the dtype of the source. Each expert draws from streams of its own: adding experts changes none.
+ * @throws ConfigError if shards do not divide the FFN.
  * @throws ModelError if the model is damaged or a mixture already.
  * @throws EnvironmentError if something stands at `out` or the disk is full; nothing is left behind then.
  */
@@ -60,9 +77,11 @@ export async function upcycle(options: UpcycleOptions, onProgress?: OnProgress):
   await refuseExisting(options.out);
   const source = await openDense(options.model);
   try {
-    const architecture = upcycledArchitecture(source, options.method);
+    const {method, where = 'upcycle'} = options;
+    if (method.method === 'granular-upcycle') requireShards(source.numNeurons, method, where);
+    const architecture = upcycledArchitecture(source, method);
     const provenance = describeUpcycling(source, options);
-    const ffn = (site: FfnSite): MadeTensor[] => copyFfn(site, architecture, options.seed);
+    const ffn = (site: FfnSite): MadeTensor[] => copyFfn(site, architecture, options);
     await writeMoe(source, options.out, {architecture, provenance, ffn}, onProgress);
     return {architecture, warnings: source.warnings};
   } finally {
@@ -88,20 +107,48 @@ export async function scratch(options: ScratchOptions): Promise<void> {
   });
 }
 
-function upcycledArchitecture(
-  {architecture, numNeurons}: DenseSource,
-  {experts, topK, renormalise}: UpcycleOptions['method'],
-): Architecture {
-  const layout = {kind: 'moe', experts, topK, expertWidth: numNeurons, sharedWidth: 0, selectionBias: false} as const;
+function upcycledArchitecture({architecture, numNeurons}: DenseSource, method: UpcycleMethod): Architecture {
+  const {experts, topK, renormalise} = method;
+  const expertWidth = numNeurons / shardsOf(method);
+  const layout = {kind: 'moe', experts, topK, expertWidth, sharedWidth: 0, selectionBias: false} as const;
   return {...architecture, ffn: architecture.ffn.map(() => layout), routing: {...SOFTMAX_ROUTING, renormalise}};
 }
 
-function copyFfn(site: FfnSite, architecture: Architecture, seed: number): MadeTensor[] {
-  const {router, experts} = site.specs;
+/** Parts that the FFN is cut into; 1 where experts are copies of the whole. */
+function shardsOf(method: UpcycleMethod): number {
+  return method.method === 'granular-upcycle' ? method.shards : 1;
+}
+
+function copyFfn(site: FfnSite, architecture: Architecture, {method, seed}: UpcycleOptions): MadeTensor[] {
+  const {router, experts} = mixtureSpecs(site);
   return [
-    ...routerTensor(site, () => routerOnDisk(router, initialValues(router, architecture, seed))),
-    ...gluTensors(site, experts, ({bytes}) => bytes),
+    ...routerTensor(site, () => groupedRouter(router, architecture, shardsOf(method), seed)),
+    ...gluTensors(site, experts, expertCut(method, site.layer, seed)),
   ];
+}
+
+/** Rows [E, D]; the experts of a virtual group, one for each shard, have the same. */
+function groupedRouter(router: ParameterSpec, architecture: Architecture, shards: number, seed: number): Float32Array {
+  const [width = 0, experts = 0] = router.shape;
+  const groups = {...router, shape: [width, experts / shards]};
+  return groupRows(routerOnDisk(groups, initialValues(groups, architecture, seed)), width, shards);
+}
+
+function expertCut(method: UpcycleMethod, layer: number, seed: number): ExpertCut {
+  const streamsOf =
+    (expert: number): ExpertStreams =>
+    (purpose) =>
+      createRng(seed, `upcycle/layers.${layer}/experts.${expert}/${purpose}`);
+  switch (method.method) {
+    case 'sparse-upcycle':
+      return ({bytes}) => bytes;
+    case 'drop-upcycle':
+      return (matrix, which, expert) => dropNeurons(matrix, which, method.ratio, streamsOf(expert));
+    case 'noise-upcycle':
+      return (matrix, which, expert) => addNoise(matrix, which, method, streamsOf(expert));
+    case 'granular-upcycle':
+      return (matrix, which, expert) => shardMatrix(matrix, which, expert, method);
+  }
 }
 
 /** [D, E] to [E, D]. */

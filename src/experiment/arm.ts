@@ -3,15 +3,19 @@ import {join} from 'node:path';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import type {ArmOptions, Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
-import {type ConvertOptions, convert, planOf} from '../downcycle/convert.js';
+import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
+import {type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
+import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import type {ConversionPlan} from '../downcycle/plan.js';
 import type {Profile} from '../downcycle/profile-file.js';
-import {sequencesOf} from '../downcycle/calibration.js';
 import {calibrationOf} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, recordProof} from '../downcycle/provenance.js';
+import {splitDifference} from '../downcycle/split-difference.js';
+import {intendedDifference} from '../downcycle/upcycle/difference.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
+import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
@@ -31,8 +35,8 @@ export interface Arm {
 export interface StartingModel {
   readonly arm: string;
   readonly parameters: ParameterCount;
-  /** Equality with the dense parent, where there is one. */
-  readonly proof: Proof | null;
+  /** Equality with the dense parent; where none is claimed, how it started out instead, in words. */
+  readonly proof: Proof | string;
 }
 
 /** Where the parts of an experiment lie. */
@@ -76,8 +80,16 @@ export async function makeStart(
   const options = optionsOf(arm, config);
   if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where);
   const architecture = await architectureOf(arm.start);
-  const proof = 'like' in options ? null : await prove(arm.start, denseOf(options, config), config);
+  const difference = differenceOf(options);
+  const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
   return {arm: arm.name, parameters: countParameters(architecture), proof};
+}
+
+/** Why an arm is not meant to start out equal to the dense model, in words; null if it is. */
+function differenceOf(options: ArmOptions): string | null {
+  if ('like' in options) return 'drawn at random';
+  const difference = isUpcycle(options) ? intendedDifference(options) : splitDifference(options);
+  return difference === null ? null : `not equal to its parent by design: ${difference}`;
 }
 
 function optionsOf({name}: Arm, {arms}: Config): ArmOptions {
@@ -101,40 +113,45 @@ async function make(
     const architecture = await architectureOf(parent.start);
     return scratch({architecture, out: arm.start, seed, config: await configOf(model), tokenizerFrom: model});
   }
-  if (options.method === 'sparse-upcycle') {
-    await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed});
+  if (isUpcycle(options)) {
+    await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
     return;
   }
-  const isScaled = options.outputScale === 'match';
-  const watched = options.method === 'expertweaver' || isScaled ? {profile: await profile()} : {};
+  const isScaled = options.method !== 'all-shared' && options.outputScale === 'match';
+  const isFitted = needsCalibration(options);
+  const watched = profileNeeds(options).profile || isScaled ? {profile: await profile()} : {};
   const how = {model, method: options, seed, where, ...watched};
-  const scaled = isScaled ? await withScale(how, config) : {};
-  await convert({...how, ...scaled, out: arm.start});
+  const calibration = isScaled || isFitted ? await calibrationFor(how, config) : null;
+  const scaled = isScaled && calibration ? await withScale(how, calibration) : {};
+  await convert({...how, ...scaled, ...(calibration && isFitted && {calibration}), out: arm.start});
 }
 
 /**
- * The plan of a conversion and the factors of its routed sums on the calibration text of the config.
+ * The calibration text of the config.
  *
  * @throws ConfigError if the profile, which the record of the conversion names, was made on other text.
  */
-async function withScale(
-  how: Omit<ConvertOptions, 'out'>,
-  config: Config,
-): Promise<{plan: ConversionPlan; routedScale: number[]}> {
+async function calibrationFor({profile, where}: Omit<ConvertOptions, 'out'>, config: Config): Promise<Calibration> {
   const {model, data, profile: options} = config;
   const calibration = await calibrationOf({model, data, profile: options, shards: layoutOf(config).shards});
-  if (how.profile && how.profile.metadata.tokenHash !== calibration.hash) {
-    throw new ConfigError(
-      `${how.where}: outputScale match measures on the calibration text of the config, but the profile was made on other text.`,
-      {hint: 'Make the profile with this config, or leave --profile out.'},
-    );
-  }
-  const plan = await planOf(how);
-  return {plan, routedScale: await measureRoutedScale(model, plan, sequencesOf(calibration))};
+  if (!profile || profile.metadata.tokenHash === calibration.hash) return calibration;
+  throw new ConfigError(
+    `${where}: outputScale match, router ridge and repair refit measure on the calibration text of the config, but the profile was made on other text.`,
+    {hint: 'Make the profile with this config, or leave --profile out.'},
+  );
 }
 
-function denseOf(options: Exclude<ArmOptions, {like: string}>, {model}: Config): string {
-  return options.method === 'sparse-upcycle' ? (options.from ?? model) : model;
+/** The plan of a conversion and the factors of its routed sums. */
+async function withScale(
+  how: Omit<ConvertOptions, 'out'>,
+  calibration: Calibration,
+): Promise<{plan: ConversionPlan; routedScale: number[]}> {
+  const plan = await planOf(how);
+  return {plan, routedScale: await measureRoutedScale(how.model, plan, sequencesOf(calibration))};
+}
+
+function denseOf(options: ArmOptions, {model}: Config): string {
+  return 'from' in options ? (options.from ?? model) : model;
 }
 
 /** Positions the proof compares: enough to use every expert. */

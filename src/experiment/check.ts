@@ -2,6 +2,9 @@ import {stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import {requireDivisible} from '../downcycle/allocation.js';
+import type {MethodOptions} from '../downcycle/options.js';
+import {requireShards} from '../downcycle/upcycle/granular.js';
+import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {readModelConfig} from '../format/model-folder.js';
 import {architectureFromConfig} from '../model/config.js';
 import {ConfigError} from '../util/errors.js';
@@ -24,20 +27,33 @@ export async function checkPaths({config, at}: LoadedConfig): Promise<void> {
  * @throws ConfigError naming the key at fault; ModelError if the dense model's config.json is damaged.
  */
 export async function checkArms(loaded: LoadedConfig, arms: readonly string[]): Promise<void> {
-  const {config, at} = loaded;
   await checkPaths(loaded);
   for (const arm of arms) {
-    const options = config.arms[arm];
+    const options = loaded.config.arms[arm];
     if (!options || 'like' in options) continue;
-    if (options.method === 'sparse-upcycle') {
-      if (options.from !== undefined)
-        await requireExisting(options.from, `arms.${arm}.from`, at(['arms', arm, 'from']));
-      continue;
-    }
-    const path = join(config.model, 'config.json');
-    const [first] = architectureFromConfig(await readModelConfig(path), path).ffn;
-    if (first?.kind === 'dense') requireDivisible(first.width, options, `${at(['arms', arm])}: arms.${arm}`);
+    await checkArm(loaded, arm, options);
   }
+}
+
+async function checkArm({config, at}: LoadedConfig, arm: string, options: MethodOptions): Promise<void> {
+  const key = `arms.${arm}`;
+  if (!isUpcycle(options)) {
+    const width = await denseWidth(config.model);
+    if (width !== null) requireDivisible(width, options, `${at(['arms', arm])}: ${key}`);
+    return;
+  }
+  const {from} = options;
+  if (from !== undefined) await requireExisting(from, `${key}.from`, at(['arms', arm, 'from']));
+  if (options.method !== 'granular-upcycle') return;
+  const width = await denseWidth(from ?? config.model);
+  if (width !== null) requireShards(width, options, `${at(['arms', arm, 'shards'])}: ${key}`);
+}
+
+/** Width of a dense model's FFNs; null if it is a mixture, which is refused when it is opened. */
+async function denseWidth(model: string): Promise<number | null> {
+  const path = join(model, 'config.json');
+  const [first] = architectureFromConfig(await readModelConfig(path), path).ffn;
+  return first?.kind === 'dense' ? first.width : null;
 }
 
 async function requireExisting(path: string, key: string, where: string): Promise<void> {

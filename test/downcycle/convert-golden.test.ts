@@ -1,11 +1,12 @@
 // Logits, FFN outputs and choices of both golden models cut along the stored partition.
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
-import {splitArchitecture, splitFfn} from '../../src/downcycle/convert.js';
+import {splitArchitecture} from '../../src/downcycle/convert.js';
 import {openDense, writeMoe} from '../../src/downcycle/convert-source.js';
 import type {ConversionPlan} from '../../src/downcycle/plan.js';
 import {logitsOf} from '../../src/downcycle/proof.js';
 import {currentVersions} from '../../src/downcycle/provenance.js';
+import {splitFfn} from '../../src/downcycle/split-ffn.js';
 import {type Architecture, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {loadModel, type Model} from '../../src/model/model.js';
 import {moe} from '../../src/model/moe.js';

@@ -16,12 +16,13 @@ import {ConfigError, DataError, EnvironmentError, ModelError} from '../../src/ut
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA, tinyArchitecture, tinyGolden, writeTinyLlama} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {splitOptions} from './split-options.js';
 import {tinyProfile} from './tiny-profile.js';
 
 const scratch = useScratch();
 
 /** Of 24 neurons the first 8 are shared, then four experts of 4: the split of the fixture's golden numbers. */
-const contiguous: SplitOptions = {method: 'contiguous', experts: 4, shared: 2, topK: 2, outputScale: 'none'};
+const contiguous = splitOptions({method: 'contiguous', experts: 4, shared: 2, topK: 2, outputScale: 'none'});
 const SHARED = 8;
 const WIDTH = 4;
 
@@ -116,7 +117,9 @@ describe('convert', () => {
   });
 
   it('needs no shared expert', async () => {
-    await convert(options({method: {method: 'contiguous', experts: 6, shared: 0, topK: 2, outputScale: 'none'}}));
+    await convert(
+      options({method: splitOptions({method: 'contiguous', experts: 6, shared: 0, topK: 2, outputScale: 'none'})}),
+    );
     await inFolders(async (_, moe) => {
       expect(moe.tensors.names.filter((name) => name.includes('shared'))).toEqual([]);
     });
@@ -172,7 +175,7 @@ describe('convert', () => {
   });
 
   it('gives the same bytes for the same options', async () => {
-    const random: SplitOptions = {method: 'random', experts: 4, shared: 2, topK: 2, outputScale: 'none'};
+    const random = splitOptions({method: 'random', experts: 4, shared: 2, topK: 2, outputScale: 'none'});
     const bytes: Buffer[][] = [];
     for (const [name, seed] of [
       ['a', 1],
@@ -209,7 +212,7 @@ describe('convert', () => {
 
 describe('convert refuses', () => {
   it('counts that do not cut the FFN, naming those that do', async () => {
-    const method: SplitOptions = {method: 'random', experts: 4, shared: 1, topK: 2, outputScale: 'none'};
+    const method = splitOptions({method: 'random', experts: 4, shared: 1, topK: 2, outputScale: 'none'});
     const converted = convert(options({method, where: 'config.yaml:3:5'}));
     await expect(converted).rejects.toThrow(ConfigError);
     await expect(converted).rejects.toThrow(

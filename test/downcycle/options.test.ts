@@ -35,6 +35,7 @@ describe('methodSchema', () => {
       {method: 'random', ...cut},
       {method: 'contiguous', ...cut},
       {method: 'sparse-upcycle', experts: 8, topK: 2},
+      {method: 'granular-upcycle', experts: 8, topK: 2, shards: 2},
     ]) {
       const options = methodSchema.parse(input);
       expect(methodSchema.parse(options)).toEqual(options);
@@ -79,7 +80,7 @@ describe('methodSchema', () => {
   it('describes every field in the JSON Schema', () => {
     const schema = z.toJSONSchema(methodSchema, {io: 'input'}) as JsonSchema;
     const objects = schema.oneOf!.flatMap((member) => member.oneOf ?? [member]);
-    expect(objects).toHaveLength(5);
+    expect(objects).toHaveLength(8);
     for (const {properties, additionalProperties} of objects) {
       expect(additionalProperties).toBe(false);
       for (const field of Object.values(properties!)) expect(field.description).toMatch(/\.$/);

@@ -1,7 +1,7 @@
 import {readFile, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
-import {methodSchema, type SplitOptions} from '../../src/downcycle/options.js';
+import {methodSchema} from '../../src/downcycle/options.js';
 import {compareLogits, logitsOf, proveConversion} from '../../src/downcycle/proof.js';
 import {scratch as fromScratch, upcycle} from '../../src/downcycle/upcycle.js';
 import {openSafetensors} from '../../src/format/safetensors.js';
@@ -11,13 +11,14 @@ import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA, tinyArchitecture, writeTinyLlama} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine, withEngine} from '../support/engines.js';
+import {splitOptions} from './split-options.js';
 import {tinyProfile} from './tiny-profile.js';
 
 const scratch = useScratch();
 const rng = createRng(5, 'tokens');
 const sequence = (length: number): number[] => Array.from({length}, () => rng.int(32));
 const sequences = [sequence(24), sequence(24)];
-const random: SplitOptions = {method: 'random', experts: 4, shared: 2, topK: 1, outputScale: 'none'};
+const random = splitOptions({method: 'random', experts: 4, shared: 2, topK: 1, outputScale: 'none'});
 const split = (changes: object = {}) =>
   convert({model: TINY_LLAMA, out: scratch('moe'), method: random, seed: 7, ...changes});
 
@@ -38,6 +39,45 @@ describe('proveConversion', () => {
     const method = {method: 'sparse-upcycle', experts: 3, topK: 1, renormalise: false} as const;
     await upcycle({model: TINY_LLAMA, out: scratch('moe'), method, seed: 7});
     expect(await proveConversion(TINY_LLAMA, scratch('moe'), sequences)).toMatchObject({passed: true});
+  });
+
+  for (const dtype of ['F32', 'BF16'] as const) {
+    for (const [shards, renormalise] of [
+      [2, true],
+      [4, false],
+      [3, true],
+    ] as const) {
+      const weights = renormalise ? 'renormalised' : 'plain';
+      onEngine('wasm', `passes for copies of ${shards} shards, ${weights}, in ${dtype}`, async () => {
+        const model = await writeTinyLlama(scratch('dense'), {dtype});
+        const method = {method: 'granular-upcycle', experts: 2 * shards, shards, topK: shards, renormalise} as const;
+        await upcycle({model, out: scratch('moe'), method, seed: 7});
+        const {passed, limit} = await proveConversion(model, scratch('moe'), sequences);
+        expect(passed).toBe(true);
+        const isExact = dtype === 'F32' || shards !== 3; // 16 bits carry times 2 and times 8 exactly
+        if (isExact) expect(limit).toBeLessThan(1e-3);
+        else expect(limit).toBeLessThan(0.2);
+      });
+    }
+  }
+
+  onEngine('wasm', 'fails when one shard went astray', async () => {
+    const method = {method: 'granular-upcycle', experts: 4, shards: 2, topK: 2, renormalise: true} as const;
+    await upcycle({model: TINY_LLAMA, out: scratch('moe'), method, seed: 7});
+    await swapRows(`${scratch('moe')}/model.safetensors`, 'model.layers.0.mlp.experts.2.up_proj.weight');
+    expect(await proveConversion(TINY_LLAMA, scratch('moe'), sequences)).toMatchObject({passed: false});
+  });
+
+  onEngine('wasm', 'refuses copies that were changed on purpose, and passes for those that were not', async () => {
+    const drop = {method: 'drop-upcycle', experts: 2, topK: 1, renormalise: true} as const;
+    await upcycle({model: TINY_LLAMA, out: scratch('half'), method: {...drop, ratio: 0.5}, seed: 7});
+    const refused = proveConversion(TINY_LLAMA, scratch('half'), sequences);
+    await expect(refused).rejects.toThrow(ModelError);
+    await expect(refused).rejects.toThrow(
+      'half is not meant to equal a dense model: 50% of the neurons of each copy were drawn anew.',
+    );
+    await upcycle({model: TINY_LLAMA, out: scratch('whole'), method: {...drop, ratio: 0}, seed: 7});
+    expect(await proveConversion(TINY_LLAMA, scratch('whole'), sequences)).toMatchObject({passed: true});
   });
 
   onEngine('wasm', 'fails when one neuron went astray', async () => {

@@ -1,5 +1,6 @@
 import {existsSync} from 'node:fs';
-import {mkdir} from 'node:fs/promises';
+import {mkdir, readFile} from 'node:fs/promises';
+import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
 import {logitsOf} from '../../src/downcycle/proof.js';
@@ -21,6 +22,7 @@ import {
   writeTokenizer,
 } from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {splitOptions} from './split-options.js';
 
 const scratch = useScratch();
 const method = {method: 'sparse-upcycle', experts: 3, topK: 2, renormalise: true} as const;
@@ -87,12 +89,74 @@ describe('upcycle', () => {
   });
 
   it('refuses a mixture, and a folder that exists', async () => {
-    const split = {method: 'contiguous', experts: 4, shared: 2, topK: 2, outputScale: 'none'} as const;
+    const split = splitOptions({method: 'contiguous', experts: 4, shared: 2, topK: 2, outputScale: 'none'});
     await convert({model: TINY_LLAMA, out: scratch('split'), method: split, seed: 1});
     await expect(upcycle(options({model: scratch('split')}))).rejects.toThrow(ModelError);
     expect(existsSync(scratch('moe'))).toBe(false);
     await expect(upcycle(options({out: scratch('split')}))).rejects.toThrow(EnvironmentError);
   });
+});
+
+describe('upcycle with changed copies', () => {
+  const drop = {...method, method: 'drop-upcycle', ratio: 0.5} as const;
+  const noise = {...method, method: 'noise-upcycle', noise: 0.05, ratio: 1} as const;
+  const fileOf = (name: string): Promise<Buffer> => readFile(join(scratch(name), 'model.safetensors'));
+
+  for (const dtype of ['F32', 'BF16', 'F64'] as const) {
+    it.each([
+      ['ratio 0', {...drop, ratio: 0}],
+      ['noise 0', {...noise, noise: 0}],
+      ['noise for no neuron', {...noise, ratio: 0}],
+    ])(`makes of %s what sparse upcycling makes, bit for bit, in ${dtype}`, async (_, changed) => {
+      const model = await writeTinyLlama(scratch('dense'), {dtype});
+      await upcycle(options({model, out: scratch('sparse')}));
+      await upcycle(options({model, method: changed}));
+      expect(await fileOf('moe')).toEqual(await fileOf('sparse'));
+    });
+  }
+
+  for (const changed of [drop, noise]) {
+    it(`${changed.method} gives the same bytes for the same seed, and others for another`, async () => {
+      for (const [name, seed] of [
+        ['a', 1],
+        ['b', 1],
+        ['c', 2],
+      ] as const) {
+        await upcycle(options({method: changed, out: scratch(name), seed}));
+      }
+      expect(await fileOf('b')).toEqual(await fileOf('a'));
+      expect(await fileOf('c')).not.toEqual(await fileOf('a'));
+    });
+
+    it(`${changed.method} makes an expert without regard to how many there are, and each another`, async () => {
+      await upcycle(options({method: {...changed, experts: 2}, out: scratch('two')}));
+      await upcycle(options({method: {...changed, experts: 5}, out: scratch('five')}));
+      const [two, five] = [await openModelFolder(scratch('two')), await openModelFolder(scratch('five'))];
+      const name = (l: number, e: number, which: string) => `model.layers.${l}.mlp.experts.${e}.${which}.weight`;
+      for (const which of ['gate_proj', 'up_proj', 'down_proj']) {
+        const first = await two.tensors.readBytes(name(0, 0, which));
+        const second = await two.tensors.readBytes(name(0, 1, which));
+        expect(await five.tensors.readBytes(name(0, 0, which))).toEqual(first);
+        expect(await five.tensors.readBytes(name(0, 1, which))).toEqual(second);
+        expect(second).not.toEqual(first);
+      }
+      await two.close();
+      await five.close();
+    });
+
+    it(`${changed.method} keeps the dtype of the source, and all but the experts`, async () => {
+      const model = await writeTinyLlama(scratch('dense'), {dtype: 'BF16'});
+      await upcycle(options({model, method: changed}));
+      const [dense, moe] = [await openModelFolder(model), await openModelFolder(scratch('moe'))];
+      expect(moe.tensors.info('model.layers.0.mlp.experts.1.down_proj.weight').dtype).toBe('BF16');
+      for (const name of dense.tensors.names.filter((one) => !one.includes('.mlp.'))) {
+        expect(await moe.tensors.readBytes(name)).toEqual(await dense.tensors.readBytes(name));
+      }
+      expect(await readProvenance(scratch('moe'))).toMatchObject({kind: 'upcycle', equivalence: null, method: changed});
+      await dense.close();
+      await moe.close();
+    });
+  }
 });
 
 describe('scratch', () => {

@@ -10,7 +10,7 @@ export function addConvert(program: Program, ui: Ui): void {
     .command('convert')
     .summary('make a mixture of experts out of a dense model')
     .description(
-      'Makes the model that one arm of a config starts from, and proves it: with all experts active it must give the logits of its dense parent.',
+      'Makes the model that one arm of a config starts from, and proves it: with all experts active it must give the logits of its dense parent. Where an arm changes what it copies, the line says so instead.',
     )
     .argument('<config>', 'YAML file with `model`, `data` and `arms`')
     .requiredOption('-o, --out <folder>', 'where to write the model; must not exist')

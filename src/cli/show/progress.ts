@@ -45,10 +45,10 @@ export function showCompare(status: StatusLine): (event: CompareEvent) => void {
   };
 }
 
-/** A starting model in one line: its size, and how well it equals its dense parent. */
+/** A starting model in one line: its size, and how well it equals its dense parent or why it does not. */
 export function startText({arm, parameters, proof}: Omit<Extract<CompareEvent, {kind: 'arm'}>, 'kind'>): string {
   const size = `${arm}  ${formatCount(parameters.total)} parameters, ${formatCount(parameters.active)} active`;
-  if (!proof) return `${size}, drawn at random`;
+  if (typeof proof === 'string') return `${size}, ${proof}`;
   const [difference, limit] = [proof.maxLogitDifference, proof.limit].map((value) => value.toExponential(1));
   return `${size}, with all experts equal to its parent: largest logit difference ${difference} (allowed ${limit}) on ${proof.tokens} tokens`;
 }

@@ -63,6 +63,6 @@ export function markerDistances(profile: LayerProfile, ids: Int32Array, centroid
 /** Place of every neuron in a list of ids, -1 if it is not there; [F]. */
 function placesOf(ids: Int32Array, numNeurons: number): Int32Array {
   const place_F = new Int32Array(numNeurons).fill(-1);
-  ids.forEach((id, place) => (place_F[id] = place));
+  for (const [place, id] of ids.entries()) place_F[id] = place;
   return place_F;
 }

@@ -1,15 +1,15 @@
 // From calibration to a plan: how many chunks of each layer are shared and active, then the method that fills them.
 import {createRng, type Rng} from '../../util/rng.js';
 import {
-  type LayerAllocation,
   adaptiveAllocation,
+  type LayerAllocation,
   requireDivisible,
   sensitivityAllocation,
   uniformAllocation,
 } from '../allocation.js';
 import type {SplitOptions} from '../options.js';
 import {type ConversionPlan, type LayerPlan, validatePlan} from '../plan.js';
-import {type CvOver, type LayerProfile, checkProfile, neuronCv} from '../statistics.js';
+import {type CvOver, checkProfile, type LayerProfile, neuronCv} from '../statistics.js';
 import {allSharedSplit} from './all-shared.js';
 import {cmoeSplit} from './cmoe.js';
 import {contiguousSplit} from './contiguous.js';

@@ -1,0 +1,67 @@
+// The tensors of a layer's mixture, cut out of its dense FFN.
+import {type GluMatrix, gatherNeurons} from './convert-gather.js';
+import {
+  biasTensor,
+  type DenseMatrix,
+  type FfnSite,
+  gluTensors,
+  type MadeTensor,
+  routerTensor,
+  valuesOf,
+} from './convert-source.js';
+import type {FittedLayer} from './fit.js';
+import type {ConversionPlan, LayerPlan} from './plan.js';
+import {routerRows} from './router-rows.js';
+
+/** What a split does besides cutting. */
+export interface SplitChanges {
+  /** Factor on the down projections of routed experts, 1 by default. */
+  readonly scale?: number | undefined;
+  /** Gives a layer's router and down projection in place of the means of gate rows and of the dense one. */
+  readonly fitted?: ((layer: number) => Promise<FittedLayer>) | null;
+}
+
+/**
+ * The tensors of one layer: each expert is its neurons' rows of gate and up and columns of down. Weights that only move
+ * keep their bits.
+ */
+export function splitFfn(
+  site: FfnSite,
+  {layers}: ConversionPlan,
+  {scale = 1, fitted = null}: SplitChanges = {},
+): MadeTensor[] {
+  const plan = layers[site.layer];
+  if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
+  const cut = async (matrix: DenseMatrix, which: GluMatrix, ids: Int32Array, factor = 1) => {
+    const down_DF = which === 'down' && fitted ? (await fitted(site.layer)).down_DF : null;
+    if (which !== 'down' || (!down_DF && factor === 1)) return gatherNeurons(matrix, which, ids);
+    const columns = down_DF
+      ? pickColumns(down_DF, matrix, ids)
+      : valuesOf({...matrix, bytes: gatherNeurons(matrix, which, ids)});
+    return columns.map((value) => value * factor);
+  };
+  const whole = (matrix: DenseMatrix, which: GluMatrix) => cut(matrix, which, plan.shared);
+  if (site.specs.kind === 'dense') return gluTensors(site, site.specs, whole);
+  const {shared, experts} = site.specs;
+  const makeRouter = async () =>
+    fitted ? (await fitted(site.layer)).router_ED : gateMeans((await site.read()).gate, plan);
+  const makeBias = async () => (await fitted?.(site.layer))?.bias_E ?? new Float32Array(plan.experts.length);
+  return [
+    ...routerTensor(site, makeRouter),
+    ...biasTensor(site, makeBias),
+    ...(shared ? gluTensors(site, shared, whole) : []),
+    ...gluTensors(site, experts, (matrix, which, e) => cut(matrix, which, plan.experts[e] ?? new Int32Array(0), scale)),
+  ];
+}
+
+function gateMeans(gate: DenseMatrix, {experts}: LayerPlan): Float32Array {
+  return routerRows(valuesOf(gate), gate.columns, experts);
+}
+
+/** Columns of a fitted down projection [D, F]. */
+function pickColumns(down_DF: Float32Array, {rows, columns}: DenseMatrix, ids: Int32Array): Float32Array {
+  const picked = new Float32Array(rows * ids.length);
+  let to = 0;
+  for (let row = 0; row < rows; row++) for (const id of ids) picked[to++] = down_DF[row * columns + id] as number;
+  return picked;
+}
