@@ -1,6 +1,6 @@
 import type {z} from 'zod';
 import {valueAt} from './json-schema.js';
-import {nearest} from './nearest.js';
+import {nearest} from '../util/nearest.js';
 
 type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
 

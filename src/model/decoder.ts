@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import {embed} from '../op/embedding.js';
+import {layerNorm} from '../op/layer-norm.js';
 import {matMul} from '../op/mat-mul.js';
 import {rmsNorm} from '../op/rms-norm.js';
 import {type RopeTable, ropeAngles} from '../op/rope.js';
@@ -23,12 +24,13 @@ export interface DecoderInput {
 export interface ForwardOptions {
   /** Default `'dropless'`. */
   readonly capacity?: Capacity;
-  /** Sees the input of every feed-forward part, [T, D]: how activations are profiled. */
+  /** Sees what every feed-forward part computes with, [T, D]: how activations are profiled. */
   readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
 }
 
-/** Final hidden states after the last norm, and what every router did (one entry a MoE layer). */
+/** What a decoder computed, and what every router did (one entry a MoE layer). */
 export interface DecoderOutput {
+  /** Hidden states after the last norm, divided by the divisor of logits: times the head they are the logits. */
   readonly hidden_TD: tf.Tensor2D;
   readonly routers: readonly RouterTrace[];
 }
@@ -44,11 +46,14 @@ export function decode(
   const rope = untaped(() => ropeTable(architecture, sequence, segment_BS ?? null));
   const context = {batch, sequence, rope, segment_BS: segment_BS ?? null};
   const routers: RouterTrace[] = [];
-  let x_TD = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
+  const {multipliers} = architecture;
+  const embedded = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
+  let x_TD = times(embedded, multipliers.embedding);
   for (const [index, layer] of params.layers.entries()) {
     x_TD = decoderLayer(x_TD, layer, index, architecture, context, options, routers);
   }
-  return {hidden_TD: rmsNorm(x_TD, params.norm as tf.Tensor1D, architecture.normEps), routers};
+  const hidden_TD = times(normalise(x_TD, params.norm, architecture), 1 / multipliers.logitsDivisor);
+  return {hidden_TD, routers};
 }
 
 /** Logits of hidden states, [T, V]. */
@@ -65,17 +70,42 @@ function decoderLayer(
   options: ForwardOptions,
   routers: RouterTrace[],
 ): tf.Tensor2D {
-  const {normEps, routing} = architecture;
-  const normed_TD = rmsNorm(x_TD, layer.attentionNorm as tf.Tensor1D, normEps);
-  const h_TD = tf.add(x_TD, attention(normed_TD, layer.attention, architecture, context)) as tf.Tensor2D;
-  const y_TD = rmsNorm(h_TD, layer.ffnNorm as tf.Tensor1D, normEps);
-  options.onFfnInput?.(index, y_TD);
-  const layout = architecture.ffn[index];
-  if (layer.ffn.kind === 'dense') return tf.add(h_TD, glu(y_TD, layer.ffn));
-  if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
-  const result = moe(y_TD, layer.ffn, layout, routing, options.capacity ?? 'dropless');
-  routers.push(result.router);
-  return tf.add(h_TD, result.y_TD);
+  const {routing} = architecture;
+  const mix = (y_TD: tf.Tensor2D): tf.Tensor2D => attention(y_TD, layer.attention, architecture, context);
+  const feedForward = (y_TD: tf.Tensor2D): tf.Tensor2D => {
+    options.onFfnInput?.(index, y_TD);
+    if (layer.ffn.kind === 'dense') return glu(y_TD, layer.ffn);
+    const layout = architecture.ffn[index];
+    if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
+    const result = moe(y_TD, layer.ffn, layout, routing, options.capacity ?? 'dropless');
+    routers.push(result.router);
+    return result.y_TD;
+  };
+  const h_TD = withResidual(x_TD, mix, layer.attentionNorm, architecture);
+  return withResidual(h_TD, feedForward, layer.ffnNorm, architecture);
+}
+
+/** `x + factor · fn(norm(x))`, or `x + factor · norm(fn(x))` where norms come after. */
+function withResidual(
+  x_TD: tf.Tensor2D,
+  fn: (y_TD: tf.Tensor2D) => tf.Tensor2D,
+  weight: tf.Tensor | null,
+  architecture: Architecture,
+): tf.Tensor2D {
+  const {norm, multipliers} = architecture;
+  const isBefore = norm.placement === 'before';
+  const y_TD = isBefore ? fn(normalise(x_TD, weight, architecture)) : normalise(fn(x_TD), weight, architecture);
+  return tf.add(x_TD, times(y_TD, multipliers.residual));
+}
+
+function normalise(x_TD: tf.Tensor2D, weight: tf.Tensor | null, {norm, normEps}: Architecture): tf.Tensor2D {
+  if (norm.kind === 'layer') return layerNorm(x_TD, normEps);
+  if (!weight) throw new Error('an RMS norm has no weight');
+  return rmsNorm(x_TD, weight as tf.Tensor1D, normEps);
+}
+
+function times(x_TD: tf.Tensor2D, factor: number): tf.Tensor2D {
+  return factor === 1 ? x_TD : tf.mul(x_TD, factor);
 }
 
 /** Angles of every position; positions start again at each segment. Shapes broadcast to [B, H, S, d/2]. */
