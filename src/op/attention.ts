@@ -12,7 +12,7 @@ export interface AttentionOptions {
   readonly blockRows: number;
   /** Factor on the products of queries and keys; default 1/√d. */
   readonly scale?: number;
-  /** Positions see themselves and the `window` − 1 before them; null, the default, is no limit. */
+  /** Positions see themselves and the `window` − 1 before them; null, the default, is no limit. Hides keys, skips none. */
   readonly window?: number | null;
   /** Segment of every position, int32 [N, S]: positions see only their own segment. */
   readonly segment_NS?: tf.Tensor2D;
