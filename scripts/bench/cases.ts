@@ -1,4 +1,4 @@
-import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {type Architecture, type FfnLayout, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
 import {decays} from '../../src/train/optimizer.js';
 import {createRng} from '../../src/util/rng.js';
@@ -69,6 +69,7 @@ export function architectureOf({shape, sequence}: Case, kind: Kind): Architectur
   const {vocab, layers, width, heads, kvHeads, ropeTheta} = shape;
   return {
     family: 'llama',
+    ...PLAIN,
     ...{vocab, width, heads, kvHeads, ropeTheta, headDim: width / heads, contextLength: sequence},
     normEps: 1e-5,
     tied: true,

@@ -1,6 +1,6 @@
 import type {z} from 'zod';
+import {nearest} from '../util/nearest.js';
 import {valueAt} from './json-schema.js';
-import {nearest} from './nearest.js';
 
 type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
 

@@ -1,6 +1,6 @@
 import type {z} from 'zod';
+import {nearest} from '../util/nearest.js';
 import {ANY_NAME, configJsonSchema, homesOf, keysAt, type PathStep, valueAt} from './json-schema.js';
-import {nearest} from './nearest.js';
 import {expectation, mismatch, phrase} from './phrase.js';
 import {configSchema} from './schema.js';
 

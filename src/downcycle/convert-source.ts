@@ -166,7 +166,7 @@ function denseWidth({ffn}: Architecture, path: string): number {
 
 function allTensors(source: DenseSource, {architecture, ffn}: MoeContent): MadeTensor[] {
   const tree = parameterSpecs(architecture);
-  const copy = (spec: ParameterSpec): MadeTensor[] => copied(source, spec);
+  const copy = (spec: ParameterSpec | null): MadeTensor[] => (spec ? copied(source, spec) : []);
   const readFfn = keepLast((layer) => readDenseFfn(source, layer));
   return [
     ...copy(tree.embed),
@@ -177,7 +177,7 @@ function allTensors(source: DenseSource, {architecture, ffn}: MoeContent): MadeT
       ...ffn(siteOf(source, l, layer.ffn, () => readFfn(l))),
     ]),
     ...copy(tree.norm),
-    ...(tree.head ? copy(tree.head) : []),
+    ...copy(tree.head),
   ];
 }
 

@@ -114,6 +114,12 @@ async function write(
   if (fitOptions && !calibration) {
     throw new ConfigError(`${where}: router ridge and repair refit need calibration text, none was given.`);
   }
+  if (method.repair === 'refit' && architecture.norm.placement === 'after') {
+    throw new ConfigError(
+      `${where}: repair refit needs a model whose FFN results join the residual stream as they are; ${architecture.family} norms them first.`,
+      {hint: 'Set repair to none.'},
+    );
+  }
   const fit = fitOptions && calibration ? await startFit(source, calibration, plan, fitOptions) : null;
   const errors: LayerRecord['error'][] = [];
   const fitted = async (layer: number): Promise<FittedLayer> => {

@@ -220,8 +220,8 @@ function compileFit(walk: Walk, {weights}: FitOptions) {
       const {gate, up, down} = denseFfn(scope.params.ffn);
       const half = throughAttention(dense_TD, scope.params, walk.architecture, scope.context);
       const out_TD = matMul(swiglu(matMul(half.y_TD, gate), matMul(half.y_TD, up)), down);
-      const next_TD = addFfn(half.h_TD, out_TD);
-      const wanted_TD = tf.sub(next_TD, h_TD) as tf.Tensor2D;
+      const next_TD = addFfn(half.h_TD, out_TD, scope.params, walk.architecture);
+      const wanted_TD = tf.div(tf.sub(next_TD, h_TD), walk.architecture.multipliers.residual) as tf.Tensor2D;
       return {
         dense_TD: next_TD,
         mm_FF: matMul(m_TF, m_TF, {transposeA: true}),
@@ -234,7 +234,7 @@ function compileFit(walk: Walk, {weights}: FitOptions) {
       'fitted_layer',
       (scope, x_TD: tf.Tensor2D, dense_TD: tf.Tensor2D, down_FD: tf.Tensor2D, ...choice: Choice) => {
         const {h_TD, m_TF} = masked(scope, x_TD, choice);
-        const next_TD = addFfn(h_TD, matMul(m_TF, down_FD));
+        const next_TD = addFfn(h_TD, matMul(m_TF, down_FD), scope.params, walk.architecture);
         return {next_TD, error: tf.sum(tf.square(tf.sub(next_TD, dense_TD)))};
       },
     ),

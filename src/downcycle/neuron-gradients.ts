@@ -2,13 +2,12 @@
 import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../engine/compile.js';
 import {createVariable} from '../engine/variable.js';
-import {addFfn, throughAttention} from '../model/decoder.js';
+import {addFfn, finalHidden, throughAttention} from '../model/decoder.js';
 import {readParameter} from '../model/load.js';
 import {parameterSpecs} from '../model/parameters.js';
 import {startWalk, type Walk} from '../model/walk.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
 import {matMul} from '../op/mat-mul.js';
-import {rmsNorm} from '../op/rms-norm.js';
 import {swiglu} from '../op/swiglu.js';
 import {valueAndGradients} from '../op/value-and-gradients.js';
 import type {Calibration} from './calibration.js';
@@ -150,7 +149,9 @@ function compileForward(walk: Walk): Functions['forward'] {
   return walk.compile('layer_forward', ({params, context}, x_TD: tf.Tensor2D) => {
     const {h_TD, y_TD} = throughAttention(x_TD, params, walk.architecture, context);
     const {gate, up, down} = denseFfn(params.ffn);
-    return {next_TD: addFfn(h_TD, matMul(swiglu(matMul(y_TD, gate), matMul(y_TD, up)), down))};
+    return {
+      next_TD: addFfn(h_TD, matMul(swiglu(matMul(y_TD, gate), matMul(y_TD, up)), down), params, walk.architecture),
+    };
   });
 }
 
@@ -164,7 +165,7 @@ function compileBackward(walk: Walk): Functions['backward'] {
         ([x = x_TD, probe = probe_TF]) => {
           const {h_TD, y_TD} = throughAttention(x as tf.Tensor2D, params, walk.architecture, context);
           const h_TF = swiglu(matMul(y_TD, gate), matMul(y_TD, up));
-          const next_TD = addFfn(h_TD, matMul(tf.add(h_TF, probe) as tf.Tensor2D, down));
+          const next_TD = addFfn(h_TD, matMul(tf.add(h_TF, probe) as tf.Tensor2D, down), params, walk.architecture);
           return {loss: tf.sum(tf.mul(next_TD, dy_TD)), report: [h_TF]};
         },
         [x_TD, probe_TF],
@@ -182,15 +183,16 @@ function compileBackward(walk: Walk): Functions['backward'] {
 /** The gradient of the summed loss for the hidden states after the last layer. */
 async function compileHead({architecture}: Walk, folder: DenseSource['folder']) {
   const specs = parameterSpecs(architecture);
-  const load = async (spec: typeof specs.norm) =>
+  const load = async (spec: typeof specs.embed) =>
     createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
-  const [norm, table] = [await load(specs.norm), await load(specs.head ?? specs.embed)];
+  const norm = specs.norm && (await load(specs.norm));
+  const table = await load(specs.head ?? specs.embed);
   const head: Functions['head'] = compile(
     (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => {
       const count = tf.sum(tf.cast(tf.greaterEqual(label_T, 0), 'float32'));
       const {gradients} = valueAndGradients(
         ([x = x_TD]) => {
-          const normed_TD = rmsNorm(x as tf.Tensor2D, norm.read() as tf.Tensor1D, architecture.normEps);
+          const normed_TD = finalHidden(x as tf.Tensor2D, norm?.read() ?? null, architecture);
           const mean = linearCrossEntropy(normed_TD, table.read() as tf.Tensor2D, label_T);
           return {loss: tf.mul(mean, count), report: []};
         },
@@ -203,7 +205,7 @@ async function compileHead({architecture}: Walk, folder: DenseSource['folder']) 
   return {
     head,
     dispose: () => {
-      norm.dispose();
+      norm?.dispose();
       table.dispose();
     },
   };

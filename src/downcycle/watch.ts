@@ -37,7 +37,7 @@ export function compileWatch(walk: Walk, {markers}: Pick<ProfileOptions, 'marker
     const bySample = (x_TF: tf.Tensor): tf.Tensor2D =>
       tf.mean(tf.reshape(x_TF, [context.batch, context.sequence, -1]), 1);
     return {
-      next_TD: addFfn(h_TD, matMul(hidden_TF, down)),
+      next_TD: addFfn(h_TD, matMul(hidden_TF, down), params, walk.architecture),
       gateMean_BF: bySample(act_TF),
       hMean_BF: bySample(hidden_TF),
       hSquare_BF: bySample(tf.square(hidden_TF)),

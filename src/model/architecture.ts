@@ -6,7 +6,37 @@
  */
 
 /** The Hugging Face `model_type`s that can be read. */
-export type Family = 'llama';
+export type Family = 'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'olmo' | 'olmo2' | 'granite';
+
+/** Factors that keep activations of wide and deep models apart from their size (maximal update parametrisation). */
+export interface Multipliers {
+  /** On embeddings as they enter the first layer. */
+  readonly embedding: number;
+  /** On the products of queries and keys; null for 1/√d. */
+  readonly attention: number | null;
+  /** On what attention and feed-forward part add to the residual stream. */
+  readonly residual: number;
+  /** What logits are divided by. */
+  readonly logitsDivisor: number;
+}
+
+/** What sets the families apart in their mathematics. */
+export interface Dialect {
+  /**
+   * RMS norm with a weight or layer norm without, of what attention and feed-forward part read or of what they give; the
+   * final norm is of the same kind.
+   */
+  readonly norm: {readonly kind: 'rms' | 'layer'; readonly placement: 'before' | 'after'};
+  /** RMS norm of queries and keys: of each head with one weight for all, or of all heads together. */
+  readonly qkNorm: 'none' | 'head' | 'width';
+  /** Which projections of attention have a bias. */
+  readonly attentionBias: 'none' | 'qkv' | 'qkvo';
+  /** Largest magnitude of queries, keys and values as they are projected; null for no limit. */
+  readonly qkvClip: number | null;
+  /** Positions see themselves and the window − 1 before them; null for all before them. */
+  readonly slidingWindow: number | null;
+  readonly multipliers: Multipliers;
+}
 
 /** How router logits become the weights of the chosen experts, in the words of Hugging Face configs. */
 export interface Routing {
@@ -35,7 +65,7 @@ export type FfnLayout =
     };
 
 /** Everything the mathematics of a decoder needs to know besides its weights. */
-export interface Architecture {
+export interface Architecture extends Dialect {
   readonly family: Family;
   readonly vocab: number;
   readonly width: number;
@@ -51,6 +81,16 @@ export interface Architecture {
   readonly ffn: readonly FfnLayout[];
   readonly routing: Routing;
 }
+
+/** What a Llama speaks, and every other family but for a word or two. */
+export const PLAIN: Dialect = {
+  norm: {kind: 'rms', placement: 'before'},
+  qkNorm: 'none',
+  attentionBias: 'none',
+  qkvClip: null,
+  slidingWindow: null,
+  multipliers: {embedding: 1, attention: null, residual: 1, logitsDivisor: 1},
+};
 
 /** Softmax over all experts, weights as they are: what a downcycled model trains with (ExpertWeaver, eq. 13). */
 export const SOFTMAX_ROUTING: Routing = {
@@ -71,15 +111,29 @@ export interface ParameterCount {
 export function countParameters(architecture: Architecture): ParameterCount {
   const {vocab, width: D, heads, kvHeads, headDim, tied, ffn} = architecture;
   const attention = 2 * D * heads * headDim + 2 * D * kvHeads * headDim;
-  const outside = vocab * D * (tied ? 1 : 2) + D;
+  const outside = vocab * D * (tied ? 1 : 2) + countNorm(architecture);
+  const common = attention + countVectors(architecture);
   const layers = ffn.map((layout) => {
     const part = countFfn(layout, D);
-    return {total: part.total + attention + 2 * D, active: part.active + attention + 2 * D};
+    return {total: part.total + common, active: part.active + common};
   });
   return {
     total: outside + layers.reduce((sum, {total}) => sum + total, 0),
     active: outside + layers.reduce((sum, {active}) => sum + active, 0),
   };
+}
+
+function countNorm({norm, width}: Architecture): number {
+  return norm.kind === 'rms' ? width : 0;
+}
+
+/** Norms and biases of a layer. */
+function countVectors(architecture: Architecture): number {
+  const {width, heads, kvHeads, headDim, qkNorm, attentionBias} = architecture;
+  const qkv = (heads + 2 * kvHeads) * headDim;
+  const biases = {none: 0, qkv, qkvo: qkv + width};
+  const qkNorms = {none: 0, head: 2 * headDim, width: (heads + kvHeads) * headDim};
+  return 2 * countNorm(architecture) + biases[attentionBias] + qkNorms[qkNorm];
 }
 
 function countFfn(layout: FfnLayout, D: number): ParameterCount {
@@ -95,8 +149,8 @@ function countFfn(layout: FfnLayout, D: number): ParameterCount {
  */
 export function flopsPerToken(architecture: Architecture, sequenceLength: number): number {
   const {vocab, width, heads, headDim, ffn, tied} = architecture;
-  const norms = (2 * ffn.length + 1) * width;
+  const vectors = ffn.length * countVectors(architecture) + countNorm(architecture);
   const lookedUp = tied ? 0 : vocab * width;
-  const matmul = countParameters(architecture).active - norms - lookedUp;
+  const matmul = countParameters(architecture).active - vectors - lookedUp;
   return 6 * matmul + 6 * ffn.length * heads * headDim * sequenceLength;
 }

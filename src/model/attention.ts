@@ -1,9 +1,10 @@
 import * as tf from '@tensorflow/tfjs';
 import {causalAttention} from '../op/attention.js';
 import {matMul} from '../op/mat-mul.js';
+import {rmsNorm} from '../op/rms-norm.js';
 import {type RopeTable, rotate} from '../op/rope.js';
 import type {Architecture} from './architecture.js';
-import type {LayerTree} from './parameters.js';
+import type {AttentionTree} from './parameters.js';
 
 /** What attention needs to know of the batch. */
 export interface AttentionContext {
@@ -22,21 +23,57 @@ function blockRows(sequence: number): number {
 /** Grouped-query causal self-attention with rotary positions; [T, D] → [T, D]. */
 export function attention(
   x_TD: tf.Tensor2D,
-  {q, k, v, o}: LayerTree<tf.Tensor>['attention'],
-  {heads, kvHeads, headDim}: Architecture,
+  params: AttentionTree<tf.Tensor>,
+  architecture: Architecture,
   {batch: B, sequence: S, rope, segment_BS}: AttentionContext,
 ): tf.Tensor2D {
+  const {heads, kvHeads, headDim, multipliers, slidingWindow} = architecture;
   const N = B * kvHeads;
-  const project = (w: tf.Tensor, numHeads: number): tf.Tensor =>
-    tf.transpose(tf.reshape(matMul(x_TD, w as tf.Tensor2D), [B, S, numHeads, headDim]), [0, 2, 1, 3]);
-  const q_NGSd = tf.reshape(rotate(project(q, heads), rope), [N, heads / kvHeads, S, headDim]) as tf.Tensor4D;
-  const k_NSd = tf.reshape(rotate(project(k, kvHeads), rope), [N, S, headDim]) as tf.Tensor3D;
-  const v_NSd = tf.reshape(project(v, kvHeads), [N, S, headDim]) as tf.Tensor3D;
+  const {q_TX, k_TX, v_TX} = projections(x_TD, params, architecture);
+  const byHead = (x_TX: tf.Tensor2D, numHeads: number): tf.Tensor =>
+    tf.transpose(tf.reshape(x_TX, [B, S, numHeads, headDim]), [0, 2, 1, 3]);
+  const q_NGSd = tf.reshape(rotate(byHead(q_TX, heads), rope), [N, heads / kvHeads, S, headDim]) as tf.Tensor4D;
+  const k_NSd = tf.reshape(rotate(byHead(k_TX, kvHeads), rope), [N, S, headDim]) as tf.Tensor3D;
+  const v_NSd = tf.reshape(byHead(v_TX, kvHeads), [N, S, headDim]) as tf.Tensor3D;
   const segments = segment_BS && repeatRows(segment_BS, kvHeads);
-  const options = {blockRows: blockRows(S), ...(segments && {segment_NS: segments})};
+  const options = {
+    blockRows: blockRows(S),
+    window: slidingWindow,
+    ...(multipliers.attention !== null && {scale: multipliers.attention}),
+    ...(segments && {segment_NS: segments}),
+  };
   const mixed = tf.reshape(causalAttention(q_NGSd, k_NSd, v_NSd, options), [B, heads, S, headDim]);
   const y_TX = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [B * S, heads * headDim]) as tf.Tensor2D;
-  return matMul(y_TX, o as tf.Tensor2D);
+  return linear(y_TX, params.o, params.oBias);
+}
+
+/** Queries, keys and values before they are turned, [T, heads · d]: projected, clipped, normalised. */
+function projections(
+  x_TD: tf.Tensor2D,
+  {q, k, v, qBias, kBias, vBias, qNorm, kNorm}: AttentionTree<tf.Tensor>,
+  {qkvClip, normEps}: Architecture,
+): {q_TX: tf.Tensor2D; k_TX: tf.Tensor2D; v_TX: tf.Tensor2D} {
+  const project = (weight: tf.Tensor, bias: tf.Tensor | null): tf.Tensor2D => {
+    const y_TX = linear(x_TD, weight, bias);
+    return qkvClip === null ? y_TX : tf.clipByValue(y_TX, -qkvClip, qkvClip);
+  };
+  return {
+    q_TX: normalised(project(q, qBias), qNorm, normEps),
+    k_TX: normalised(project(k, kBias), kNorm, normEps),
+    v_TX: project(v, vBias),
+  };
+}
+
+function linear(x_TD: tf.Tensor2D, weight: tf.Tensor, bias: tf.Tensor | null): tf.Tensor2D {
+  const y_TX = matMul(x_TD, weight as tf.Tensor2D);
+  return bias ? tf.add(y_TX, bias) : y_TX;
+}
+
+/** RMS norm over as many columns as the weight has: one head, or all of them. */
+function normalised(x_TX: tf.Tensor2D, weight: tf.Tensor | null, eps: number): tf.Tensor2D {
+  if (!weight) return x_TX;
+  const rows = tf.reshape(x_TX, [-1, weight.size]) as tf.Tensor2D;
+  return tf.reshape(rmsNorm(rows, weight as tf.Tensor1D, eps), x_TX.shape);
 }
 
 /** [B, S] → [B·n, S], each row n times. */

@@ -5,11 +5,12 @@ import {ModelError} from '../util/errors.js';
 import type {Architecture, Family, FfnLayout} from './architecture.js';
 import type {ConfigRecord} from './family/definition.js';
 import {parseKeys} from './family/keys.js';
-import {FAMILIES, isFamily} from './family/registry.js';
+import {describeKnown, FAMILIES, isFamily} from './family/registry.js';
 
 /** The `model_type` of a mixture of experts in the form of this project. */
 const MOE_MODEL_TYPE = 'downcycle_moe';
 const MOE_CLASS = 'DowncycleMoeForCausalLM';
+const FAMILY_NAMES = Object.keys(FAMILIES) as Family[];
 
 const count = z.int('a whole number above 0 is needed').positive('a whole number above 0 is needed');
 const flag = z.boolean('true or false is needed');
@@ -27,9 +28,7 @@ const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
     'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts',
 });
 const moeSchema = z.strictObject({
-  source_model_type: z.enum(Object.keys(FAMILIES) as Family[], {
-    error: `known are ${Object.keys(FAMILIES).join(', ')}`,
-  }),
+  source_model_type: z.enum(FAMILY_NAMES, {error: ({input}) => describeKnown(input, FAMILY_NAMES)}),
   routing: z.strictObject({
     score: z.enum(['softmax', 'sigmoid'], {error: '"softmax" or "sigmoid" is needed'}),
     order: z.enum(['score-then-topk', 'topk-then-score'], {error: '"score-then-topk" or "topk-then-score" is needed'}),
@@ -52,8 +51,8 @@ export function architectureFromConfig(config: ConfigRecord, file: string): Arch
   const {model_type: modelType} = config;
   if (isFamily(modelType)) return FAMILIES[modelType].readConfig(config, file);
   if (modelType === MOE_MODEL_TYPE) return moeArchitecture(config, file);
-  const known = [...Object.keys(FAMILIES), MOE_MODEL_TYPE].join(', ');
-  throw new ModelError(`${file}: model_type is ${JSON.stringify(modelType) ?? 'missing'}; known are ${known}.`);
+  const known = describeKnown(modelType, [...FAMILY_NAMES, MOE_MODEL_TYPE]);
+  throw new ModelError(`${file}: model_type is ${JSON.stringify(modelType) ?? 'missing'}; ${known}.`);
 }
 
 /**

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import {embed} from '../op/embedding.js';
+import {layerNorm} from '../op/layer-norm.js';
 import {matMul} from '../op/mat-mul.js';
 import {rmsNorm} from '../op/rms-norm.js';
 import {type RopeTable, ropeAngles} from '../op/rope.js';
@@ -23,12 +24,13 @@ export interface DecoderInput {
 export interface ForwardOptions {
   /** Default `'dropless'`. */
   readonly capacity?: Capacity;
-  /** Sees the input of every feed-forward part, [T, D]: how activations are profiled. */
+  /** Sees what every feed-forward part computes with, [T, D]: how activations are profiled. */
   readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
 }
 
-/** Final hidden states after the last norm, and what every router did (one entry a MoE layer). */
+/** What a decoder computed, and what every router did (one entry a MoE layer). */
 export interface DecoderOutput {
+  /** Hidden states after the last norm, divided by the divisor of logits: times the head they are the logits. */
   readonly hidden_TD: tf.Tensor2D;
   readonly routers: readonly RouterTrace[];
 }
@@ -43,11 +45,13 @@ export function decode(
   const [batch, sequence] = token_BS.shape;
   const context = attentionContext(architecture, batch, sequence, segment_BS ?? null);
   const routers: RouterTrace[] = [];
-  let x_TD = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
+  const {multipliers} = architecture;
+  const embedded = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
+  let x_TD = times(embedded, multipliers.embedding);
   for (const [index, layer] of params.layers.entries()) {
     x_TD = decoderLayer(x_TD, layer, index, architecture, context, options, routers);
   }
-  return {hidden_TD: rmsNorm(x_TD, params.norm as tf.Tensor1D, architecture.normEps), routers};
+  return {hidden_TD: finalHidden(x_TD, params.norm, architecture), routers};
 }
 
 /** What attention needs to know of a batch of rows. */
@@ -67,15 +71,25 @@ export function throughAttention(
   architecture: Architecture,
   context: AttentionContext,
 ): {h_TD: tf.Tensor2D; y_TD: tf.Tensor2D} {
-  const {normEps} = architecture;
-  const normed_TD = rmsNorm(x_TD, layer.attentionNorm as tf.Tensor1D, normEps);
-  const h_TD = tf.add(x_TD, attention(normed_TD, layer.attention, architecture, context)) as tf.Tensor2D;
-  return {h_TD, y_TD: rmsNorm(h_TD, layer.ffnNorm as tf.Tensor1D, normEps)};
+  const normed_TD = inputOf(x_TD, layer.attentionNorm, architecture);
+  const mixed_TD = attention(normed_TD, layer.attention, architecture, context);
+  const h_TD = addPart(x_TD, mixed_TD, layer.attentionNorm, architecture);
+  return {h_TD, y_TD: inputOf(h_TD, layer.ffnNorm, architecture)};
 }
 
 /** The end of a layer: what the feed-forward part gave joins the residual stream. */
-export function addFfn(h_TD: tf.Tensor2D, ffn_TD: tf.Tensor2D): tf.Tensor2D {
-  return tf.add(h_TD, ffn_TD);
+export function addFfn(
+  h_TD: tf.Tensor2D,
+  ffn_TD: tf.Tensor2D,
+  {ffnNorm}: LayerTree<tf.Tensor>,
+  architecture: Architecture,
+): tf.Tensor2D {
+  return addPart(h_TD, ffn_TD, ffnNorm, architecture);
+}
+
+/** Hidden states after the last layer as the head takes them: normed, and over the divisor of the logits. */
+export function finalHidden(x_TD: tf.Tensor2D, norm: tf.Tensor | null, architecture: Architecture): tf.Tensor2D {
+  return times(normalise(x_TD, norm, architecture), 1 / architecture.multipliers.logitsDivisor);
 }
 
 /** Logits of hidden states, [T, V]. */
@@ -95,11 +109,38 @@ function decoderLayer(
   const {h_TD, y_TD} = throughAttention(x_TD, layer, architecture, context);
   options.onFfnInput?.(index, y_TD);
   const layout = architecture.ffn[index];
-  if (layer.ffn.kind === 'dense') return addFfn(h_TD, glu(y_TD, layer.ffn));
+  if (layer.ffn.kind === 'dense') return addFfn(h_TD, glu(y_TD, layer.ffn), layer, architecture);
   if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
   const result = moe(y_TD, layer.ffn, layout, architecture.routing, options.capacity ?? 'dropless');
   routers.push(result.router);
-  return addFfn(h_TD, result.y_TD);
+  return addFfn(h_TD, result.y_TD, layer, architecture);
+}
+
+/** `x + factor · part`, or `x + factor · norm(part)` where norms come after. */
+function addPart(
+  x_TD: tf.Tensor2D,
+  part_TD: tf.Tensor2D,
+  weight: tf.Tensor | null,
+  architecture: Architecture,
+): tf.Tensor2D {
+  const {norm, multipliers} = architecture;
+  const y_TD = norm.placement === 'after' ? normalise(part_TD, weight, architecture) : part_TD;
+  return tf.add(x_TD, times(y_TD, multipliers.residual));
+}
+
+/** What a part of a layer sees: `norm(x)`, or x itself where norms come after. */
+function inputOf(x_TD: tf.Tensor2D, weight: tf.Tensor | null, architecture: Architecture): tf.Tensor2D {
+  return architecture.norm.placement === 'before' ? normalise(x_TD, weight, architecture) : x_TD;
+}
+
+function normalise(x_TD: tf.Tensor2D, weight: tf.Tensor | null, {norm, normEps}: Architecture): tf.Tensor2D {
+  if (norm.kind === 'layer') return layerNorm(x_TD, normEps);
+  if (!weight) throw new Error('an RMS norm has no weight');
+  return rmsNorm(x_TD, weight as tf.Tensor1D, normEps);
+}
+
+function times(x_TD: tf.Tensor2D, factor: number): tf.Tensor2D {
+  return factor === 1 ? x_TD : tf.mul(x_TD, factor);
 }
 
 /** Angles of every position; positions start again at each segment. Shapes broadcast to [B, H, S, d/2]. */

@@ -23,6 +23,7 @@ export function initialValues(
     case 'norm':
       return values.fill(1);
     case 'bias':
+    case 'attention-bias':
       return values;
     case 'embedding':
     case 'attention':

@@ -21,11 +21,28 @@ export type FfnTree<T> =
       readonly experts: GluTree<T>;
     };
 
-/** The parameters of one decoder layer. */
+/** The parameters of an attention part; what the family does not have is null. */
+export type AttentionTree<T> = {
+  /** [D, H·d] */
+  readonly q: T;
+  readonly k: T;
+  readonly v: T;
+  /** [H·d, D] */
+  readonly o: T;
+  readonly qBias: T | null;
+  readonly kBias: T | null;
+  readonly vBias: T | null;
+  readonly oBias: T | null;
+  /** [d], or [H·d] for all heads together. */
+  readonly qNorm: T | null;
+  readonly kNorm: T | null;
+};
+
+/** The parameters of one decoder layer; norms without a weight are null. */
 export interface LayerTree<T> {
-  readonly attentionNorm: T;
-  readonly attention: {readonly q: T; readonly k: T; readonly v: T; readonly o: T};
-  readonly ffnNorm: T;
+  readonly attentionNorm: T | null;
+  readonly attention: AttentionTree<T>;
+  readonly ffnNorm: T | null;
   readonly ffn: FfnTree<T>;
 }
 
@@ -34,13 +51,25 @@ export interface DecoderTree<T> {
   /** [V, D] */
   readonly embed: T;
   readonly layers: readonly LayerTree<T>[];
-  readonly norm: T;
+  readonly norm: T | null;
   /** [V, D], or null when tied to the embedding. */
   readonly head: T | null;
 }
 
-/** What part of the model a parameter is: decides decay, learning-rate group and initialisation. */
-export type Role = 'embedding' | 'norm' | 'attention' | 'ffn' | 'router' | 'bias' | 'shared' | 'expert';
+/**
+ * What part of the model a parameter is: decides decay, learning-rate group and initialisation. `bias` is a router's,
+ * which is stored with its precision.
+ */
+export type Role =
+  | 'embedding'
+  | 'norm'
+  | 'attention'
+  | 'attention-bias'
+  | 'ffn'
+  | 'router'
+  | 'bias'
+  | 'shared'
+  | 'expert';
 
 /** A parameter's name, shape and part. Matrices are [in, out]; stacked experts [E, in, out]. */
 export interface ParameterSpec {
@@ -53,53 +82,58 @@ export interface ParameterSpec {
 }
 
 /** Describes every parameter of an architecture. */
-export function parameterSpecs({
-  vocab,
-  width: D,
-  heads,
-  kvHeads,
-  headDim,
-  tied,
-  ffn,
-}: Architecture): DecoderTree<ParameterSpec> {
-  const spec = (path: string, shape: number[], role: Role, isOutput = false): ParameterSpec => ({
-    path,
-    shape,
-    role,
-    isOutput,
-  });
+export function parameterSpecs(architecture: Architecture): DecoderTree<ParameterSpec> {
+  const {vocab, width: D, tied, ffn} = architecture;
+  const norm = (path: string): ParameterSpec | null =>
+    architecture.norm.kind === 'rms' ? specOf(path, [D], 'norm') : null;
   const layer = (layout: FfnLayout, l: number): LayerTree<ParameterSpec> => ({
-    attentionNorm: spec(`layers.${l}.attentionNorm`, [D], 'norm'),
-    attention: {
-      q: spec(`layers.${l}.attention.q`, [D, heads * headDim], 'attention'),
-      k: spec(`layers.${l}.attention.k`, [D, kvHeads * headDim], 'attention'),
-      v: spec(`layers.${l}.attention.v`, [D, kvHeads * headDim], 'attention'),
-      o: spec(`layers.${l}.attention.o`, [heads * headDim, D], 'attention', true),
-    },
-    ffnNorm: spec(`layers.${l}.ffnNorm`, [D], 'norm'),
+    attentionNorm: norm(`layers.${l}.attentionNorm`),
+    attention: attentionSpecs(architecture, `layers.${l}.attention`),
+    ffnNorm: norm(`layers.${l}.ffnNorm`),
     ffn: ffnSpecs(layout, `layers.${l}.ffn`, D),
   });
   return {
-    embed: spec('embed', [vocab, D], 'embedding'),
+    embed: specOf('embed', [vocab, D], 'embedding'),
     layers: ffn.map(layer),
-    norm: spec('norm', [D], 'norm'),
-    head: tied ? null : spec('head', [vocab, D], 'embedding'),
+    norm: norm('norm'),
+    head: tied ? null : specOf('head', [vocab, D], 'embedding'),
+  };
+}
+
+function specOf(path: string, shape: readonly number[], role: Role, isOutput = false): ParameterSpec {
+  return {path, shape, role, isOutput};
+}
+
+function attentionSpecs(
+  {width: D, heads, kvHeads, headDim, attentionBias, qkNorm}: Architecture,
+  path: string,
+): AttentionTree<ParameterSpec> {
+  const [queries, keys] = [heads * headDim, kvHeads * headDim];
+  const bias = (name: string, size: number, isThere: boolean): ParameterSpec | null =>
+    isThere ? specOf(`${path}.${name}`, [size], 'attention-bias') : null;
+  const norm = (name: string, size: number): ParameterSpec | null =>
+    qkNorm === 'none' ? null : specOf(`${path}.${name}`, [qkNorm === 'head' ? headDim : size], 'norm');
+  return {
+    q: specOf(`${path}.q`, [D, queries], 'attention'),
+    k: specOf(`${path}.k`, [D, keys], 'attention'),
+    v: specOf(`${path}.v`, [D, keys], 'attention'),
+    o: specOf(`${path}.o`, [queries, D], 'attention', true),
+    qBias: bias('qBias', queries, attentionBias !== 'none'),
+    kBias: bias('kBias', keys, attentionBias !== 'none'),
+    vBias: bias('vBias', keys, attentionBias !== 'none'),
+    oBias: bias('oBias', D, attentionBias === 'qkvo'),
+    qNorm: norm('qNorm', queries),
+    kNorm: norm('kNorm', keys),
   };
 }
 
 function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<ParameterSpec> {
   if (layout.kind === 'dense') return {kind: 'dense', ...gluSpecs(path, [], D, layout.width, 'ffn')};
   const {experts, expertWidth, sharedWidth, selectionBias} = layout;
-  const one = (name: string, shape: number[], role: Role): ParameterSpec => ({
-    path: `${path}.${name}`,
-    shape,
-    role,
-    isOutput: false,
-  });
   return {
     kind: 'moe',
-    router: one('router', [D, experts], 'router'),
-    bias: selectionBias ? one('bias', [experts], 'bias') : null,
+    router: specOf(`${path}.router`, [D, experts], 'router'),
+    bias: selectionBias ? specOf(`${path}.bias`, [experts], 'bias') : null,
     shared: sharedWidth > 0 ? gluSpecs(`${path}.shared`, [], D, sharedWidth, 'shared') : null,
     experts: gluSpecs(`${path}.experts`, [experts], D, expertWidth, 'expert'),
   };
@@ -107,9 +141,9 @@ function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<Parameter
 
 function gluSpecs(path: string, stack: readonly number[], D: number, F: number, role: Role): GluTree<ParameterSpec> {
   return {
-    gate: {path: `${path}.gate`, shape: [...stack, D, F], role, isOutput: false},
-    up: {path: `${path}.up`, shape: [...stack, D, F], role, isOutput: false},
-    down: {path: `${path}.down`, shape: [...stack, F, D], role, isOutput: true},
+    gate: specOf(`${path}.gate`, [...stack, D, F], role),
+    up: specOf(`${path}.up`, [...stack, D, F], role),
+    down: specOf(`${path}.down`, [...stack, F, D], role, true),
   };
 }
 
@@ -124,7 +158,7 @@ export function leavesOf<T>(tree: DecoderTree<T>): T[] {
 export function mapTree<A, B>(tree: DecoderTree<A>, fn: (leaf: A) => B): DecoderTree<B> {
   const embed = fn(tree.embed);
   const layers = tree.layers.map((layer) => mapLayer(layer, fn));
-  return {embed, layers, norm: fn(tree.norm), head: tree.head === null ? null : fn(tree.head)};
+  return {embed, layers, norm: mapLeaf(tree.norm, fn), head: mapLeaf(tree.head, fn)};
 }
 
 /** The tree whose leaves are the items of a list in the order of {@link leavesOf}. */
@@ -143,11 +177,30 @@ export function mapLayer<A, B>(
   fn: (leaf: A) => B,
 ): LayerTree<B> {
   return {
-    attentionNorm: fn(attentionNorm),
-    attention: {q: fn(attention.q), k: fn(attention.k), v: fn(attention.v), o: fn(attention.o)},
-    ffnNorm: fn(ffnNorm),
+    attentionNorm: mapLeaf(attentionNorm, fn),
+    attention: mapAttention(attention, fn),
+    ffnNorm: mapLeaf(ffnNorm, fn),
     ffn: mapFfn(ffn, fn),
   };
+}
+
+function mapAttention<A, B>(attention: AttentionTree<A>, fn: (leaf: A) => B): AttentionTree<B> {
+  return {
+    q: fn(attention.q),
+    k: fn(attention.k),
+    v: fn(attention.v),
+    o: fn(attention.o),
+    qBias: mapLeaf(attention.qBias, fn),
+    kBias: mapLeaf(attention.kBias, fn),
+    vBias: mapLeaf(attention.vBias, fn),
+    oBias: mapLeaf(attention.oBias, fn),
+    qNorm: mapLeaf(attention.qNorm, fn),
+    kNorm: mapLeaf(attention.kNorm, fn),
+  };
+}
+
+function mapLeaf<A, B>(leaf: A | null, fn: (leaf: A) => B): B | null {
+  return leaf === null ? null : fn(leaf);
 }
 
 function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
@@ -155,7 +208,7 @@ function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
   return {
     kind: 'moe',
     router: fn(ffn.router),
-    bias: ffn.bias === null ? null : fn(ffn.bias),
+    bias: mapLeaf(ffn.bias, fn),
     shared: ffn.shared && mapGlu(ffn.shared, fn),
     experts: mapGlu(ffn.experts, fn),
   };

@@ -10,7 +10,7 @@ import {attentionContext} from './decoder.js';
 import {FAMILIES} from './family/registry.js';
 import {readParameter} from './load.js';
 import {diskTensors} from './names.js';
-import {type LayerTree, mapLayer, parameterSpecs} from './parameters.js';
+import {type LayerTree, mapLayer, type ParameterSpec, parameterSpecs} from './parameters.js';
 
 /** Tokens that go through a layer at once, about. */
 const BATCH_TOKENS = 2048;
@@ -88,7 +88,7 @@ function largestDivisor(count: number, most: number): number {
 
 /** Rows of the embedding, float32 [T, D]; each is read from the file once, however often its token comes. */
 async function embeddings(folder: ModelFolder, architecture: Architecture, tokens: Int32Array): Promise<Float32Array> {
-  const {width} = architecture;
+  const {width, multipliers} = architecture;
   const [{name} = {name: ''}] = diskTensors(parameterSpecs(architecture).embed, FAMILIES[architecture.family].names);
   const rows = new Map<number, Float32Array>();
   const hidden = new Float32Array(tokens.length * width);
@@ -97,7 +97,7 @@ async function embeddings(folder: ModelFolder, architecture: Architecture, token
     rows.set(token, row);
     hidden.set(row, i * width);
   }
-  return hidden;
+  return multipliers.embedding === 1 ? hidden : hidden.map((value) => value * multipliers.embedding);
 }
 
 function zeroVariables(architecture: Architecture): LayerTree<Variable> {
@@ -118,7 +118,7 @@ async function loadLayer(
   if (!specs) throw new Error(`there is no layer ${layer}`);
   const targets: Variable[] = [];
   mapLayer(variables, (variable) => targets.push(variable));
-  const found: (typeof specs.ffnNorm)[] = [];
+  const found: ParameterSpec[] = [];
   mapLayer(specs, (spec) => found.push(spec));
   for (const [i, spec] of found.entries()) {
     const value = tf.tensor(await readParameter(folder, architecture, spec), [...spec.shape]);

@@ -10,12 +10,16 @@ import {multiply} from './mat-mul.js';
 export interface AttentionOptions {
   /** Rows of one query block; keys after a block are never touched. */
   readonly blockRows: number;
+  /** Factor on the products of queries and keys; default 1/√d. */
+  readonly scale?: number;
+  /** Positions see themselves and the `window` − 1 before them; null, the default, is no limit. Hides keys, skips none. */
+  readonly window?: number | null;
   /** Segment of every position, int32 [N, S]: positions see only their own segment. */
   readonly segment_NS?: tf.Tensor2D;
 }
 
 /**
- * Causal softmax attention `softmax(q·kᵀ/√d)·v` in query blocks, without the masked half.
+ * Causal softmax attention `softmax(q·kᵀ·scale)·v` in query blocks, without the masked half.
  *
  * Keeps q, k, v, the result and one log-sum-exp a row; the backward pass recomputes the weights (Dao et al. 2022).
  * @param q_NGSd float32 [N, G, S, d]; `k_NSd`, `v_NSd` [N, S, d].
@@ -35,7 +39,7 @@ export function causalAttention(
     save([q, k, v, value, logSum, ...(options.segment_NS ? [options.segment_NS] : [])]);
     return {
       value,
-      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => backward(dy as tf.Tensor4D, saved as Saved, options.blockRows),
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => backward(dy as tf.Tensor4D, saved as Saved, options),
     };
   })(q_NGSd, k_NSd, v_NSd);
 }
@@ -70,20 +74,30 @@ function forwardBlock(q: tf.Tensor4D, k: tf.Tensor3D, v: tf.Tensor3D, block: Blo
 }
 
 /** Scaled scores of a query block against the keys up to its end [N, G, Q, L]; hidden pairs are −1e30. */
-function blockScores(q_NGQd: tf.Tensor4D, k: tf.Tensor3D, block: Block, {segment_NS}: AttentionOptions): tf.Tensor4D {
+function blockScores(q_NGQd: tf.Tensor4D, k: tf.Tensor3D, block: Block, options: AttentionOptions): tf.Tensor4D {
+  const {segment_NS, window = null} = options;
   const [N, G, Q, d] = q_NGQd.shape;
-  const flat = multiply(flatRows(tf.mul(q_NGQd, 1 / Math.sqrt(d))), keysOf(k, block), false, true);
+  const flat = multiply(flatRows(tf.mul(q_NGQd, scaleOf(options, d))), keysOf(k, block), false, true);
   const scores = tf.reshape(flat, [N, G, Q, block.end]);
-  const causal = tf.tensor(hiddenPairs(block), [1, 1, Q, block.end]);
-  const masked = tf.add(scores, causal);
+  const hidden = tf.tensor(hiddenPairs(block, window ?? block.end), [1, 1, Q, block.end]);
+  const masked = tf.add(scores, hidden);
   return (segment_NS ? tf.add(masked, otherSegments(segment_NS, block)) : masked) as tf.Tensor4D;
+}
+
+function scaleOf({scale}: AttentionOptions, d: number): number {
+  return scale ?? 1 / Math.sqrt(d);
 }
 
 const HIDDEN = -1e30;
 
-function hiddenPairs({begin, end}: Block): Float32Array {
+/** Of each row what comes after it, and what is further back than the window. */
+function hiddenPairs({begin, end}: Block, window: number): Float32Array {
   const mask = new Float32Array((end - begin) * end);
-  for (let row = begin; row < end; row++) mask.fill(HIDDEN, (row - begin) * end + row + 1, (row - begin + 1) * end);
+  for (let row = begin; row < end; row++) {
+    const start = (row - begin) * end;
+    mask.fill(HIDDEN, start + row + 1, start + end);
+    mask.fill(HIDDEN, start, start + Math.max(0, row - window + 1));
+  }
   return mask;
 }
 
@@ -94,18 +108,18 @@ function otherSegments(segment_NS: tf.Tensor2D, {begin, end}: Block): tf.Tensor 
   return tf.mul(tf.cast(tf.notEqual(queries, keys), 'float32'), HIDDEN);
 }
 
-/** dv = pᵀ·do; ds = p ⊙ (do·vᵀ − rowsum(do ⊙ o)); dq = ds·k/√d; dk = dsᵀ·q/√d. */
-function backward(dy: tf.Tensor4D, saved: Saved, blockRows: number): tf.Tensor[] {
+/** dv = pᵀ·do; ds = p ⊙ (do·vᵀ − rowsum(do ⊙ o)) · scale; dq = ds·k; dk = dsᵀ·q. */
+function backward(dy: tf.Tensor4D, saved: Saved, given: AttentionOptions): tf.Tensor[] {
   const [q, k, v, out, logSum, segment_NS] = saved;
-  const options = {blockRows, ...(segment_NS && {segment_NS})};
-  const length = q.shape[2];
+  const options = {...given, ...(segment_NS && {segment_NS})}; // the saved one lives on
+  const [, , length, d] = q.shape;
   const delta = tf.sum(tf.mul(dy, out), -1, true) as tf.Tensor4D;
   const parts = blocksOf(length, options.blockRows).map((block) => {
     const query = rowsOf(q, block);
     const weights = tf.exp(tf.sub(blockScores(query, k, block, options), rowsOf(logSum, block))) as tf.Tensor4D;
     const dOut = flatRows(rowsOf(dy, block));
     const dWeights = tf.reshape(multiply(dOut, keysOf(v, block), false, true), weights.shape);
-    const dScores = tf.mul(tf.mul(weights, tf.sub(dWeights, rowsOf(delta, block))), 1 / Math.sqrt(q.shape[3]));
+    const dScores = tf.mul(tf.mul(weights, tf.sub(dWeights, rowsOf(delta, block))), scaleOf(options, d));
     const flat = flatRows(dScores as tf.Tensor4D);
     return {
       dq: tf.reshape(multiply(flat, keysOf(k, block), false, false), queryShape(q, block)) as tf.Tensor4D,

@@ -10,13 +10,12 @@ import {profileText} from '../../src/downcycle/profile-model.js';
 import {saveProgress} from '../../src/downcycle/profile-progress.js';
 import {markerCounts} from '../../src/downcycle/statistics.js';
 import {startEngine} from '../../src/engine/start.js';
-import {addFfn, attentionContext, throughAttention} from '../../src/model/decoder.js';
+import {addFfn, attentionContext, finalHidden, throughAttention} from '../../src/model/decoder.js';
 import {loadModel} from '../../src/model/model.js';
 import {mapTree} from '../../src/model/parameters.js';
 import {embed} from '../../src/op/embedding.js';
 import {linearCrossEntropy} from '../../src/op/linear-cross-entropy.js';
 import {matMul} from '../../src/op/mat-mul.js';
-import {rmsNorm} from '../../src/op/rms-norm.js';
 import {silu} from '../../src/op/swiglu.js';
 import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
@@ -86,10 +85,15 @@ async function wholePass(path: string, {tokens, sequenceLength}: Calibration): P
       const {h_TD, y_TD} = throughAttention(x, layer, architecture, context);
       const gate = silu(matMul(y_TD, layer.ffn.gate as tf.Tensor2D));
       const h = tf.mul(gate, matMul(y_TD, layer.ffn.up as tf.Tensor2D));
-      x = addFfn(h_TD, matMul(tf.add(h, probes[l]!) as tf.Tensor2D, layer.ffn.down as tf.Tensor2D));
+      x = addFfn(
+        h_TD,
+        matMul(tf.add(h, probes[l]!) as tf.Tensor2D, layer.ffn.down as tf.Tensor2D),
+        layer,
+        architecture,
+      );
       found.push({gate: tf.keep(gate.clone()), h: tf.keep(h.clone()), next: tf.keep(x.clone())});
     });
-    const hidden = rmsNorm(x, params.norm as tf.Tensor1D, architecture.normEps);
+    const hidden = finalHidden(x, params.norm, architecture);
     const mean = linearCrossEntropy(hidden, (params.head ?? params.embed) as tf.Tensor2D, label);
     return tf.mul(mean, batch * (sequenceLength - 1));
   };

@@ -1,6 +1,6 @@
 // Small random models in which every tensor matters.
 import type {Architecture, FfnLayout} from '../../src/model/architecture.js';
-import {SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {createRng} from '../../src/util/rng.js';
 import {floats, type Host, integers, normals} from '../support/host.js';
 import {type HostModel, specsOf} from './run-model.js';
@@ -25,6 +25,7 @@ const EVEN_SEED = 20;
 export function randomModel(changes: Partial<Architecture> = {}, seed = EVEN_SEED): HostModel {
   const architecture: Architecture = {
     family: 'llama',
+    ...PLAIN,
     vocab: VOCAB,
     width: 12,
     heads: 6,
@@ -50,7 +51,8 @@ function randomLeaf({path, shape, role}: ReturnType<typeof specsOf>[number], see
       shape,
       values.map((x) => 1 + 0.2 * x),
     );
-  const inputs = role === 'embedding' ? 1 : role === 'bias' ? 25 : shape.at(-2)!;
+  const isBias = role === 'bias' || role === 'attention-bias';
+  const inputs = role === 'embedding' ? 1 : isBias ? 25 : shape.at(-2)!;
   return floats(
     shape,
     values.map((x) => (x * (path.endsWith('.router') ? 2 : 1)) / Math.sqrt(inputs)),

@@ -18,6 +18,18 @@ const DENSE_CASES: Readonly<Record<string, Partial<Architecture>>> = {
   'a model whose heads are wider than their share': {ffn: [DENSE], headDim: 8},
 };
 
+/** The words of a dialect, each in a model with experts, and some together. */
+const DIALECT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
+  'layer norms without weights': {norm: {kind: 'layer', placement: 'before'}},
+  'norms after each part': {norm: {kind: 'rms', placement: 'after'}},
+  'layer norms after each part': {norm: {kind: 'layer', placement: 'after'}},
+  'norms of the heads of queries and keys': {qkNorm: 'head'},
+  'norms of all queries and keys, biases and a clip': {qkNorm: 'width', attentionBias: 'qkv', qkvClip: 0.8},
+  'biases in all of attention': {attentionBias: 'qkvo'},
+  'a window': {slidingWindow: 4},
+  multipliers: {multipliers: {embedding: 3, attention: 0.2, residual: 0.5, logitsDivisor: 1.7}},
+};
+
 const ROUTINGS: Readonly<Record<string, Partial<Routing>>> = {
   'softmax over all': {},
   'softmax over all, renormalised': {renormalise: true},
@@ -50,6 +62,13 @@ describe('the logits of the float64 decoder', () => {
         expect(logits.values).toBeAllClose(expectedLogits(model), limit);
       });
     }
+    for (const [name, changes] of Object.entries(DIALECT_CASES)) {
+      onEngine(engineName, `are those of a model with ${name}`, async (engine) => {
+        const model = randomModel(changes);
+        const {logits} = await forward(engine, model, tokens);
+        expect(logits.values).toBeAllClose(expectedLogits(model), limit);
+      });
+    }
     for (const [name, changes] of Object.entries(EXPERT_CASES)) {
       onEngine(engineName, `are those of experts ${name}`, async (engine) => {
         const model = randomModel(changes);
@@ -68,26 +87,47 @@ describe('the logits of the float64 decoder', () => {
 
 describe('the gradient of the loss', () => {
   const model = randomModel();
-  const slopes = once(() =>
-    Object.entries(model.weights).map(([path, {shape}], i) => {
-      const direction = normals(shape, 50 + i).values;
-      return {path, direction, slope: slope(model, path, direction)};
-    }),
-  );
+  const slopes = once(() => slopesOf(model));
 
   for (const options of [{gather: ROOM}, {}]) {
     const way = 'gather' in options ? 'the tokens sent to them' : 'every token';
     onEveryEngine(`is the slope of the float64 decoder's, experts computing ${way}`, async (engine) => {
       const {gradients} = await lossAndGradients(engine, model, tokens, options);
-      for (const {path, direction, slope: expected} of slopes()) {
-        const {values} = gradients[path]!;
-        const norm = Math.sqrt(dot(values, values));
-        expect(norm, path).toBeGreaterThan(0);
-        expect(Math.abs(dot(values, direction) - expected), path).toBeLessThan(1e-4 * norm + 1e-6);
-      }
+      expectSlopes(gradients, slopes());
     });
   }
+
+  onEngine('wasm', "is the slope of the float64 decoder's in every word of a dialect", async (engine) => {
+    for (const changes of Object.values(DIALECT_CASES)) {
+      const spoken = randomModel({ffn: [MOE], ...changes});
+      const {gradients} = await lossAndGradients(engine, spoken, tokens);
+      expectSlopes(gradients, slopesOf(spoken));
+    }
+  });
 });
+
+interface Slope {
+  readonly path: string;
+  readonly direction: ArrayLike<number>;
+  readonly slope: number;
+}
+
+/** The slope of the loss along a random direction of every parameter. */
+function slopesOf(model: HostModel): Slope[] {
+  return Object.entries(model.weights).map(([path, {shape}], i) => {
+    const direction = normals(shape, 50 + i).values;
+    return {path, direction, slope: slope(model, path, direction)};
+  });
+}
+
+function expectSlopes(gradients: HostModel['weights'], slopes: readonly Slope[]): void {
+  for (const {path, direction, slope: expected} of slopes) {
+    const {values} = gradients[path]!;
+    const norm = Math.sqrt(dot(values, values));
+    expect(norm, path).toBeGreaterThan(0);
+    expect(Math.abs(dot(values, direction) - expected), path).toBeLessThan(1e-4 * norm + 1e-6);
+  }
+}
 
 function once<T>(make: () => T): () => T {
   let made: {readonly value: T} | null = null;

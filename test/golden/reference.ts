@@ -13,21 +13,22 @@ export interface ReferenceModel {
 
 /** Logits [tokens][vocab] of one sequence. */
 export function referenceLogits({architecture, weights}: ReferenceModel, tokens: Vector): Vector[] {
-  const {vocab, width, normEps, ffn, routing} = architecture;
-  const norm = (x: Vector, path: string): Vector => rmsNorm(x, weights[path]!.values, normEps);
-  let x = tokens.map((id) => rowOf(weights.embed!.values, id, width));
+  const {vocab, width, normEps, norm: kind, multipliers, ffn, routing} = architecture;
+  const norm = (x: Vector, path: string): Vector =>
+    kind.kind === 'layer' ? layerNorm(x, normEps) : rmsNorm(x, weights[path]!.values, normEps);
+  const branch = (x: Vector[], path: string, fn: (x: Vector[]) => Vector[]): Vector[] => {
+    const normed = (some: Vector[]): Vector[] => some.map((one) => norm(one, path));
+    const y = kind.placement === 'before' ? fn(normed(x)) : normed(fn(x));
+    return x.map((one, t) => add(one, scale(y[t]!, multipliers.residual)));
+  };
+  let x = tokens.map((id) => scale(rowOf(weights.embed!.values, id, width), multipliers.embedding));
   for (const [l, layout] of ffn.entries()) {
-    const mixed = attention(
-      x.map((one) => norm(one, `layers.${l}.attentionNorm`)),
-      weights,
-      l,
-      architecture,
-    );
-    x = x.map((one, t) => add(one, mixed[t]!));
-    x = x.map((one) => add(one, feedForward(norm(one, `layers.${l}.ffnNorm`), weights, l, layout, routing)));
+    x = branch(x, `layers.${l}.attentionNorm`, (y) => attention(y, weights, l, architecture));
+    x = branch(x, `layers.${l}.ffnNorm`, (y) => y.map((one) => feedForward(one, weights, l, layout, routing)));
   }
   const head = (weights.head ?? weights.embed!).values;
-  const logitsOf = (h: Vector): Vector => Array.from({length: vocab}, (_, v) => dotRow(h, head, v));
+  const logitsOf = (h: Vector): Vector =>
+    Array.from({length: vocab}, (_, v) => dotRow(h, head, v) / multipliers.logitsDivisor);
   return x.map((one) => logitsOf(norm(one, 'norm')));
 }
 
@@ -40,26 +41,46 @@ export function referenceLoss(model: ReferenceModel, tokens: Vector): number {
   return losses.reduce((a, b) => a + b, 0) / losses.length;
 }
 
-function attention(
-  x: Vector[],
-  weights: Weights,
-  l: number,
-  {heads, kvHeads, headDim, ropeTheta}: Architecture,
-): Vector[] {
-  const project = (name: string): Vector[] =>
-    x.map((one) => times(one, weights[`layers.${l}.attention.${name}`]!.values));
+function attention(x: Vector[], weights: Weights, l: number, architecture: Architecture): Vector[] {
+  const {heads, kvHeads, headDim, ropeTheta, multipliers, slidingWindow} = architecture;
+  const factor = multipliers.attention ?? 1 / Math.sqrt(headDim);
+  const [q, k, v] = ['q', 'k', 'v'].map((name) => x.map((one) => projection(one, weights, l, name, architecture)));
   const headOf = (one: Vector, h: number): Vector => one.slice(h * headDim, (h + 1) * headDim);
-  const [q, k, v] = [project('q'), project('k'), project('v')];
   return x.map((_, t) => {
+    const first = Math.max(0, t + 1 - (slidingWindow ?? t + 1));
     const mixed = Array.from({length: heads}, (_, h) => {
       const kv = Math.floor((h * kvHeads) / heads);
-      const query = rotate(headOf(q[t]!, h), t, ropeTheta);
-      const keys = k.slice(0, t + 1).map((key, s) => rotate(headOf(key, kv), s, ropeTheta));
-      const shares = softmax(keys.map((key) => dot(query, key) / Math.sqrt(headDim)));
-      return shares.map((share, s) => scale(headOf(v[s]!, kv), share)).reduce(add);
+      const query = rotate(headOf(q![t]!, h), t, ropeTheta);
+      const keys = k!.slice(first, t + 1).map((key, s) => rotate(headOf(key, kv), first + s, ropeTheta));
+      const shares = softmax(keys.map((key) => dot(query, key) * factor));
+      return shares.map((share, s) => scale(headOf(v![first + s]!, kv), share)).reduce(add);
     });
-    return times(mixed.flat(), weights[`layers.${l}.attention.o`]!.values);
+    return linear(mixed.flat(), weights, `layers.${l}.attention.o`);
   });
+}
+
+/** Queries, keys or values of a token before they are turned. */
+function projection(
+  x: Vector,
+  weights: Weights,
+  l: number,
+  name: string,
+  {headDim, qkvClip, normEps}: Architecture,
+): Vector {
+  const limit = qkvClip ?? Number.POSITIVE_INFINITY;
+  const y = linear(x, weights, `layers.${l}.attention.${name}`).map((one) => Math.min(limit, Math.max(-limit, one)));
+  const weight = weights[`layers.${l}.attention.${name}Norm`]?.values;
+  if (!weight) return y;
+  if (weight.length === y.length) return rmsNorm(y, weight, normEps);
+  return Array.from({length: y.length / headDim}, (_, h) => y.slice(h * headDim, (h + 1) * headDim)).flatMap((head) =>
+    rmsNorm(head, weight, normEps),
+  );
+}
+
+function linear(x: Vector, weights: Weights, path: string): Vector {
+  const y = times(x, weights[path]!.values);
+  const bias = weights[`${path}Bias`]?.values;
+  return bias ? y.map((one, i) => one + bias[i]!) : y;
 }
 
 function feedForward(x: Vector, weights: Weights, l: number, layout: FfnLayout, routing: Routing): Vector {
@@ -111,6 +132,13 @@ function times(x: Vector, matrix: ArrayLike<number>): number[] {
 function rmsNorm(x: Vector, weight: ArrayLike<number>, eps: number): Vector {
   const length = Math.sqrt(dot(x, x) / x.length + eps);
   return x.map((value, i) => (value / length) * weight[i]!);
+}
+
+function layerNorm(x: Vector, eps: number): Vector {
+  const mean = x.reduce((sum, value) => sum + value, 0) / x.length;
+  const centred = x.map((value) => value - mean);
+  const deviation = Math.sqrt(dot(centred, centred) / x.length + eps);
+  return centred.map((value) => value / deviation);
 }
 
 /** Pairs (j, j + d/2) turned by position · theta^(−2j/d). */

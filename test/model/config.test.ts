@@ -7,6 +7,7 @@ import {anyArchitecture, tinyArchitecture, tinyConfig} from './tiny-llama.js';
 
 const FILE = 'model/config.json';
 const read = (config: Record<string, unknown>) => architectureFromConfig(config, FILE);
+const KNOWN = 'known are llama, mistral, qwen2, qwen3, olmo, olmo2, granite';
 const newKeys = ['rope_parameters', 'dtype'];
 const withoutRope = Object.fromEntries(Object.entries(tinyConfig).filter(([key]) => !newKeys.includes(key)));
 const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
@@ -44,8 +45,8 @@ describe('architectureFromConfig', () => {
     [{rope_scaling: {type: 'linear', factor: 2}}, 'rope_scaling.type is "linear": only "default"'],
     [{rope_parameters: {rope_type: 'yarn'}}, 'rope_parameters.rope_type is "yarn": only "default"'],
     [{rope_parameters: {partial_rotary_factor: 0.5}}, 'rope_parameters.partial_rotary_factor is 0.5: only 1'],
-    [{attention_bias: true}, 'attention_bias is true: a bias is not supported'],
-    [{mlp_bias: true}, 'mlp_bias is true: a bias is not supported'],
+    [{attention_bias: 1}, 'attention_bias is 1: true or false is needed'],
+    [{mlp_bias: true}, 'mlp_bias is true: a bias of the feed-forward part is not supported, only false'],
     [{hidden_act: 'gelu'}, 'hidden_act is "gelu": only "silu"'],
     [{quantization_config: {bits: 4}}, 'quantization_config is {"bits":4}: quantised weights are not supported'],
     [{hidden_size: null}, 'hidden_size is missing: a whole number above 0 is needed'],
@@ -55,8 +56,10 @@ describe('architectureFromConfig', () => {
     [{num_key_value_heads: 3}, 'num_key_value_heads is 3: it must divide num_attention_heads'],
     [{head_dim: 3}, 'head_dim is 3: positions need an even number'],
     [{head_dim: null, num_attention_heads: 6}, 'num_attention_heads is 6: it must divide hidden_size'],
-    [{model_type: 'gpt2'}, 'model_type is "gpt2"; known are llama, downcycle_moe.'],
-    [{model_type: undefined}, 'model_type is missing; known are llama, downcycle_moe.'],
+    [{model_type: 'gpt2'}, `model_type is "gpt2"; ${KNOWN}, downcycle_moe.`],
+    [{model_type: undefined}, `model_type is missing; ${KNOWN}, downcycle_moe.`],
+    [{model_type: 'mixtral'}, `model_type is "mixtral"; ${KNOWN}, downcycle_moe; nearest is mistral.`],
+    [{model_type: 'qwen3_moe'}, `model_type is "qwen3_moe"; ${KNOWN}, downcycle_moe; nearest is qwen3.`],
   ])('refuses %j, naming file and key', (change, message) => {
     expect(() => read({...tinyConfig, ...change})).toThrow(ModelError);
     expect(() => read({...tinyConfig, ...change})).toThrow(`${FILE}: ${message}`);
@@ -81,7 +84,8 @@ describe('a config of a mixture of experts', () => {
     [{layers: [layer]}, 'moe.layers has 1 entries, num_hidden_layers is 2.'],
     [{layers: [layer, {...layer, top_k: 5}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, kind: 'moe'}]}, 'moe.layers.1'],
-    [{source_model_type: 'gpt2'}, 'moe.source_model_type is "gpt2": known are llama'],
+    [{source_model_type: 'gpt2'}, `moe.source_model_type is "gpt2": ${KNOWN}.`],
+    [{source_model_type: 'qwen'}, `moe.source_model_type is "qwen": ${KNOWN}; nearest is qwen2.`],
     [{routing: {...routing, score: 'relu'}}, 'moe.routing.score is "relu": "softmax" or "sigmoid" is needed'],
     [{routing: {...routing, noise: 1}}, 'moe.routing.noise is unknown'],
     [{layers: undefined}, 'moe.layers is missing: a list with one entry a layer is needed'],

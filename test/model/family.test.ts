@@ -5,12 +5,12 @@ import {countParameters} from '../../src/model/architecture.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
 import {diskTensors, parameterName} from '../../src/model/names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
-import {anyArchitecture, TINY_LLAMA, tinyArchitecture} from './tiny-llama.js';
+import {architecturesOf, TINY_LLAMA, tinyArchitecture} from './tiny-llama.js';
 
-describe.each(Object.values(FAMILIES))('names of $modelType', ({names}) => {
+describe.each(Object.values(FAMILIES))('names of $modelType', ({modelType, names}) => {
   it('lead from every parameter to disk and back', () => {
     fc.assert(
-      fc.property(anyArchitecture, (architecture) => {
+      fc.property(architecturesOf(modelType), (architecture) => {
         for (const spec of leavesOf(parameterSpecs(architecture))) {
           const isStacked = spec.role === 'expert';
           const back = diskTensors(spec, names).map(({name}) => parameterName(name, names));
@@ -24,7 +24,7 @@ describe.each(Object.values(FAMILIES))('names of $modelType', ({names}) => {
 
   it('give every parameter tensors of its own that hold it whole', () => {
     fc.assert(
-      fc.property(anyArchitecture, (architecture) => {
+      fc.property(architecturesOf(modelType), (architecture) => {
         const tensors = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, names));
         expect(new Set(tensors.map(({name}) => name)).size).toBe(tensors.length);
         const total = tensors.reduce((sum, {shape}) => sum + shape.reduce((a, b) => a * b, 1), 0);

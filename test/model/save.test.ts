@@ -18,6 +18,7 @@ const scratch = useScratch();
 
 const mixture: Architecture = {
   ...tinyArchitecture,
+  attentionBias: 'qkvo',
   ffn: [
     {kind: 'moe', experts: 3, topK: 2, expertWidth: 8, sharedWidth: 4, selectionBias: true},
     {kind: 'dense', width: 24},

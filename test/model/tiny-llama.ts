@@ -7,7 +7,7 @@ import * as fc from 'fast-check';
 import type {FloatDtype} from '../../src/format/dtype.js';
 import {openModelFolder, writeModelFolder} from '../../src/format/model-folder.js';
 import {openSafetensors} from '../../src/format/safetensors.js';
-import type {Architecture, FfnLayout} from '../../src/model/architecture.js';
+import {type Architecture, type Dialect, type Family, type FfnLayout, PLAIN} from '../../src/model/architecture.js';
 
 export const TINY_LLAMA = fileURLToPath(new URL('../fixtures/model/tiny-llama', import.meta.url));
 
@@ -23,6 +23,7 @@ export const tinyConfig = JSON.parse(readFileSync(join(TINY_LLAMA, 'config.json'
 
 export const tinyArchitecture: Architecture = {
   family: 'llama',
+  ...PLAIN,
   vocab: 32,
   width: 16,
   heads: 4,
@@ -101,10 +102,35 @@ const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
     .map(({less, ...rest}) => ({...rest, topK: Math.max(1, rest.experts - less)})),
 );
 
-/** Small architectures of every shape a config can say. */
-export const anyArchitecture: fc.Arbitrary<Architecture> = fc
+const window = fc.option(fc.integer({min: 1, max: 9000}), {nil: null});
+const factor = fc.constantFrom(1, 0.22, 12, 0.015625);
+const bias = {attentionBias: fc.constantFrom('none' as const, 'qkvo' as const)};
+
+/** What the configs of each family can say beyond the words of all. */
+const DIALECTS: Readonly<Record<Family, fc.Arbitrary<Partial<Architecture>>>> = {
+  llama: fc.record(bias),
+  mistral: fc.record({slidingWindow: window}),
+  qwen2: fc.constant({attentionBias: 'qkv' as const}),
+  qwen3: fc.record({...bias, qkNorm: fc.constant('head' as const)}),
+  olmo: fc.record({
+    ...bias,
+    norm: fc.constant<Dialect['norm']>({kind: 'layer', placement: 'before'}),
+    normEps: fc.constant(1e-5),
+    qkvClip: fc.option(fc.constantFrom(8, 0.5), {nil: null}),
+  }),
+  olmo2: fc.record({
+    ...bias,
+    norm: fc.constant<Dialect['norm']>({kind: 'rms', placement: 'after'}),
+    qkNorm: fc.constant('width' as const),
+  }),
+  granite: fc.record({
+    ...bias,
+    multipliers: fc.record({embedding: factor, attention: factor, residual: factor, logitsDivisor: factor}),
+  }),
+};
+
+const plainArchitecture: fc.Arbitrary<Architecture> = fc
   .record({
-    family: fc.constant('llama' as const),
     vocab: fc.integer({min: 1, max: 40}),
     width: fc.integer({min: 1, max: 12}),
     kvHeads: fc.integer({min: 1, max: 3}),
@@ -123,4 +149,16 @@ export const anyArchitecture: fc.Arbitrary<Architecture> = fc
       weight: fc.constantFrom('score' as const, 'one' as const),
     }),
   })
-  .map(({group, ...rest}) => ({...rest, heads: rest.kvHeads * group}));
+  .map(({group, ...rest}) => ({family: 'llama', ...PLAIN, ...rest, heads: rest.kvHeads * group}));
+
+/** Small architectures of every shape a config of a family can say. */
+export function architecturesOf(family: Family): fc.Arbitrary<Architecture> {
+  return fc
+    .tuple(plainArchitecture, DIALECTS[family])
+    .map(([architecture, dialect]) => ({...architecture, family, ...dialect}));
+}
+
+/** Small architectures of every shape a config can say. */
+export const anyArchitecture: fc.Arbitrary<Architecture> = fc
+  .constantFrom(...(Object.keys(DIALECTS) as Family[]))
+  .chain(architecturesOf);

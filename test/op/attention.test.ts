@@ -23,23 +23,37 @@ const attendSegments =
   (...[a, b, c]: Qkv): tf.Tensor =>
     causalAttention(a, b, c, {blockRows, segment_NS: tf.tensor2d(SEGMENTS, [N, S], 'int32')});
 
+const WINDOW = 2;
+const SCALE = 0.3;
+
+const attendWindow =
+  (blockRows: number) =>
+  (...[a, b, c]: Qkv): tf.Tensor =>
+    causalAttention(a, b, c, {blockRows, window: WINDOW, scale: SCALE});
+
 /** Masked softmax attention as its definition has it, one query row at a time in float64. */
-function reference(isVisible: (n: number, query: number, key: number) => boolean): number[] {
+function reference(isVisible: (n: number, query: number, key: number) => boolean, scale = 1 / Math.sqrt(d)): number[] {
   const result: number[] = [];
   for (let n = 0; n < N; n++) {
     for (let g = 0; g < G; g++) {
-      for (let s = 0; s < S; s++) result.push(...queryRow(n, g, s, isVisible));
+      for (let s = 0; s < S; s++) result.push(...queryRow(n, g, s, scale, isVisible));
     }
   }
   return result;
 }
 
-function queryRow(n: number, g: number, s: number, isVisible: (n: number, s: number, t: number) => boolean): number[] {
+function queryRow(
+  n: number,
+  g: number,
+  s: number,
+  scale: number,
+  isVisible: (n: number, s: number, t: number) => boolean,
+): number[] {
   const keys = Array.from({length: S}, (_, t) => t).filter((t) => isVisible(n, s, t));
   const query = vector(q, (n * G + g) * S + s);
   const scores = keys.map((t) => {
     const key = vector(k, n * S + t);
-    return query.reduce((sum, x, i) => sum + x * key[i]!, 0) / Math.sqrt(d);
+    return query.reduce((sum, x, i) => sum + x * key[i]!, 0) * scale;
   });
   const weights = scores.map(Math.exp);
   const total = weights.reduce((a, b) => a + b, 0);
@@ -69,6 +83,15 @@ describe('causalAttention', () => {
       const expected = reference((n, query, key) => key <= query && segment(n, key) === segment(n, query));
       expect(result!.values).toBeAllClose(expected, {atol: 1e-5});
     });
+
+    onEveryEngine(
+      `looks back no further than its window, at its scale, in blocks of ${blockRows} rows`,
+      async ({run}) => {
+        const [result] = await run(attendWindow(blockRows), q, k, v);
+        const expected = reference((_, query, key) => key <= query && key > query - WINDOW, SCALE);
+        expect(result!.values).toBeAllClose(expected, {atol: 1e-5});
+      },
+    );
   }
 
   onEveryEngine('has the same gradients whatever the block size', async (engine) => {
@@ -84,6 +107,10 @@ describe('causalAttention', () => {
 
   onEveryEngine('has the gradient of finite differences inside segments', (engine) =>
     checkGradients(engine, attendSegments(3), [q, k, v]),
+  );
+
+  onEveryEngine('has the gradient of finite differences in a window', (engine) =>
+    checkGradients(engine, attendWindow(3), [q, k, v]),
   );
 
   onEveryEngine('takes scores far apart without overflow', async ({run}) => {

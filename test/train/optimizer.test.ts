@@ -107,8 +107,9 @@ describe('AdamW', () => {
   });
 
   it('decays matrices, embeddings and routers, not norms and biases', () => {
-    const roles = ['embedding', 'norm', 'attention', 'ffn', 'router', 'bias', 'shared', 'expert'] as const;
-    expect(roles.filter((role) => !decays(role))).toEqual(['norm', 'bias']);
+    const matrices = ['embedding', 'attention', 'ffn', 'router', 'shared', 'expert'] as const;
+    expect(matrices.filter((role) => !decays(role))).toEqual([]);
+    expect((['norm', 'bias', 'attention-bias'] as const).filter(decays)).toEqual([]);
   });
 });
 

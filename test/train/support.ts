@@ -9,7 +9,7 @@ import {type DataOptions, dataSchema} from '../../src/data/options.js';
 import type {EngineInput} from '../../src/engine/options.js';
 import {readRunLog} from '../../src/format/run-log.js';
 import type {StepRecord} from '../../src/format/run-record.js';
-import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {type Architecture, type FfnLayout, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {initialValues} from '../../src/model/init.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
 import {saveModel} from '../../src/model/save.js';
@@ -39,6 +39,7 @@ export function experts(experts: number, topK: number): FfnLayout {
 export function tiny(ffn: readonly FfnLayout[]): Architecture {
   return {
     family: 'llama',
+    ...PLAIN,
     vocab: 274,
     width: 32,
     heads: 2,

@@ -39,12 +39,13 @@ export function inspectionText(inspection: Inspection, {tensors = false}: ShowOp
 type Line = readonly [topic: string, text: string];
 
 function modelLines({path, architecture, parameters, tensors, bytes, dtypes, ...rest}: ModelInspection): Line[] {
-  const {family, ffn, width, heads, kvHeads, headDim, vocab, contextLength, tied} = architecture;
+  const {family, ffn, width, heads, kvHeads, headDim, vocab, contextLength, slidingWindow, tied} = architecture;
+  const window = slidingWindow === null ? '' : `, window ${slidingWindow}`;
   const types = Object.entries(dtypes).map(([dtype, count]) => `${count} ${dtype}`);
   return [
     ['model', path],
     ['family', `${family}, ${ffn.length} layers, width ${width}, vocabulary ${vocab}${tied ? ', tied embedding' : ''}`],
-    ['attention', `${heads} heads of ${headDim}, ${kvHeads} for keys and values, context ${contextLength}`],
+    ['attention', `${heads} heads of ${headDim}, ${kvHeads} for keys and values, context ${contextLength}${window}`],
     ...layouts(ffn).map((text): Line => ['ffn', text]),
     ['params', `${formatCount(parameters.total)} in all, ${formatCount(parameters.active)} active a token`],
     ['tensors', `${tensors.length} (${types.join(', ')}), ${(bytes / 1e6).toFixed(1)} MB`],

@@ -1,11 +1,35 @@
+import {nearest} from '../../util/nearest.js';
 import type {Family} from '../architecture.js';
 import type {FamilyDefinition} from './definition.js';
+import {GRANITE} from './granite.js';
 import {LLAMA} from './llama.js';
+import {MISTRAL} from './mistral.js';
+import {OLMO} from './olmo.js';
+import {OLMO2} from './olmo2.js';
+import {QWEN2} from './qwen2.js';
+import {QWEN3} from './qwen3.js';
 
 /** Every family that can be read and written. */
-export const FAMILIES: Readonly<Record<Family, FamilyDefinition>> = {llama: LLAMA};
+export const FAMILIES: Readonly<Record<Family, FamilyDefinition>> = {
+  llama: LLAMA,
+  mistral: MISTRAL,
+  qwen2: QWEN2,
+  qwen3: QWEN3,
+  olmo: OLMO,
+  olmo2: OLMO2,
+  granite: GRANITE,
+};
 
 /** Whether a `model_type` is one of {@link FAMILIES}. */
 export function isFamily(modelType: unknown): modelType is Family {
   return typeof modelType === 'string' && Object.hasOwn(FAMILIES, modelType);
+}
+
+/** `known are llama, mistral ...`, and which of them comes nearest to an unknown `model_type`, if one does. */
+export function describeKnown(modelType: unknown, known: readonly string[]): string {
+  const list = `known are ${known.join(', ')}`;
+  if (typeof modelType !== 'string') return list;
+  // `qwen3_moe` and the like are variants of the family that their name begins with
+  const closest = nearest(modelType, known) ?? nearest(modelType.split('_')[0] ?? '', known);
+  return closest === null ? list : `${list}; nearest is ${closest}`;
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import {describe, expect, test} from 'vitest';
-import {editDistance, nearest} from '../../src/config/nearest.js';
+import {editDistance, nearest} from '../../src/util/nearest.js';
 
 const word = fc.string({maxLength: 8});
 

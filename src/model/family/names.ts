@@ -1,0 +1,63 @@
+// What families call their tensors on disk: the parts that tables of names are put together from.
+import type {FamilyDefinition} from './definition.js';
+
+type Names = FamilyDefinition['names'];
+
+/** Embedding, head, projections and feed-forward part, which every family calls alike. */
+export const COMMON_NAMES: Names = {
+  embed: 'model.embed_tokens.weight',
+  'layers.{l}.attention.q': 'model.layers.{l}.self_attn.q_proj.weight',
+  'layers.{l}.attention.k': 'model.layers.{l}.self_attn.k_proj.weight',
+  'layers.{l}.attention.v': 'model.layers.{l}.self_attn.v_proj.weight',
+  'layers.{l}.attention.o': 'model.layers.{l}.self_attn.o_proj.weight',
+  'layers.{l}.ffn.gate': 'model.layers.{l}.mlp.gate_proj.weight',
+  'layers.{l}.ffn.up': 'model.layers.{l}.mlp.up_proj.weight',
+  'layers.{l}.ffn.down': 'model.layers.{l}.mlp.down_proj.weight',
+  'layers.{l}.ffn.router': 'model.layers.{l}.mlp.gate.weight',
+  'layers.{l}.ffn.bias': 'model.layers.{l}.mlp.gate.e_score_correction_bias',
+  'layers.{l}.ffn.shared.gate': 'model.layers.{l}.mlp.shared_expert.gate_proj.weight',
+  'layers.{l}.ffn.shared.up': 'model.layers.{l}.mlp.shared_expert.up_proj.weight',
+  'layers.{l}.ffn.shared.down': 'model.layers.{l}.mlp.shared_expert.down_proj.weight',
+  'layers.{l}.ffn.experts.gate': 'model.layers.{l}.mlp.experts.{e}.gate_proj.weight',
+  'layers.{l}.ffn.experts.up': 'model.layers.{l}.mlp.experts.{e}.up_proj.weight',
+  'layers.{l}.ffn.experts.down': 'model.layers.{l}.mlp.experts.{e}.down_proj.weight',
+  head: 'lm_head.weight',
+};
+
+/** Weights of norms before attention, before the feed-forward part and at the end. */
+export const NORM_NAMES: Names = {
+  'layers.{l}.attentionNorm': 'model.layers.{l}.input_layernorm.weight',
+  'layers.{l}.ffnNorm': 'model.layers.{l}.post_attention_layernorm.weight',
+  norm: 'model.norm.weight',
+};
+
+/** Weights of norms after attention, after the feed-forward part and at the end. */
+export const POST_NORM_NAMES: Names = {
+  'layers.{l}.attentionNorm': 'model.layers.{l}.post_attention_layernorm.weight',
+  'layers.{l}.ffnNorm': 'model.layers.{l}.post_feedforward_layernorm.weight',
+  norm: 'model.norm.weight',
+};
+
+/** Biases of queries, keys and values. */
+export const QKV_BIAS_NAMES: Names = {
+  'layers.{l}.attention.qBias': 'model.layers.{l}.self_attn.q_proj.bias',
+  'layers.{l}.attention.kBias': 'model.layers.{l}.self_attn.k_proj.bias',
+  'layers.{l}.attention.vBias': 'model.layers.{l}.self_attn.v_proj.bias',
+};
+
+/** Biases of all four projections of attention. */
+export const ATTENTION_BIAS_NAMES: Names = {
+  ...QKV_BIAS_NAMES,
+  'layers.{l}.attention.oBias': 'model.layers.{l}.self_attn.o_proj.bias',
+};
+
+/** Weights of the norms of queries and keys. */
+export const QK_NORM_NAMES: Names = {
+  'layers.{l}.attention.qNorm': 'model.layers.{l}.self_attn.q_norm.weight',
+  'layers.{l}.attention.kNorm': 'model.layers.{l}.self_attn.k_norm.weight',
+};
+
+/** Whether old versions of transformers saved a tensor that can be computed. */
+export function isRotaryTable(name: string): boolean {
+  return name.endsWith('.rotary_emb.inv_freq');
+}

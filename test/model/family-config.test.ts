@@ -1,0 +1,107 @@
+// What the config of each family says, and what is refused.
+import {readFileSync} from 'node:fs';
+import {describe, expect, it} from 'vitest';
+import {type Architecture, type Dialect, type Family, PLAIN} from '../../src/model/architecture.js';
+import {architectureFromConfig, architectureToConfig} from '../../src/model/config.js';
+import {FAMILIES} from '../../src/model/family/registry.js';
+import {ModelError} from '../../src/util/errors.js';
+
+type Config = Readonly<Record<string, unknown>>;
+
+const FILE = 'model/config.json';
+const read = (config: Config): Architecture => architectureFromConfig(config, FILE);
+
+function configOf(family: Family): Config {
+  const path = new URL(`../fixtures/family/${family}/config.json`, import.meta.url);
+  return JSON.parse(readFileSync(path, 'utf8')) as Config;
+}
+
+function without(config: Config, ...keys: string[]): Config {
+  return Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
+}
+
+/** The words of each fixture that differ from a Llama's. */
+const WORDS: Readonly<Record<Family, Partial<Dialect>>> = {
+  llama: {attentionBias: 'qkvo'},
+  mistral: {slidingWindow: 5},
+  qwen2: {attentionBias: 'qkv'},
+  qwen3: {qkNorm: 'head'},
+  olmo: {norm: {kind: 'layer', placement: 'before'}, qkvClip: 1.5},
+  olmo2: {norm: {kind: 'rms', placement: 'after'}, qkNorm: 'width'},
+  granite: {multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 3}},
+};
+
+describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
+  const config = configOf(family);
+
+  it('speaks the words of its family', () => {
+    expect(read(config)).toMatchObject({...PLAIN, ...WORDS[family], family});
+  });
+
+  it('is written as it was read, also in the keys of transformers 4', () => {
+    expect(architectureToConfig(read(config), config)).toEqual({...config, head_dim: read(config).headDim});
+    const old = {...without(config, 'rope_parameters'), rope_theta: 5000};
+    expect(read(old)).toEqual(read(config));
+    expect(architectureToConfig(read(old), old)).toEqual({...old, head_dim: read(config).headDim});
+  });
+
+  it('keeps its words as a mixture of experts', () => {
+    const layout = {kind: 'moe', experts: 4, topK: 1, expertWidth: 12, sharedWidth: 0, selectionBias: false} as const;
+    const mixture = {...read(config), ffn: [layout, layout]};
+    const written = architectureToConfig(mixture, config);
+    expect(written).toMatchObject({model_type: 'downcycle_moe', moe: {source_model_type: family}});
+    expect(read(JSON.parse(JSON.stringify(written)) as Config)).toEqual(mixture);
+  });
+});
+
+describe('defaults of transformers', () => {
+  it.each<[Family, string, Partial<Architecture>]>([
+    ['llama', 'attention_bias', {attentionBias: 'none'}],
+    ['mistral', 'sliding_window', {slidingWindow: 4096}],
+    ['mistral', 'max_position_embeddings', {contextLength: 131_072}],
+    ['qwen2', 'max_position_embeddings', {contextLength: 32_768}],
+    ['qwen3', 'head_dim', {headDim: 128}],
+    ['olmo', 'clip_qkv', {qkvClip: null}],
+    ['olmo2', 'rms_norm_eps', {normEps: 1e-5}],
+    ['granite', 'attention_multiplier', {multipliers: {embedding: 3, attention: 1, residual: 0.4, logitsDivisor: 3}}],
+    ['granite', 'logits_scaling', {multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 1}}],
+  ])('stand in for a missing key: %s, %s', (family, key, changed) => {
+    const config = configOf(family);
+    expect(read(without(config, key))).toEqual({...read(config), ...changed});
+  });
+
+  it('are not taken for a window of null, which is none', () => {
+    expect(read({...configOf('mistral'), sliding_window: null}).slidingWindow).toBeNull();
+  });
+
+  it('know no key for the epsilon of layer norms', () => {
+    expect(read({...configOf('olmo'), rms_norm_eps: 1e-3}).normEps).toBe(1e-5);
+  });
+});
+
+describe('what is not computed', () => {
+  const layers = ['full_attention', 'sliding_attention'];
+
+  it.each<[Family, Config, string]>([
+    ['llama', {mlp_bias: true}, 'mlp_bias is true: a bias of the feed-forward part is not supported, only false.'],
+    ['granite', {mlp_bias: true}, 'mlp_bias is true: a bias of the feed-forward part is not supported, only false.'],
+    ['mistral', {sliding_window: 0}, 'sliding_window is 0: a whole number above 0 is needed.'],
+    [
+      'qwen2',
+      {use_sliding_window: true},
+      'use_sliding_window is true: only false is supported, since windows differ by layer.',
+    ],
+    [
+      'qwen3',
+      {layer_types: layers},
+      'layer_types.1 is "sliding_attention": only "full_attention" is supported, since windows differ by layer.',
+    ],
+    ['qwen3', {head_dim: 7}, 'head_dim is 7: positions need an even number.'],
+    ['olmo', {clip_qkv: -1}, 'clip_qkv is -1: a number above 0 is needed.'],
+    ['granite', {logits_scaling: 0}, 'logits_scaling is 0: a number above 0 is needed.'],
+  ])('is refused: %s %j', (family, change, message) => {
+    const broken = (): Architecture => read({...configOf(family), ...change});
+    expect(broken).toThrow(ModelError);
+    expect(broken).toThrow(new ModelError(`${FILE}: ${message}`));
+  });
+});
