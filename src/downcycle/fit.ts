@@ -206,7 +206,8 @@ async function advance({walk, converted, functions}: Fitting, down_FD: tf.Tensor
   return error;
 }
 
-function compileFit(walk: Walk, {weights}: FitOptions) {
+/** Compiles what fitting runs on a walk. */
+export function compileFit(walk: Walk, {weights}: FitOptions) {
   const masked = (scope: LayerScope, x_TD: tf.Tensor2D, choice: Choice) => {
     const {h_TD, y_TD} = throughAttention(x_TD, scope.params, walk.architecture, scope.context);
     const {gate, up} = denseFfn(scope.params.ffn);

@@ -6,6 +6,7 @@ import {
   PAPER_RULE,
   requireDivisible,
   roundHalfEven,
+  sensitivityAllocation,
   sharedChunks,
   sharedRatio,
   specialisedShare,
@@ -98,5 +99,51 @@ describe('expert counts', () => {
 
   it('names the only nearest count when more experts than neurons are asked for', () => {
     expect(() => requireDivisible(770, {experts: 800, shared: 0, topK: 1}, 'x')).toThrow('nearest that does: 770.');
+  });
+});
+
+describe('sensitivityAllocation', () => {
+  const counts = {experts: 6, shared: 2, topK: 2};
+  /** 16 neurons that matter by `weight`, the first of them most. */
+  const layer = (weight: number): Float32Array => Float32Array.from({length: 16}, (_, i) => weight / (i + 1));
+
+  it('gives all layers together as many active chunks as the counts ask for, and more where it is felt more', () => {
+    const cuts = sensitivityAllocation([layer(1), layer(8), layer(3)], counts, 'arms.a');
+    const active = cuts.map(({shared, topK}) => shared + topK);
+    expect(active.reduce((sum, count) => sum + count, 0)).toBe(3 * 4);
+    expect(active[1]).toBeGreaterThan(active[2]!);
+    expect(active[2]).toBeGreaterThan(active[0]!);
+    for (const {experts, shared, topK} of cuts) {
+      expect(experts + shared).toBe(8);
+      expect(topK).toBeGreaterThanOrEqual(1);
+      expect(topK).toBeLessThanOrEqual(experts);
+    }
+  });
+
+  it('leaves every layer something, however little it is felt', () => {
+    const cuts = sensitivityAllocation([layer(0), layer(1e9)], counts, 'arms.a');
+    expect(cuts[0]!.shared + cuts[0]!.topK).toBe(2);
+    expect(cuts[0]!.topK).toBeGreaterThanOrEqual(1);
+  });
+
+  it('treats equal layers alike', () => {
+    const cuts = sensitivityAllocation([layer(3), layer(3)], counts, 'arms.a');
+    expect(cuts.map(({shared, topK}) => [shared, topK])).toEqual([
+      [2, 2],
+      [2, 2],
+    ]);
+  });
+
+  it('does not depend on the order of neurons', () => {
+    const reversed = [layer(1).reverse(), layer(100).reverse()];
+    expect(sensitivityAllocation(reversed, counts, 'a')).toEqual(
+      sensitivityAllocation([layer(1), layer(100)], counts, 'a'),
+    );
+  });
+
+  it('needs gradients', () => {
+    expect(() => sensitivityAllocation([null], counts, 'arms.a')).toThrow(
+      'arms.a: allocation sensitivity needs a profile with gradients.',
+    );
   });
 });
