@@ -80,7 +80,15 @@ export function architectureOf({shape, sequence}: Case, kind: Kind): Architectur
 
 function layoutOf({ffn, experts}: Shape, kind: Kind): FfnLayout {
   if (kind === 'dense') return {kind, width: ffn};
-  return {kind, experts, topK: TOP_K, expertWidth: ffn / experts, sharedWidth: 0, selectionBias: false};
+  return {
+    kind,
+    experts,
+    topK: TOP_K,
+    expertWidth: ffn / experts,
+    sharedWidth: 0,
+    selectionBias: false,
+    router: 'linear',
+  };
 }
 
 /** What both sides are told: model, AdamW without clipping, the same random tokens. */

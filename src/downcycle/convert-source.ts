@@ -135,6 +135,12 @@ export function routerTensor(site: FfnSite, make: MadeTensor['make']): MadeTenso
   return floatTensor(site, mixtureSpecs(site).router, make);
 }
 
+/** The second matrix of a router that is not linear, float32 [E, D]. */
+export function routerUpTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
+  const {routerUp} = mixtureSpecs(site);
+  return routerUp ? floatTensor(site, routerUp, make) : [];
+}
+
 /** The selection bias, float32 [E]; none where the router has none. */
 export function biasTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
   const {bias} = mixtureSpecs(site);

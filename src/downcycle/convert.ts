@@ -3,6 +3,7 @@ import {
   countParameters,
   type FfnLayout,
   type ParameterCount,
+  type RouterKind,
   type Routing,
   SOFTMAX_ROUTING,
 } from '../model/architecture.js';
@@ -81,7 +82,7 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
     const plan = options.plan ?? makePlan(source, options);
     const scales = routedScales(source, options);
     const {method} = options;
-    const architecture = splitArchitecture(source.architecture, plan, routingOf(method), hasBias(method));
+    const architecture = splitArchitecture(source.architecture, plan, routingOf(method), routerOf(method));
     const provenance = describeSplit(source, options, plan, scales);
     if (!options.dryRun) await write(source, options, {architecture, provenance, plan, scales}, onProgress);
     return {
@@ -150,8 +151,9 @@ export function needsCalibration(method: SplitOptions): boolean {
   return fitOptionsOf(method) !== null;
 }
 
-function hasBias(method: SplitOptions): boolean {
-  return method.method !== 'all-shared' && method.router === 'ridge';
+function routerOf(method: SplitOptions): {readonly selectionBias: boolean; readonly router: RouterKind} {
+  const router = method.method === 'all-shared' ? 'gate-mean' : method.router;
+  return {selectionBias: router === 'ridge', router: router === 'representative' ? 'representative' : 'linear'};
 }
 
 /** The plan that {@link convert} would follow. @throws as it does. */
@@ -169,12 +171,12 @@ export function splitArchitecture(
   dense: Architecture,
   plan: ConversionPlan,
   routing: Routing = SOFTMAX_ROUTING,
-  selectionBias = false,
+  {selectionBias = false, router = 'linear'}: {selectionBias?: boolean; router?: RouterKind} = {},
 ): Architecture {
   const ffn = plan.layers.map(({shared, experts, topK}): FfnLayout => {
     if (experts.length === 0) return {kind: 'dense', width: shared.length};
     const expertWidth = experts[0]?.length ?? 0;
-    return {kind: 'moe', experts: experts.length, topK, expertWidth, sharedWidth: shared.length, selectionBias};
+    return {kind: 'moe', experts: experts.length, topK, expertWidth, sharedWidth: shared.length, selectionBias, router};
   });
   return {...dense, ffn, routing};
 }

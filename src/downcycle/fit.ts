@@ -3,6 +3,7 @@
 // experts a layer has.
 import * as tf from '@tensorflow/tfjs';
 import {addFfn, throughAttention} from '../model/decoder.js';
+import {routerLogits} from '../model/router.js';
 import {type LayerScope, startWalk, type Walk} from '../model/walk.js';
 import {choleskySolve} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
@@ -16,8 +17,11 @@ import {denseFfn} from './watch.js';
 
 /** What is fitted. */
 export interface FitOptions {
-  /** gate-mean: the mean of an expert's gate rows, as it is. ridge: its activity as the input foresees it. */
-  readonly router: 'gate-mean' | 'ridge';
+  /**
+   * gate-mean: the mean of an expert's gate rows. representative: the activation of one of its neurons. ridge: its activity
+   * as the input foresees it; only this is fitted.
+   */
+  readonly router: 'gate-mean' | 'representative' | 'ridge';
   /** Whether down projections are fitted to what the dense model computes. */
   readonly refits: boolean;
   /** How much a fitted down projection is held to the dense one: λ in `λ · mean diag(MᵀM) · |W - Wd|²`. */
@@ -89,6 +93,8 @@ interface Fitting {
 /** How a layer chooses, as tensors of one shape whichever layer it is. */
 type Choice = [
   router_DE: tf.Tensor2D,
+  /** Zeros where the router is linear. */
+  up_DE: tf.Tensor2D,
   bias_E: tf.Tensor1D,
   /** 1 where a neuron is an expert's. */
   member_EF: tf.Tensor2D,
@@ -101,7 +107,7 @@ type Choice = [
 async function fitLayer(fitting: Fitting, plan: LayerPlan): Promise<FittedLayer> {
   const choice = await chooseBy(fitting, plan);
   const {walk, options} = fitting;
-  const [router_DE, bias_E] = choice;
+  const [router_DE, , bias_E] = choice;
   try {
     const grams = options.refits ? await addGrams(fitting, choice) : null;
     const down_FD = grams ? refit(grams, denseDown(walk), options.refitWeight) : denseDown(walk);
@@ -140,14 +146,24 @@ async function chooseBy({walk, converted, functions, options, sizes}: Fitting, p
   return tf.tidy(() => {
     const member_EF = tf.tensor2d(member, [E, F]);
     const expertOf = (x: tf.Tensor2D): tf.Tensor2D => matMul(x, member_EF, {transposeB: true});
-    const choose = (router_DE: tf.Tensor2D, bias_E: tf.Tensor): Choice => [
+    const choose = (router_DE: tf.Tensor2D, bias_E: tf.Tensor, up_DE = tf.zerosLike(router_DE)): Choice => [
       router_DE,
+      up_DE,
       tf.add(bias_E, tf.tensor1d(never)) as tf.Tensor1D,
       member_EF,
       tf.tensor1d(shared),
       tf.tensor1d(last),
     ];
-    if (!sums) return choose(tf.div(expertOf(gateOf(walk)), plan.experts[0]?.length ?? 1), tf.zeros([E]));
+    const {gate, up} = denseFfn(walk.read().ffn);
+    if (options.router === 'representative') {
+      const one_EF = tf.oneHot(tf.tensor1d(paddedRepresentatives(plan, E), 'int32'), F).toFloat() as tf.Tensor2D;
+      const unitColumns = (x_DF: tf.Tensor2D): tf.Tensor2D => {
+        const picked_DE = matMul(x_DF, one_EF, {transposeB: true});
+        return tf.div(picked_DE, tf.norm(picked_DE, 'euclidean', 0));
+      };
+      return choose(unitColumns(gate), tf.zeros([E]), unitColumns(up));
+    }
+    if (!sums) return choose(tf.div(expertOf(gate), plan.experts[0]?.length ?? 1), tf.zeros([E]));
     // Regression is linear: what is foreseen of an expert is the sum of what is foreseen of its neurons.
     const {weight_DF, intercept_F} = fitActivity(sums);
     return choose(expertOf(weight_DF), tf.reshape(expertOf(tf.reshape(intercept_F, [1, F])), [E]));
@@ -207,12 +223,12 @@ async function advance({walk, converted, functions}: Fitting, down_FD: tf.Tensor
 }
 
 /** Compiles what fitting runs on a walk. */
-export function compileFit(walk: Walk, {weights}: FitOptions) {
+export function compileFit(walk: Walk, options: FitOptions) {
   const masked = (scope: LayerScope, x_TD: tf.Tensor2D, choice: Choice) => {
     const {h_TD, y_TD} = throughAttention(x_TD, scope.params, walk.architecture, scope.context);
     const {gate, up} = denseFfn(scope.params.ffn);
     const hidden_TF = swiglu(matMul(y_TD, gate), matMul(y_TD, up));
-    return {h_TD, m_TF: tf.mul(hidden_TF, neuronWeights(y_TD, choice, weights)) as tf.Tensor2D};
+    return {h_TD, m_TF: tf.mul(hidden_TF, neuronWeights(y_TD, choice, options)) as tf.Tensor2D};
   };
   return {
     sums: compileSums(walk),
@@ -245,10 +261,10 @@ export function compileFit(walk: Walk, {weights}: FitOptions) {
 /** What each token multiplies each neuron with: 1 if shared, the weight of its expert if that was chosen, else 0; [T, F]. */
 function neuronWeights(
   y_TD: tf.Tensor2D,
-  [router_DE, bias_E, member_EF, shared_F, last_E]: Choice,
-  weights: FitOptions['weights'],
+  [router_DE, up_DE, bias_E, member_EF, shared_F, last_E]: Choice,
+  {router, weights}: FitOptions,
 ): tf.Tensor2D {
-  const logit_TE = tf.add(matMul(y_TD, router_DE), bias_E);
+  const logit_TE = tf.add(routerLogits(y_TD, router_DE, router === 'representative' ? up_DE : null), bias_E);
   const sorted_TE = tf.topk(logit_TE, logit_TE.shape[1]).values;
   const least_T1 = tf.sum(tf.mul(sorted_TE, last_E), 1, true);
   const chosen_TE = tf.mul(tf.cast(tf.greaterEqual(logit_TE, least_T1), 'float32'), tf.max(last_E));
@@ -256,8 +272,11 @@ function neuronWeights(
   return tf.add(matMul(weight_TE as tf.Tensor2D, member_EF), shared_F);
 }
 
-function gateOf(walk: Walk): tf.Tensor2D {
-  return denseFfn(walk.read().ffn).gate;
+/** Representatives of a layer's experts; experts that it does not have get the first neuron, and are never chosen. */
+function paddedRepresentatives({representatives = new Int32Array(0)}: LayerPlan, E: number): Int32Array {
+  const padded = new Int32Array(E);
+  padded.set(representatives);
+  return padded;
 }
 
 function denseDown(walk: Walk): tf.Tensor2D {

@@ -40,13 +40,13 @@ const repairFields = {
 };
 
 /** What every split says; `router` and `weights` by the default of the method. */
-const cutFields = (router: 'gate-mean' | 'ridge', weights: 'score' | 'one') => ({
+const cutFields = (router: 'gate-mean' | 'representative' | 'ridge', weights: 'score' | 'one') => ({
   ...countFields,
   router: z
-    .enum(['gate-mean', 'ridge'])
+    .enum(['gate-mean', 'representative', 'ridge'])
     .default(router)
     .describe(
-      'Router rows: the mean of the gate rows of an expert, or the ridge regression of its activity on the input of the FFN.',
+      'What scores an expert: the mean of its gate rows, the activation of its most typical neuron (CMoE), or the ridge regression of its activity on the input of the FFN.',
     ),
   weights: z
     .enum(['score', 'one'])
@@ -173,7 +173,7 @@ const cmoeSchema = z.strictObject({
     .describe(
       'Neurons that are marked most often are shared, the others clustered by the tokens that mark them (CMoE, arXiv 2502.04416). S3A3E8 is experts 5, shared 3, topK 3.',
     ),
-  ...cutFields('gate-mean', 'one'),
+  ...cutFields('representative', 'one'),
   allocation: allocation('uniform'),
 });
 
@@ -197,7 +197,7 @@ interface Fitted {
 
 const fitted = {
   check: ({router, weights, outputScale, repair}: Fitted): boolean =>
-    (router === 'gate-mean' || weights === 'one') && (outputScale === 'none' || repair === 'none'),
+    (router !== 'ridge' || weights === 'one') && (outputScale === 'none' || repair === 'none'),
   says: {
     error: 'router ridge needs weights one, and outputScale match needs repair none. Change one of them.',
     path: ['router'],

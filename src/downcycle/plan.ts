@@ -13,6 +13,8 @@ export interface LayerPlan {
   readonly experts: readonly Int32Array[];
   /** Routed experts a token passes through; 0 without experts. */
   readonly topK: number;
+  /** The neuron whose activation stands for its expert's, [E]; there if the router asks for it. */
+  readonly representatives?: Int32Array;
 }
 
 /** What the conversion record keeps about a layer's cut; null where the method looks at no activations. */

@@ -13,6 +13,24 @@ export function routerRows(gate_FD: Float32Array, width: number, experts: readon
   return row_ED;
 }
 
+/**
+ * Row e = a weight row of expert e's representative neuron, brought to length one; float32 [E, D] (CMoE, section 3.2).
+ *
+ * @param weight_FD `gate_proj.weight` or `up_proj.weight` in the Hugging Face layout [F, D].
+ */
+export function representativeRows(weight_FD: Float32Array, width: number, representatives: Int32Array): Float32Array {
+  const row_ED = new Float32Array(representatives.length * width);
+  representatives.forEach((neuron, e) => {
+    const row_D = weight_FD.subarray(neuron * width, (neuron + 1) * width);
+    const length = Math.sqrt(row_D.reduce((sum, value) => sum + value * value, 0));
+    row_ED.set(
+      row_D.map((value) => value / length),
+      e * width,
+    );
+  });
+  return row_ED;
+}
+
 /** Summed in float64, so that the order of neurons does not show in float32. */
 function meanRow(gate_FD: Float32Array, width: number, neurons: Int32Array): Float64Array {
   const sum_D = new Float64Array(width);

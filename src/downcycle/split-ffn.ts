@@ -7,11 +7,12 @@ import {
   gluTensors,
   type MadeTensor,
   routerTensor,
+  routerUpTensor,
   valuesOf,
 } from './convert-source.js';
 import type {FittedLayer} from './fit.js';
 import type {ConversionPlan, LayerPlan} from './plan.js';
-import {routerRows} from './router-rows.js';
+import {representativeRows, routerRows} from './router-rows.js';
 
 /** What a split does besides cutting. */
 export interface SplitChanges {
@@ -44,18 +45,23 @@ export function splitFfn(
   if (site.specs.kind === 'dense') return gluTensors(site, site.specs, whole);
   const {shared, experts} = site.specs;
   const makeRouter = async () =>
-    fitted ? (await fitted(site.layer)).router_ED : gateMeans((await site.read()).gate, plan);
+    fitted ? (await fitted(site.layer)).router_ED : routerOf((await site.read()).gate, plan);
+  const makeUp = async () => routerOf((await site.read()).up, plan);
   const makeBias = async () => (await fitted?.(site.layer))?.bias_E ?? new Float32Array(plan.experts.length);
   return [
     ...routerTensor(site, makeRouter),
+    ...routerUpTensor(site, makeUp),
     ...biasTensor(site, makeBias),
     ...(shared ? gluTensors(site, shared, whole) : []),
     ...gluTensors(site, experts, (matrix, which, e) => cut(matrix, which, plan.experts[e] ?? new Int32Array(0), scale)),
   ];
 }
 
-function gateMeans(gate: DenseMatrix, {experts}: LayerPlan): Float32Array {
-  return routerRows(valuesOf(gate), gate.columns, experts);
+/** Rows of the representative neurons if the plan has any, else the means of the experts' rows. */
+function routerOf(matrix: DenseMatrix, {experts, representatives}: LayerPlan): Float32Array {
+  const {columns} = matrix;
+  if (representatives) return representativeRows(valuesOf(matrix), columns, representatives);
+  return routerRows(valuesOf(matrix), columns, experts);
 }
 
 /** Columns of a fitted down projection [D, F]. */

@@ -110,7 +110,15 @@ export async function scratch(options: ScratchOptions): Promise<void> {
 function upcycledArchitecture({architecture, numNeurons}: DenseSource, method: UpcycleMethod): Architecture {
   const {experts, topK, renormalise} = method;
   const expertWidth = numNeurons / shardsOf(method);
-  const layout = {kind: 'moe', experts, topK, expertWidth, sharedWidth: 0, selectionBias: false} as const;
+  const layout = {
+    kind: 'moe',
+    experts,
+    topK,
+    expertWidth,
+    sharedWidth: 0,
+    selectionBias: false,
+    router: 'linear',
+  } as const;
   return {...architecture, ffn: architecture.ffn.map(() => layout), routing: {...SOFTMAX_ROUTING, renormalise}};
 }
 

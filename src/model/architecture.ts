@@ -50,6 +50,12 @@ export interface Routing {
   readonly weight: 'score' | 'one';
 }
 
+/**
+ * linear: `x·router`. representative: `|silu(x·router) ⊙ (x·routerUp)|`, the activation of one neuron of each expert
+ * (CMoE, eq. 8; the absolute value is that of its code).
+ */
+export type RouterKind = 'linear' | 'representative';
+
 /** The feed-forward part of one layer. */
 export type FfnLayout =
   | {readonly kind: 'dense'; readonly width: number}
@@ -62,6 +68,8 @@ export type FfnLayout =
       readonly sharedWidth: number;
       /** Whether the router has a bias that moves the choice and not the weight. */
       readonly selectionBias: boolean;
+      /** What gives the logits: see {@link RouterKind}. */
+      readonly router: RouterKind;
     };
 
 /** Everything the mathematics of a decoder needs to know besides its weights. */
@@ -138,8 +146,8 @@ function countVectors(architecture: Architecture): number {
 
 function countFfn(layout: FfnLayout, D: number): ParameterCount {
   if (layout.kind === 'dense') return {total: 3 * D * layout.width, active: 3 * D * layout.width};
-  const {experts, topK, expertWidth, sharedWidth, selectionBias} = layout;
-  const always = D * experts + (selectionBias ? experts : 0) + 3 * D * sharedWidth;
+  const {experts, topK, expertWidth, sharedWidth, selectionBias, router} = layout;
+  const always = (router === 'linear' ? 1 : 2) * D * experts + (selectionBias ? experts : 0) + 3 * D * sharedWidth;
   return {total: always + 3 * D * expertWidth * experts, active: always + 3 * D * expertWidth * topK};
 }
 

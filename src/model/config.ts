@@ -21,6 +21,7 @@ const moeLayerSchema = z
     expert_width: count,
     shared_width: z.int('a whole number is needed').nonnegative('0 or more is needed'),
     selection_bias: flag,
+    router: z.enum(['linear', 'representative'], {error: '"linear" or "representative" is needed'}).default('linear'),
   })
   .refine(({experts, top_k}) => top_k <= experts, {error: 'it must be at most experts', path: ['top_k']});
 const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
@@ -96,6 +97,7 @@ function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
     expertWidth: layer.expert_width,
     sharedWidth: layer.shared_width,
     selectionBias: layer.selection_bias,
+    router: layer.router,
   };
 }
 
@@ -113,6 +115,7 @@ function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSc
             expert_width: layout.expertWidth,
             shared_width: layout.sharedWidth,
             selection_bias: layout.selectionBias,
+            router: layout.router,
           },
     ),
   };

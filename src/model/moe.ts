@@ -8,7 +8,7 @@ import type {FfnLayout, Routing} from './architecture.js';
 import {type Capacity, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import type {FfnTree, GluTree} from './parameters.js';
-import {type Route, route} from './router.js';
+import {type Route, route, routerLogits} from './router.js';
 
 type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
@@ -30,7 +30,7 @@ export function moe(
   capacity: Capacity,
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
   const T = x_TD.shape[0];
-  const logit_TE = matMul(x_TD, params.router as tf.Tensor2D);
+  const logit_TE = routerLogits(x_TD, params.router as tf.Tensor2D, params.routerUp as tf.Tensor2D | null);
   const chosen = route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
   const room = expertRoom(capacity, T, layout);
   const {y_TD, load_E} =

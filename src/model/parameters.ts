@@ -14,6 +14,8 @@ export type FfnTree<T> =
       readonly kind: 'moe';
       /** [D, E] */
       readonly router: T;
+      /** [D, E], or null where the router is linear. */
+      readonly routerUp: T | null;
       /** [E], or null without a selection bias. */
       readonly bias: T | null;
       readonly shared: GluTree<T> | null;
@@ -129,10 +131,11 @@ function attentionSpecs(
 
 function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<ParameterSpec> {
   if (layout.kind === 'dense') return {kind: 'dense', ...gluSpecs(path, [], D, layout.width, 'ffn')};
-  const {experts, expertWidth, sharedWidth, selectionBias} = layout;
+  const {experts, expertWidth, sharedWidth, selectionBias, router} = layout;
   return {
     kind: 'moe',
     router: specOf(`${path}.router`, [D, experts], 'router'),
+    routerUp: router === 'representative' ? specOf(`${path}.routerUp`, [D, experts], 'router') : null,
     bias: selectionBias ? specOf(`${path}.bias`, [experts], 'bias') : null,
     shared: sharedWidth > 0 ? gluSpecs(`${path}.shared`, [], D, sharedWidth, 'shared') : null,
     experts: gluSpecs(`${path}.experts`, [experts], D, expertWidth, 'expert'),
@@ -208,6 +211,7 @@ function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
   return {
     kind: 'moe',
     router: fn(ffn.router),
+    routerUp: ffn.routerUp && fn(ffn.routerUp),
     bias: mapLeaf(ffn.bias, fn),
     shared: ffn.shared && mapGlu(ffn.shared, fn),
     experts: mapGlu(ffn.experts, fn),

@@ -1,6 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
+import {matMul} from '../op/mat-mul.js';
+import {swiglu} from '../op/swiglu.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
 import type {Routing} from './architecture.js';
+
+/** Logits of all experts, float32 [T, E]; see `RouterKind`. */
+export function routerLogits(x_TD: tf.Tensor2D, router_DE: tf.Tensor2D, up_DE: tf.Tensor2D | null): tf.Tensor2D {
+  const gate_TE = matMul(x_TD, router_DE);
+  return up_DE ? tf.abs(swiglu(gate_TE, matMul(x_TD, up_DE))) : gate_TE;
+}
 
 /** Which experts each token uses, and how much of each. */
 export interface Route {

@@ -20,7 +20,36 @@ describe('methodSchema', () => {
       standardise: true,
       outputScale: 'none',
       allocation: 'uniform',
+      router: 'gate-mean',
+      weights: 'score',
+      repair: 'none',
+      repairWeight: 0.5,
     });
+  });
+
+  it('fits what weave fits, and scores as CMoE does, unless said otherwise', () => {
+    expect(methodSchema.parse({method: 'weave', ...cut})).toMatchObject({
+      ...{router: 'ridge', weights: 'one', repair: 'refit', allocation: 'sensitivity'},
+    });
+    expect(methodSchema.parse({method: 'cmoe', ...cut})).toMatchObject({
+      ...{router: 'representative', weights: 'one', repair: 'none', allocation: 'uniform'},
+    });
+  });
+
+  it.each([
+    [{router: 'ridge'}, 'weights score'],
+    [{outputScale: 'match', repair: 'refit'}, 'a repair that replaces the factors'],
+  ])('refuses %o with %s', (words: object, _: string) => {
+    expect(issuesOf({method: 'random', ...cut, ...words})).toEqual([
+      {
+        path: 'router',
+        message: 'router ridge needs weights one, and outputScale match needs repair none. Change one of them.',
+      },
+    ]);
+  });
+
+  it('gives a model without experts no router', () => {
+    expect(issuesOf({method: 'all-shared', ...cut, router: 'ridge'})[0]?.message).toContain('Unrecognized key');
   });
 
   it('fills in the constants of the paper when allocation is adaptive', () => {
@@ -64,7 +93,7 @@ describe('methodSchema', () => {
 
   it('says which allocations there are', () => {
     const [issue] = issuesOf({method: 'expertweaver', ...cut, allocation: 'fixed'});
-    expect(issue).toEqual({path: 'allocation', message: 'allocation must be uniform or adaptive.'});
+    expect(issue).toEqual({path: 'allocation', message: 'allocation must be uniform, adaptive or sensitivity.'});
   });
 
   it.each([

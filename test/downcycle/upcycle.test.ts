@@ -79,7 +79,15 @@ describe('upcycle', () => {
 
   it('lays out and records what it made', async () => {
     const {architecture} = await upcycle(options({method: {...method, renormalise: false}}));
-    const layout = {kind: 'moe', experts: 3, topK: 2, expertWidth: 24, sharedWidth: 0, selectionBias: false};
+    const layout = {
+      kind: 'moe',
+      experts: 3,
+      topK: 2,
+      expertWidth: 24,
+      sharedWidth: 0,
+      selectionBias: false,
+      router: 'linear',
+    };
     expect(architecture).toMatchObject({ffn: [layout, layout], routing: {score: 'softmax', renormalise: false}});
     const folder = await openModelFolder(scratch('moe'));
     const {config} = folder;
@@ -161,7 +169,15 @@ describe('upcycle with changed copies', () => {
 
 describe('scratch', () => {
   it('writes fresh values of every parameter, with tokenizer and config taken along', async () => {
-    const layout = {kind: 'moe', experts: 3, topK: 2, expertWidth: 8, sharedWidth: 8, selectionBias: false} as const;
+    const layout = {
+      kind: 'moe',
+      experts: 3,
+      topK: 2,
+      expertWidth: 8,
+      sharedWidth: 8,
+      selectionBias: false,
+      router: 'linear',
+    } as const;
     const architecture = {...tinyArchitecture, ffn: [layout, layout]};
     const tokenizerFrom = await writeTokenizer(scratch('tokenizer'));
     const config = {...tinyConfig, bos_token_id: 5};

@@ -15,6 +15,7 @@ export const MOE = {
   expertWidth: 5,
   sharedWidth: 6,
   selectionBias: false,
+  router: 'linear',
 } as const satisfies FfnLayout;
 export const DENSE = {kind: 'dense', width: 20} as const satisfies FfnLayout;
 

@@ -41,7 +41,7 @@ const ROUTINGS: Readonly<Record<string, Partial<Routing>>> = {
 
 const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
   'with a selection bias': {
-    ffn: [{...MOE, selectionBias: true}],
+    ffn: [{...MOE, selectionBias: true, router: 'linear'}],
     routing: {...SOFTMAX_ROUTING, score: 'sigmoid'},
   },
   'without a shared one': {ffn: [{...MOE, sharedWidth: 0}, DENSE, MOE]},

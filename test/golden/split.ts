@@ -19,6 +19,7 @@ export function splitModel({architecture, weights}: HostModel, partition: Partit
     expertWidth: widthOf(partition),
     sharedWidth: partition.shared.length,
     selectionBias: false,
+    router: 'linear',
   };
   const cut: Architecture = {...architecture, ffn: architecture.ffn.map(() => layout), routing};
   const layers = architecture.ffn.map((_, l) => splitLayer(weights, `layers.${l}.ffn`, partition));

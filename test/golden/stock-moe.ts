@@ -89,6 +89,7 @@ function architectureOf(name: StockName, config: StockConfig): Architecture {
     expertWidth,
     sharedWidth: config.shared_intermediate_size ?? (config.n_shared_experts ?? 0) * expertWidth,
     selectionBias: name === 'glm4_moe',
+    router: 'linear',
   } as const;
   const routing = {...ROUTING[name], scale: config.routed_scaling_factor ?? 1};
   return {...dense, ffn: dense.ffn.map(() => layout), routing};

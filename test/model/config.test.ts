@@ -74,7 +74,7 @@ describe('a config of a mixture of experts', () => {
 
   it('lays out each layer on its own', () => {
     expect(read(config).ffn).toEqual([
-      {kind: 'moe', experts: 4, topK: 2, expertWidth: 4, sharedWidth: 8, selectionBias: false},
+      {kind: 'moe', experts: 4, topK: 2, expertWidth: 4, sharedWidth: 8, selectionBias: false, router: 'linear'},
       {kind: 'dense', width: 24},
     ]);
     expect(read(config).routing).toEqual(SOFTMAX_ROUTING);
@@ -120,7 +120,15 @@ describe('architectureToConfig', () => {
   });
 
   it('names no class of transformers that could not load a mixture', () => {
-    const layout = {kind: 'moe', experts: 4, topK: 1, expertWidth: 6, sharedWidth: 0, selectionBias: true} as const;
+    const layout = {
+      kind: 'moe',
+      experts: 4,
+      topK: 1,
+      expertWidth: 6,
+      sharedWidth: 0,
+      selectionBias: true,
+      router: 'linear',
+    } as const;
     const mixture = {...tinyArchitecture, ffn: [layout, layout]};
     const config = architectureToConfig(mixture, tinyConfig);
     expect(config).toMatchObject({

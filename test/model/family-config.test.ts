@@ -46,7 +46,15 @@ describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
   });
 
   it('keeps its words as a mixture of experts', () => {
-    const layout = {kind: 'moe', experts: 4, topK: 1, expertWidth: 12, sharedWidth: 0, selectionBias: false} as const;
+    const layout = {
+      kind: 'moe',
+      experts: 4,
+      topK: 1,
+      expertWidth: 12,
+      sharedWidth: 0,
+      selectionBias: false,
+      router: 'linear',
+    } as const;
     const mixture = {...read(config), ffn: [layout, layout]};
     const written = architectureToConfig(mixture, config);
     expect(written).toMatchObject({model_type: 'downcycle_moe', moe: {source_model_type: family}});

@@ -51,7 +51,15 @@ describe('names of llama', () => {
   });
 
   it('name each expert by itself, with a router [E, D]', () => {
-    const layout = {kind: 'moe', experts: 3, topK: 1, expertWidth: 8, sharedWidth: 4, selectionBias: true} as const;
+    const layout = {
+      kind: 'moe',
+      experts: 3,
+      topK: 1,
+      expertWidth: 8,
+      sharedWidth: 4,
+      selectionBias: true,
+      router: 'linear',
+    } as const;
     const {layers} = parameterSpecs({...tinyArchitecture, ffn: [{kind: 'dense', width: 24}, layout]});
     const {ffn} = layers[1]!;
     if (ffn.kind !== 'moe') throw new Error('not a mixture');

@@ -3,7 +3,15 @@ import {initialValues} from '../../src/model/init.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
 import {tinyArchitecture} from './tiny-llama.js';
 
-const layout = {kind: 'moe', experts: 4, topK: 2, expertWidth: 32, sharedWidth: 32, selectionBias: true} as const;
+const layout = {
+  kind: 'moe',
+  experts: 4,
+  topK: 2,
+  expertWidth: 32,
+  sharedWidth: 32,
+  selectionBias: true,
+  router: 'linear',
+} as const;
 const architecture = {
   ...tinyArchitecture,
   width: 64,

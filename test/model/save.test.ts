@@ -20,7 +20,7 @@ const mixture: Architecture = {
   ...tinyArchitecture,
   attentionBias: 'qkvo',
   ffn: [
-    {kind: 'moe', experts: 3, topK: 2, expertWidth: 8, sharedWidth: 4, selectionBias: true},
+    {kind: 'moe', experts: 3, topK: 2, expertWidth: 8, sharedWidth: 4, selectionBias: true, router: 'linear'},
     {kind: 'dense', width: 24},
   ],
 };

@@ -32,7 +32,7 @@ export const ROUTED: Architecture = tiny([experts(8, 2)]);
 
 /** A layer of `experts` and a shared one, wide enough for rows to be worth sending around. */
 export function experts(experts: number, topK: number): FfnLayout {
-  return {kind: 'moe', experts, topK, expertWidth: 64, sharedWidth: 16, selectionBias: false};
+  return {kind: 'moe', experts, topK, expertWidth: 64, sharedWidth: 16, selectionBias: false, router: 'linear'};
 }
 
 /** A model of width 32. */

@@ -25,20 +25,29 @@ export function addProfile(program: Program, ui: Ui): void {
     .action(async (file, {out, set}) => {
       const loaded = await loadConfig(file, {set});
       const {config, at} = loaded;
-      const {model, data, profile, engine} = config;
-      const [{profileModel}, {writeProfile}, {layoutOf}, {checkPaths}, {startEngine}, {refuseExisting}] =
-        await Promise.all([
-          import('../../downcycle/profile-model.js'),
-          import('../../downcycle/profile-file.js'),
-          import('../../experiment/arm.js'),
-          import('../../experiment/check.js'),
-          import('../../engine/start.js'),
-          import('../../util/atomic.js'),
-        ]);
+      const {model, data, engine} = config;
+      const [
+        {profileModel},
+        {writeProfile},
+        {layoutOf},
+        {checkPaths},
+        {profileOptionsOf},
+        {startEngine},
+        {refuseExisting},
+      ] = await Promise.all([
+        import('../../downcycle/profile-model.js'),
+        import('../../downcycle/profile-file.js'),
+        import('../../experiment/arm.js'),
+        import('../../experiment/check.js'),
+        import('../../experiment/profile.js'),
+        import('../../engine/start.js'),
+        import('../../util/atomic.js'),
+      ]);
       await refuseExisting(out);
       await checkPaths(loaded);
       for (const note of (await startEngine(engine)).notes) ui.note(note);
       const where = at(['profile', 'tokensPerSample'], ['data', 'sequenceLength']);
+      const profile = profileOptionsOf(config);
       const how = {model, data, profile, shards: layoutOf(config).shards, partial: `${out}.partial`, where};
       const made = await ui.withStatus((status) =>
         profileModel(how, (what, done, total) => status.update(`${what}  ${done} of ${total}`)),

@@ -60,6 +60,24 @@ export function markerDistances(profile: LayerProfile, ids: Int32Array, centroid
   return distance_NE;
 }
 
+/**
+ * The neuron whose marker column is nearest, by L1, to the mean column of a group; the lower id wins a tie (CMoE, section
+ * 3.2).
+ *
+ * Of the distance `Σ_t |m_t - c_t/w|` with c_t of w neurons marked by token t, only the tokens that mark a neuron differ
+ * from neuron to neuron: they add `1 - 2 c_t/w` each.
+ */
+export function representative({marker_NM, numMarkers, numNeurons}: LayerProfile, ids: Int32Array): number {
+  const placeOf_F = placesOf(ids, numNeurons);
+  const distance = new Float64Array(ids.length);
+  for (let begin = 0; begin < marker_NM.length; begin += numMarkers) {
+    const places = Array.from(marker_NM.subarray(begin, begin + numMarkers), (id) => placeOf_F[id] as number);
+    const marked = places.filter((place) => place >= 0);
+    for (const place of marked) distance[place] = (distance[place] as number) + 1 - (2 * marked.length) / ids.length;
+  }
+  return ids[distance.indexOf(Math.min(...distance))] ?? 0;
+}
+
 /** Place of every neuron in a list of ids, -1 if it is not there; [F]. */
 function placesOf(ids: Int32Array, numNeurons: number): Int32Array {
   const place_F = new Int32Array(numNeurons).fill(-1);

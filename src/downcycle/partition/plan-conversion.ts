@@ -11,7 +11,7 @@ import type {SplitOptions} from '../options.js';
 import {type ConversionPlan, type LayerPlan, validatePlan} from '../plan.js';
 import {type CvOver, checkProfile, type LayerProfile, neuronCv} from '../statistics.js';
 import {allSharedSplit} from './all-shared.js';
-import {cmoeSplit} from './cmoe.js';
+import {cmoeSplit, representative} from './cmoe.js';
 import {contiguousSplit} from './contiguous.js';
 import {expertWeaverSplit} from './expertweaver.js';
 import {randomSplit} from './random.js';
@@ -42,7 +42,8 @@ export function profileNeeds(method: SplitOptions): ProfileNeeds {
   const gradients =
     method.allocation === 'sensitivity' || (method.method === 'all-shared' && method.keepBy === 'sensitivity');
   const isControl = method.method === 'random' || method.method === 'contiguous';
-  return {profile: !isControl || gradients, predictors, gradients};
+  const isWatched = method.method !== 'all-shared' && method.router === 'representative';
+  return {profile: !isControl || gradients || isWatched, predictors, gradients};
 }
 
 /**
@@ -59,9 +60,10 @@ export function planConversion(input: PlanInput): ConversionPlan {
   const plan: ConversionPlan = {
     method: method.method,
     numNeurons,
-    layers: profiles.map((profile, layer) =>
-      split(input, profile, allocations[layer] as LayerAllocation, createRng(seed, `partition/layer-${layer}`)),
-    ),
+    layers: profiles.map((profile, layer) => {
+      const rng = createRng(seed, `partition/layer-${layer}`);
+      return withRepresentatives(split(input, profile, allocations[layer] as LayerAllocation, rng), profile, method);
+    }),
     allocation: allocations.map(({specialisedShare, sharedRatio}) => ({specialisedShare, sharedRatio})),
   };
   validatePlan(plan);
@@ -83,6 +85,11 @@ function split({method, cv}: PlanInput, profile: LayerProfile, shape: LayerAlloc
     case 'all-shared':
       return allSharedSplit(profile, shape, method.keepBy);
   }
+}
+
+function withRepresentatives(plan: LayerPlan, profile: LayerProfile, method: SplitOptions): LayerPlan {
+  if (method.method === 'all-shared' || method.router !== 'representative') return plan;
+  return {...plan, representatives: Int32Array.from(plan.experts, (ids) => representative(profile, ids))};
 }
 
 /** The cut of every layer. */
