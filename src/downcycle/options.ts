@@ -222,11 +222,11 @@ export const splitSchema = z.discriminatedUnion('method', [
     ],
     {error: 'allocation must be uniform, adaptive or sensitivity.'},
   ),
+  cmoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+  weaveSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   randomSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   contiguousSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   allSharedSchema.refine(choosable.check, choosable.says),
-  cmoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
-  weaveSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
 ]);
 
 /** How a mixture of experts is made out of dense models. */

@@ -124,7 +124,7 @@ describe('an unknown key', () => {
 
   test('of another method is answered with the keys of this one', () => {
     expect(failure('arms:\n  a: {method: random, experts: 3, topK: 1, assignment: greedy}\n').message).toBe(
-      'x.yaml:6:44: arms.a.assignment: unknown key; known here are method, experts, shared, topK, outputScale.',
+      'x.yaml:6:44: arms.a.assignment: unknown key; known here are method, experts, shared, topK, router, weights, outputScale, repair, repairWeight, allocation.',
     );
   });
 
@@ -138,7 +138,7 @@ describe('an arm', () => {
 
   test('has a method that exists', () => {
     expect(failure('arms:\n  a: {method: expertwever, experts: 3, topK: 1}\n').message).toBe(
-      'x.yaml:6:15: arms.a.method: expected one of expertweaver, random, contiguous, sparse-upcycle, drop-upcycle, noise-upcycle, granular-upcycle, found "expertwever"; did you mean expertweaver?',
+      'x.yaml:6:15: arms.a.method: expected one of expertweaver, cmoe, weave, random, contiguous, all-shared, sparse-upcycle, drop-upcycle, noise-upcycle, granular-upcycle, found "expertwever"; did you mean expertweaver?',
     );
     expect(failure('arms:\n  a: {experts: 3, topK: 1}\n').message).toContain('arms.a.method: missing; expected one of');
   });

@@ -108,14 +108,18 @@ describe('methodSchema', () => {
 
   it('describes every field in the JSON Schema', () => {
     const schema = z.toJSONSchema(methodSchema, {io: 'input'}) as JsonSchema;
-    const objects = schema.oneOf!.flatMap((member) => member.oneOf ?? [member]);
-    expect(objects).toHaveLength(8);
+    const objects = alternatives(schema);
+    expect(objects).toHaveLength(12);
     for (const {properties, additionalProperties} of objects) {
       expect(additionalProperties).toBe(false);
       for (const field of Object.values(properties!)) expect(field.description).toMatch(/\.$/);
     }
   });
 });
+
+function alternatives(schema: JsonSchema): JsonSchema[] {
+  return schema.oneOf ? schema.oneOf.flatMap(alternatives) : [schema];
+}
 
 describe('profileSchema', () => {
   it('has the calibration of the paper as default', () => {
