@@ -1,7 +1,7 @@
 // A dense model on disk and the tensors of a mixture of experts that are made out of it, one at a time.
 import {DTYPE_BYTES, type FloatDtype, isFloatDtype, widen} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder, writeModelFolder} from '../format/model-folder.js';
-import type {TensorSpec} from '../format/safetensors-header.js';
+import {numElements, type TensorSpec} from '../format/safetensors-header.js';
 import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig, architectureToConfig} from '../model/config.js';
 import {FAMILIES} from '../model/family/registry.js';
@@ -160,6 +160,14 @@ function floatTensor({names}: FfnSite, spec: ParameterSpec, make: MadeTensor['ma
 /** The numbers of a matrix, float32. */
 export function valuesOf({bytes, dtype}: Pick<DenseMatrix, 'bytes' | 'dtype'>): Float32Array {
   return widen(bytes, dtype);
+}
+
+/** Bytes of the tensors that {@link writeMoe} would write. */
+export function moeBytes(source: DenseSource, content: MoeContent): number {
+  return allTensors(source, content).reduce(
+    (sum, {spec}) => sum + numElements(spec.shape) * DTYPE_BYTES[spec.dtype],
+    0,
+  );
 }
 
 function denseWidth({ffn}: Architecture, path: string): number {

@@ -14,6 +14,7 @@ import {
   type DenseSource,
   type FfnSite,
   type MadeTensor,
+  moeBytes,
   type OnProgress,
   openDense,
   writeMoe,
@@ -57,9 +58,13 @@ export interface ConvertOptions {
 /** What a conversion did, or would do: the rows of its plan table. */
 export interface Conversion {
   readonly architecture: Architecture;
+  /** Architecture of the model it was cut out of. */
+  readonly parent: Architecture;
   readonly provenance: Extract<Provenance, {kind: 'split'}>;
   readonly dense: ParameterCount;
   readonly moe: ParameterCount;
+  /** Bytes of its tensors. */
+  readonly bytes: number;
   /** What the files of the model hold beyond its config, in words. */
   readonly warnings: readonly string[];
   /** The folder written, or null after a dry run. */
@@ -87,9 +92,11 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
     if (!options.dryRun) await write(source, options, {architecture, provenance, plan, scales}, onProgress);
     return {
       architecture,
+      parent: source.architecture,
       provenance,
       dense: countParameters(source.architecture),
       moe: countParameters(architecture),
+      bytes: moeBytes(source, {architecture, provenance, ffn: (site) => splitFfn(site, plan)}),
       warnings: source.warnings,
       out: options.dryRun ? null : options.out,
     };

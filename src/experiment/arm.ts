@@ -4,7 +4,8 @@ import {configHash, resolvedYaml} from '../config/resolved.js';
 import type {ArmOptions, Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
-import {type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
+import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
+import type {SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import type {ConversionPlan} from '../downcycle/plan.js';
@@ -20,7 +21,7 @@ import {type Architecture, countParameters, type ParameterCount} from '../model/
 import {architectureFromConfig} from '../model/config.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainRun} from '../train/session.js';
-import {ConfigError, ModelError} from '../util/errors.js';
+import {ConfigError, ModelError, UsageError} from '../util/errors.js';
 
 /** One arm, ready to be trained. */
 export interface Arm {
@@ -117,13 +118,42 @@ async function make(
     await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
     return;
   }
+  const how = await howToSplit(options, config, profile, where);
   const isScaled = options.method !== 'all-shared' && options.outputScale === 'match';
   const isFitted = needsCalibration(options);
-  const watched = profileNeeds(options).profile || isScaled ? {profile: await profile()} : {};
-  const how = {model, method: options, seed, where, ...watched};
   const calibration = isScaled || isFitted ? await calibrationFor(how, config) : null;
   const scaled = isScaled && calibration ? await withScale(how, calibration) : {};
   await convert({...how, ...scaled, ...(calibration && isFitted && {calibration}), out: arm.start});
+}
+
+async function howToSplit(
+  method: SplitOptions,
+  {seed, model}: Config,
+  profile: () => Promise<Profile>,
+  where: string,
+): Promise<Omit<ConvertOptions, 'out'>> {
+  const isScaled = method.method !== 'all-shared' && method.outputScale === 'match';
+  const watched = profileNeeds(method).profile || isScaled ? {profile: await profile()} : {};
+  return {model, method, seed, where, ...watched};
+}
+
+/**
+ * What the conversion of an arm would make; nothing is written but what profiling keeps.
+ *
+ * @throws UsageError if the arm splits no dense model.
+ */
+export async function planArm(
+  arm: Arm,
+  config: Config,
+  profile: () => Promise<Profile>,
+  where: string,
+): Promise<Conversion> {
+  const options = optionsOf(arm, config);
+  if ('like' in options || isUpcycle(options)) {
+    throw new UsageError(`${where}: arm ${arm.name} splits no dense model; there is no plan of it.`);
+  }
+  const how = await howToSplit(options, config, profile, where);
+  return convert({...how, out: arm.start, dryRun: true});
 }
 
 /**

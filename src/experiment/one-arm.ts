@@ -3,6 +3,7 @@ import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import {type Config, missingArm} from '../config/schema.js';
+import type {Conversion} from '../downcycle/convert.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import {startEngine} from '../engine/start.js';
 import {train} from '../train/run.js';
@@ -10,7 +11,7 @@ import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
 import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
-import {type Arm, armsOf, layoutOf, makeStart, runOf, type StartingModel} from './arm.js';
+import {type Arm, armsOf, layoutOf, makeStart, planArm, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
 import type {CompareEvent} from './compare.js';
 import {profileOf} from './profile.js';
@@ -53,6 +54,21 @@ export async function convertArm(
   await checkArms(loaded, [arm.name]);
   await start(loaded, onEvent);
   return makeArm(loaded, {...arm, start: out}, profile, onEvent);
+}
+
+/**
+ * Says what {@link convertArm} would make of an arm that splits a dense model.
+ *
+ * @throws UsageError if no arm is named, or one that splits none; what planning throws.
+ */
+export async function planConfig(
+  {loaded, arm: name, profile}: Omit<ConvertArmOptions, 'out'>,
+  onEvent: OnEvent = () => undefined,
+): Promise<Conversion> {
+  const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
+  await checkArms(loaded, [arm.name]);
+  await start(loaded, onEvent);
+  return planArm(arm, loaded.config, profiler(loaded, profile, onEvent), loaded.at(['arms', arm.name]));
 }
 
 /**
@@ -107,14 +123,19 @@ async function makeArm(
 ): Promise<StartingModel> {
   const {config, at} = loaded;
   const options = config.arms[arm.name];
-  const onWatch = (what: string, done: number, total: number): void => onEvent({kind: 'profile', what, done, total});
-  const profiled = (): Promise<Profile> => (profile === undefined ? profileOf(loaded, onWatch) : readProfile(profile));
+  const profiled = profiler(loaded, profile, onEvent);
   const arms = armsOf(config);
   if (options && 'like' in options) {
     const parent = armOf(loaded, options.like);
     await makeStart(parent, config, arms, profiled, at(['arms', parent.name]));
   }
   return makeStart(arm, config, arms, profiled, at(['arms', arm.name]));
+}
+
+/** Reads the profile at a path, or makes that of the config. */
+function profiler(loaded: LoadedConfig, path: string | undefined, onEvent: OnEvent): () => Promise<Profile> {
+  const onWatch = (what: string, done: number, total: number): void => onEvent({kind: 'profile', what, done, total});
+  return () => (path === undefined ? profileOf(loaded, onWatch) : readProfile(path));
 }
 
 function armOf({config}: LoadedConfig, name: string): Arm {

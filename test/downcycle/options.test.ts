@@ -37,9 +37,9 @@ describe('methodSchema', () => {
   });
 
   it.each([
-    [{router: 'ridge'}, 'weights score'],
-    [{outputScale: 'match', repair: 'refit'}, 'a repair that replaces the factors'],
-  ])('refuses %o with %s', (words: object, _: string) => {
+    {router: 'ridge'}, // weights are scores
+    {outputScale: 'match', repair: 'refit'}, // which makes other down projections than the factors were measured on
+  ])('refuses %o', (words) => {
     expect(issuesOf({method: 'random', ...cut, ...words})).toEqual([
       {
         path: 'router',

@@ -1,6 +1,8 @@
 import {loadConfig} from '../../config/load.js';
+import {UsageError} from '../../util/errors.js';
 import {examples, setOption} from '../option.js';
 import type {Program} from '../program.js';
+import {planText} from '../show/plan.js';
 import {showCompare, startText} from '../show/progress.js';
 import type {Ui} from '../ui.js';
 
@@ -13,20 +15,32 @@ export function addConvert(program: Program, ui: Ui): void {
       'Makes the model that one arm of a config starts from, and proves it: with all experts active it must give the logits of its dense parent. Where an arm changes what it copies, the line says so instead.',
     )
     .argument('<config>', 'YAML file with `model`, `data` and `arms`')
-    .requiredOption('-o, --out <folder>', 'where to write the model; must not exist')
+    .option('-o, --out <folder>', 'where to write the model; must not exist')
+    .option('--dry-run', 'print the plan layer by layer and write no model')
     .option('-a, --arm <name>', 'which arm; default: the `arm` of the config, or its only one')
     .option('--profile <file>', 'what `downcycle profile` wrote; default: the model is profiled if the method needs it')
     .addOption(setOption())
     .addHelpText(
       'after',
       examples(
+        'convert configs/quickstart.yaml --arm downcycle --dry-run',
         'convert configs/quickstart.yaml --arm downcycle --out models/moe',
         'convert configs/quickstart.yaml --arm downcycle --set arms.downcycle.topK=8 --out models/moe-8',
       ),
     )
-    .action(async (file, {out, arm, profile, set}) => {
+    .action(async (file, {out, arm, profile, set, dryRun = false}) => {
+      if (out === undefined && !dryRun) {
+        throw new UsageError('Where shall the model go?', {
+          hint: 'Say --out <folder>, or --dry-run to see the plan only.',
+        });
+      }
       const loaded = await loadConfig(file, {set});
-      const {convertArm} = await import('../../experiment/one-arm.js');
+      const {convertArm, planConfig} = await import('../../experiment/one-arm.js');
+      if (out === undefined || dryRun) {
+        const plan = await ui.withStatus((status) => planConfig({loaded, arm, profile}, showCompare(status)));
+        ui.print(planText(plan, loaded.config.data.sequenceLength));
+        return;
+      }
       const made = await ui.withStatus((status) => convertArm({loaded, arm, out, profile}, showCompare(status)));
       ui.print(`${startText(made)}\n${out}`);
     });

@@ -25,7 +25,6 @@ export function addProfile(program: Program, ui: Ui): void {
     .action(async (file, {out, set}) => {
       const loaded = await loadConfig(file, {set});
       const {config, at} = loaded;
-      const {model, data, engine} = config;
       const [
         {profileModel},
         {writeProfile},
@@ -45,10 +44,17 @@ export function addProfile(program: Program, ui: Ui): void {
       ]);
       await refuseExisting(out);
       await checkPaths(loaded);
-      for (const note of (await startEngine(engine)).notes) ui.note(note);
+      for (const note of (await startEngine(config.engine)).notes) ui.note(note);
       const where = at(['profile', 'tokensPerSample'], ['data', 'sequenceLength']);
-      const profile = profileOptionsOf(config);
-      const how = {model, data, profile, shards: layoutOf(config).shards, partial: `${out}.partial`, where};
+      const {model, data} = config;
+      const how = {
+        model,
+        data,
+        profile: profileOptionsOf(config),
+        shards: layoutOf(config).shards,
+        partial: `${out}.partial`,
+        where,
+      };
       const made = await ui.withStatus((status) =>
         profileModel(how, (what, done, total) => status.update(`${what}  ${done} of ${total}`)),
       );
