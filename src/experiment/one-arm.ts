@@ -13,11 +13,7 @@ import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
 import {type Arm, armsOf, layoutOf, makeStart, planArm, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
-import type {CompareEvent} from './compare.js';
-import {profileOf} from './profile.js';
-
-/** Told what happens. */
-export type OnEvent = (event: CompareEvent) => void;
+import {type OnEvent, profileOf} from './profile.js';
 
 /** Which model of a config is to be made, and where. */
 export interface ConvertArmOptions {

@@ -8,7 +8,20 @@ import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
 import {type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
+import {startEngine} from '../engine/start.js';
+import {refuseExisting} from '../util/atomic.js';
 import {layoutOf} from './arm.js';
+import {checkPaths} from './check.js';
+import type {CompareEvent} from './compare.js';
+
+/** Told what happens. */
+export type OnEvent = (event: CompareEvent) => void;
+
+/** What makes a sample too long for a row. */
+const SAMPLE_LENGTH = [
+  ['profile', 'tokensPerSample'],
+  ['data', 'sequenceLength'],
+] as const;
 
 /** How a config's model is profiled: as its `profile` says, and with what the methods of its arms look at besides. */
 export function profileOptionsOf({profile, arms}: Config): ProfileOptions {
@@ -20,6 +33,32 @@ export function profileOptionsOf({profile, arms}: Config): ProfileOptions {
     predictors: profile.predictors || needs.some(({predictors}) => predictors),
     gradients: profile.gradients || needs.some(({gradients}) => gradients),
   };
+}
+
+/**
+ * Profiles a config's dense model into a file.
+ *
+ * @throws EnvironmentError if something stands at `out`; what profiling throws.
+ */
+export async function profileConfig(loaded: LoadedConfig, out: string, onEvent: OnEvent): Promise<Profile> {
+  const {config, at} = loaded;
+  await refuseExisting(out);
+  await checkPaths(loaded);
+  for (const text of (await startEngine(config.engine)).notes) onEvent({kind: 'stage', text});
+  const {model, data} = config;
+  const made = await profileModel(
+    {
+      model,
+      data,
+      profile: profileOptionsOf(config),
+      shards: layoutOf(config).shards,
+      partial: `${out}.partial`,
+      where: at(...SAMPLE_LENGTH),
+    },
+    (what, done, total) => onEvent({kind: 'profile', what, done, total}),
+  );
+  await writeProfile(out, made);
+  return made;
 }
 
 /** The profile of a config's dense model on its calibration text; kept on disk by what it depends on. */
@@ -38,7 +77,7 @@ export async function profileOf({config, at}: LoadedConfig, onProgress?: Profile
       profile,
       shards,
       partial: `${path}.partial`,
-      where: at(['profile', 'tokensPerSample'], ['data', 'sequenceLength']),
+      where: at(...SAMPLE_LENGTH),
     },
     onProgress,
   );

@@ -136,6 +136,17 @@ describe('one config from a dense model to a trained mixture', () => {
     expect(shown.stdout).toContain('1 task (scripture), each 4 samples of 16 tokens');
     expect((await cli('inspect', profile, '--json')).stdout.length).toBeLessThan(2000);
 
+    const plan = await run('convert', config, '--arm', 'a', '--profile', profile, '--dry-run');
+    expect(plan.stdout).toMatch(/^ +0 +8 +7 +8 +2 +24 +0\.\d\d +0\.13$/m);
+    expect(plan.stdout).toMatch(/^compute .* less than dense$/m);
+    expect(await run('convert', config, '--arm', 'b', '--dry-run')).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('arm b splits no dense model; there is no plan of it.') as string,
+    });
+    expect((await run('convert', config, '--arm', 'a')).stderr).toBe(
+      'error: Where shall the model go?\nhint: Say --out <folder>, or --dry-run to see the plan only.\n',
+    );
+
     const moe = join(folder, 'moe');
     const converted = await run('convert', config, '--arm', 'a', '--profile', profile, '--out', moe);
     expect(converted.stdout).toMatch(/equal to its parent: largest logit difference \d/);
@@ -158,7 +169,7 @@ describe('one config from a dense model to a trained mixture', () => {
       join(folder, 'x'),
     );
     expect(other.stderr).toMatch(
-      /config\.yaml:\d+:\d+: .*outputScale match measures on the calibration text of the config/,
+      /config\.yaml:\d+:\d+: .*outputScale match, router ridge and repair refit measure on the calibration text/,
     );
     expect(other.code).toBe(3);
 
@@ -176,6 +187,20 @@ describe('one config from a dense model to a trained mixture', () => {
     expect((await run('train', config, ...set, '--resume')).code).toBe(0);
     expect((await run('train', config, ...set)).code).toBe(6);
   }, 240_000);
+
+  test('weave profiles what it needs, is fitted, and says why it is not equal to its parent', async () => {
+    const {folder, config} = await workplace();
+    const method = '{method: weave, experts: 6, shared: 2, topK: 2}';
+    const how = ['--arm', 'a', '--set', `arms.a=${method}`, '--set', 'profile.markers.count=4'];
+    const made = await spawnCli(['convert', config, ...how, '--out', 'woven'], {cwd: folder});
+    expect(made.stdout).toMatch(/not equal to its parent by design: down projections were fitted/);
+    expect(made.stderr).toContain('taking gradients');
+    expect(made.code).toBe(0);
+    const record = JSON.parse(readFileSync(join(folder, 'woven', 'downcycle.json'), 'utf8')) as Record<string, unknown>;
+    for (const {error} of record.layers as {error: {before: number; after: number}}[]) {
+      expect(error.after).toBeLessThan(error.before);
+    }
+  });
 
   test('compare makes, trains and draws all arms', async () => {
     const {folder, config} = await workplace();
