@@ -2,6 +2,7 @@ import {CommanderError} from '@commander-js/extra-typings';
 import {asEnvironmentError} from '../util/atomic.js';
 import {DowncycleError, systemCode} from '../util/errors.js';
 import {addCompare} from './commands/compare.js';
+import {addConversions} from './commands/conversions.js';
 import {addConvert} from './commands/convert.js';
 import {addDoctor} from './commands/doctor.js';
 import {addInspect} from './commands/inspect.js';
@@ -18,7 +19,17 @@ const USAGE = 2;
 const UNFORESEEN = 1;
 
 /** In the order of the corridor from text to curves, which is that of `--help`. */
-const COMMANDS = [addPrepare, addProfile, addConvert, addTrain, addCompare, addPlot, addInspect, addDoctor];
+const COMMANDS = [
+  addPrepare,
+  addProfile,
+  addConvert,
+  addConversions,
+  addTrain,
+  addCompare,
+  addPlot,
+  addInspect,
+  addDoctor,
+];
 
 /** Runs the command line and returns its exit code. Nothing is thrown: errors become `error:` and `hint:` lines. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {

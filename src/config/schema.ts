@@ -4,6 +4,7 @@ import {methodSchema, profileSchema} from '../downcycle/options.js';
 import {engineSchema} from '../engine/options.js';
 import {reportSchema} from '../report/options.js';
 import {trainSchema} from '../train/options.js';
+import {conversionsSchema} from './conversions.js';
 
 const folderName = z
   .string()
@@ -45,6 +46,7 @@ const fields = z.strictObject({
     .default({})
     .describe('Starting points, each under a name of your choice; all are trained on the same token stream.'),
   arm: z.string().optional().describe('The arm that `train` and `convert` take when no other is named.'),
+  conversions: conversionsSchema.prefault({}),
   report: reportSchema.prefault({}),
 });
 

@@ -1,11 +1,11 @@
 // What the loss says of each FFN neuron: one pass forwards and one backwards, layer by layer.
 import * as tf from '@tensorflow/tfjs';
-import {type Compiled, compile} from '../engine/compile.js';
+import {compile} from '../engine/compile.js';
 import {createVariable} from '../engine/variable.js';
 import {addFfn, finalHidden, throughAttention} from '../model/decoder.js';
 import {readParameter} from '../model/load.js';
 import {parameterSpecs} from '../model/parameters.js';
-import {startWalk, type Walk} from '../model/walk.js';
+import {type LayerFunction, startWalk, type Walk} from '../model/walk.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
 import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
@@ -20,7 +20,7 @@ import {denseFfn} from './watch.js';
 const KEPT_BYTES = 2 ** 28;
 
 /** A compiled function of hidden states. */
-type HiddenFunction<Inputs extends readonly tf.Tensor[]> = Compiled<Inputs, Readonly<Record<string, tf.Tensor>>>;
+type HiddenFunction<Inputs extends readonly tf.Tensor[]> = LayerFunction<Inputs, Readonly<Record<string, tf.Tensor>>>;
 
 interface Functions {
   readonly forward: HiddenFunction<[tf.Tensor2D]>;

@@ -1,8 +1,7 @@
 // Which neurons a linear router could choose: their activity as the FFN's input foresees it, layer by layer.
 import * as tf from '@tensorflow/tfjs';
-import type {Compiled} from '../engine/compile.js';
 import {throughAttention} from '../model/decoder.js';
-import type {Walk} from '../model/walk.js';
+import type {LayerFunction, Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
 import {createRng} from '../util/rng.js';
 import {type ActivitySums, addSums, batchSums, fitActivity, noSums, predictedProfiles} from './ridge.js';
@@ -13,7 +12,7 @@ import {denseFfn} from './watch.js';
 const MOST_COLUMNS = 128;
 
 /** A compiled function from the hidden states before the loaded layer to the sums of its neurons' activity. */
-export type Sums = Compiled<[tf.Tensor2D], ReturnType<typeof batchSums>>;
+export type Sums = LayerFunction<[tf.Tensor2D], ReturnType<typeof batchSums>>;
 
 /** Compiles the sums of one layer. */
 export function compileSums(walk: Walk): Sums {

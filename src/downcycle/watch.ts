@@ -1,9 +1,8 @@
 // What the neurons of one layer do on a batch of text. Shapes as in statistics.ts; B sequences of S tokens, T = B·S.
 import * as tf from '@tensorflow/tfjs';
-import type {Compiled} from '../engine/compile.js';
 import {addFfn, throughAttention} from '../model/decoder.js';
 import type {FfnTree, GluTree} from '../model/parameters.js';
-import type {Walk} from '../model/walk.js';
+import type {LayerFunction, Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
 import {silu} from '../op/swiglu.js';
 import type {ProfileOptions} from './options.js';
@@ -23,7 +22,7 @@ export interface Watched {
 }
 
 /** A compiled function from the hidden states before the loaded layer to what its neurons do. */
-export type Watch = Compiled<[tf.Tensor2D], {readonly [K in keyof Watched]: tf.Tensor}>;
+export type Watch = LayerFunction<[tf.Tensor2D], {readonly [K in keyof Watched]: tf.Tensor}>;
 
 /** Compiles the watching of one layer. @throws RangeError if there are to be more markers than neurons. */
 export function compileWatch(walk: Walk, {markers}: Pick<ProfileOptions, 'markers'>): Watch {

@@ -59,7 +59,7 @@ export function armsOf(config: Config): Arm[] {
   const {root} = layoutOf(config);
   return Object.entries(config.arms).map(([name, options]) => {
     const source = 'like' in options ? {[options.like]: config.arms[options.like]} : {};
-    const own = {...config, arm: name, arms: {...source, [name]: options}, report: {}} as Config;
+    const own = {...config, arm: name, arms: {...source, [name]: options}, conversions: {}, report: {}} as Config;
     const hash = configHash(own);
     return {
       name,
@@ -118,12 +118,22 @@ async function make(
     await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
     return;
   }
-  const how = await howToSplit(options, config, profile, where);
-  const isScaled = options.method !== 'all-shared' && options.outputScale === 'match';
-  const isFitted = needsCalibration(options);
+  const {profile: watched} = await howToSplit(options, config, profile, where);
+  await convertSplit(options, config, {out: arm.start, where, ...(watched && {profile: watched})});
+}
+
+/** Splits the config's dense model; what must be measured for it is measured on the config's calibration text. */
+export async function convertSplit(
+  method: SplitOptions,
+  config: Config,
+  given: Pick<ConvertOptions, 'out' | 'profile' | 'where'>,
+): Promise<Conversion> {
+  const how = {model: config.model, method, seed: config.seed, ...given};
+  const isScaled = method.method !== 'all-shared' && method.outputScale === 'match';
+  const isFitted = needsCalibration(method);
   const calibration = isScaled || isFitted ? await calibrationFor(how, config) : null;
   const scaled = isScaled && calibration ? await withScale(how, calibration) : {};
-  await convert({...how, ...scaled, ...(calibration && isFitted && {calibration}), out: arm.start});
+  return convert({...how, ...scaled, ...(calibration && isFitted && {calibration})});
 }
 
 async function howToSplit(
@@ -206,7 +216,8 @@ async function prove(start: string, dense: string, config: Config): Promise<Proo
   }
 }
 
-async function architectureOf(folder: string): Promise<Architecture> {
+/** The architecture of a model folder. */
+export async function architectureOf(folder: string): Promise<Architecture> {
   return architectureFromConfig(await configOf(folder), join(folder, 'config.json'));
 }
 

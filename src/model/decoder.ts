@@ -5,7 +5,7 @@ import {matMul} from '../op/mat-mul.js';
 import {rmsNorm} from '../op/rms-norm.js';
 import {type RopeTable, ropeAngles} from '../op/rope.js';
 import {untaped} from '../op/untaped.js';
-import type {Architecture} from './architecture.js';
+import type {Architecture, FfnLayout} from './architecture.js';
 import {type AttentionContext, attention} from './attention.js';
 import type {Capacity} from './capacity.js';
 import {glu} from './glu.js';
@@ -49,7 +49,12 @@ export function decode(
   const embedded = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
   let x_TD = times(embedded, multipliers.embedding);
   for (const [index, layer] of params.layers.entries()) {
-    x_TD = decoderLayer(x_TD, layer, index, architecture, context, options, routers);
+    const layout = architecture.ffn[index];
+    if (!layout) throw new Error(`the architecture has no layer ${index}`);
+    const onInput = (y_TD: tf.Tensor2D): void => options.onFfnInput?.(index, y_TD);
+    const {next_TD, router} = decoderLayer(x_TD, layer, layout, architecture, context, {...options, onInput});
+    if (router) routers.push(router);
+    x_TD = next_TD;
   }
   return {hidden_TD: finalHidden(x_TD, params.norm, architecture), routers};
 }
@@ -97,23 +102,28 @@ export function logits(hidden_TD: tf.Tensor2D, params: DecoderTree<tf.Tensor>): 
   return matMul(hidden_TD, (params.head ?? params.embed) as tf.Tensor2D, {transposeB: true});
 }
 
-function decoderLayer(
+/** How one layer is run. */
+interface LayerOptions extends Pick<ForwardOptions, 'capacity'> {
+  readonly onInput?: (y_TD: tf.Tensor2D) => void;
+}
+
+/** Hidden states before a layer to those after it, [T, D], and what its router did if it has one. */
+export function decoderLayer(
   x_TD: tf.Tensor2D,
   layer: LayerTree<tf.Tensor>,
-  index: number,
+  layout: FfnLayout,
   architecture: Architecture,
   context: AttentionContext,
-  options: ForwardOptions,
-  routers: RouterTrace[],
-): tf.Tensor2D {
+  {capacity = 'dropless', onInput}: LayerOptions = {},
+): {readonly next_TD: tf.Tensor2D; readonly router: RouterTrace | null} {
   const {h_TD, y_TD} = throughAttention(x_TD, layer, architecture, context);
-  options.onFfnInput?.(index, y_TD);
-  const layout = architecture.ffn[index];
-  if (layer.ffn.kind === 'dense') return addFfn(h_TD, glu(y_TD, layer.ffn), layer, architecture);
-  if (layout?.kind !== 'moe') throw new Error(`layer ${index} has experts its architecture does not name`);
-  const result = moe(y_TD, layer.ffn, layout, architecture.routing, options.capacity ?? 'dropless');
-  routers.push(result.router);
-  return addFfn(h_TD, result.y_TD, layer, architecture);
+  onInput?.(y_TD);
+  if (layer.ffn.kind === 'dense') {
+    return {next_TD: addFfn(h_TD, glu(y_TD, layer.ffn), layer, architecture), router: null};
+  }
+  if (layout.kind !== 'moe') throw new Error('a layer has experts its architecture does not name');
+  const result = moe(y_TD, layer.ffn, layout, architecture.routing, capacity);
+  return {next_TD: addFfn(h_TD, result.y_TD, layer, architecture), router: result.router};
 }
 
 /** `x + factor · part`, or `x + factor · norm(part)` where norms come after. */

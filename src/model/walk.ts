@@ -4,7 +4,7 @@ import {type Compiled, compile} from '../engine/compile.js';
 import type {TensorTree} from '../engine/tensor-tree.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
-import type {Architecture} from './architecture.js';
+import type {Architecture, FfnLayout} from './architecture.js';
 import type {AttentionContext} from './attention.js';
 import {attentionContext} from './decoder.js';
 import {FAMILIES} from './family/registry.js';
@@ -26,10 +26,11 @@ export interface WalkText {
 export interface LayerScope {
   /** The weights of the layer that was loaded last. */
   readonly params: LayerTree<tf.Tensor>;
+  readonly layout: FfnLayout;
   readonly context: AttentionContext;
 }
 
-/** Walks through a dense model; all layers must have the same shapes. */
+/** Walks through a model, dense or not. */
 export interface Walk {
   readonly architecture: Architecture;
   /** Sequences of a batch; all batches have as many. */
@@ -40,17 +41,31 @@ export interface Walk {
   load(layer: number): Promise<void>;
   /** The weights of the layer that was loaded last, as tensors of the caller's. */
   read(): LayerTree<tf.Tensor>;
-  /** Compiles a function of tensors and the loaded layer: once, whichever layer is loaded. */
+  /** Compiles a function of tensors and the loaded layer: once for all layers of the same shapes. */
   compile<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
     name: string,
     fn: (scope: LayerScope, ...inputs: Inputs) => Output,
-  ): Compiled<Inputs, Output>;
+  ): LayerFunction<Inputs, Output>;
   dispose(): void;
+}
+
+/** A compiled function of tensors and of whichever layer is loaded. */
+export type LayerFunction<Inputs extends readonly tf.Tensor[], Output extends TensorTree> = Pick<
+  Compiled<Inputs, Output>,
+  'dispose'
+> &
+  ((...inputs: Inputs) => Promise<Output>);
+
+/** What layers of the same shapes have in common. */
+interface Shelf {
+  readonly layout: FfnLayout;
+  readonly variables: LayerTree<Variable>;
 }
 
 /**
  * Starts a walk at the embeddings of a text.
  *
+ * Layers of the same shapes share the memory of their weights; a model whose layers all differ is all in memory in the end.
  * @throws ModelError naming file and tensor if one is missing or of another shape.
  */
 export async function startWalk(folder: ModelFolder, architecture: Architecture, text: WalkText): Promise<Walk> {
@@ -59,25 +74,67 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
   const batchSize = largestDivisor(sequences, Math.max(1, Math.floor(BATCH_TOKENS / sequenceLength)));
   const hidden = await embeddings(folder, architecture, text.tokens);
   const batchNumbers = batchSize * sequenceLength * architecture.width;
-  const variables = zeroVariables(architecture);
+  const shelves = new Map<string, Shelf>();
+  let shelf = shelfOf(architecture, 0, shelves);
+  const read = (): LayerTree<tf.Tensor> => mapLayer(shelf.variables, (variable) => variable.read());
   return {
     architecture,
     batchSize,
     batches: Array.from({length: sequences / batchSize}, (_, b) =>
       hidden.subarray(b * batchNumbers, (b + 1) * batchNumbers),
     ),
-    load: (layer) => loadLayer(folder, architecture, layer, variables),
-    read: () => mapLayer(variables, (variable) => variable.read()),
+    load: async (layer) => {
+      shelf = shelfOf(architecture, layer, shelves);
+      await loadLayer(folder, architecture, layer, shelf.variables);
+    },
+    read,
     compile: (name, fn) =>
-      compile(
+      compileByShelf(
+        () => shelf,
         (...inputs) => {
-          const params = mapLayer(variables, (variable) => variable.read());
-          return fn({params, context: attentionContext(architecture, batchSize, sequenceLength)}, ...inputs);
+          const context = attentionContext(architecture, batchSize, sequenceLength);
+          return fn({params: read(), layout: shelf.layout, context}, ...inputs);
         },
-        {name},
+        name,
       ),
-    dispose: () => void mapLayer(variables, (variable) => variable.dispose()),
+    dispose: () => {
+      for (const {variables} of shelves.values()) mapLayer(variables, (variable) => variable.dispose());
+    },
   };
+}
+
+/** Compiles `fn` anew for each shelf it is called on; it is traced while that shelf is the loaded one. */
+function compileByShelf<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
+  loaded: () => Shelf,
+  fn: (...inputs: Inputs) => Output,
+  name: string,
+): LayerFunction<Inputs, Output> {
+  const compiled = new Map<Shelf, Compiled<Inputs, Output>>();
+  const run = (...inputs: Inputs): Promise<Output> => {
+    const shelf = loaded();
+    const known = compiled.get(shelf) ?? compile(fn, {name});
+    compiled.set(shelf, known);
+    return known(...inputs);
+  };
+  const dispose = (): void => {
+    for (const one of compiled.values()) one.dispose();
+  };
+  return Object.assign(run, {dispose});
+}
+
+function shelfOf(architecture: Architecture, layer: number, shelves: Map<string, Shelf>): Shelf {
+  const layout = architecture.ffn[layer];
+  const specs = parameterSpecs(architecture).layers[layer];
+  if (!layout || !specs) throw new Error(`there is no layer ${layer}`);
+  const key = JSON.stringify(layout);
+  const known = shelves.get(key);
+  if (known) return known;
+  const variables = mapLayer(specs, ({path, shape}) =>
+    createVariable(path, shape, new Float32Array(shape.reduce((product, size) => product * size, 1))),
+  );
+  const shelf = {layout, variables};
+  shelves.set(key, shelf);
+  return shelf;
 }
 
 /** The largest divisor of `count` that is at most `most`: batches of one size need one compiled function. */
@@ -98,14 +155,6 @@ async function embeddings(folder: ModelFolder, architecture: Architecture, token
     hidden.set(row, i * width);
   }
   return multipliers.embedding === 1 ? hidden : hidden.map((value) => value * multipliers.embedding);
-}
-
-function zeroVariables(architecture: Architecture): LayerTree<Variable> {
-  const [first] = parameterSpecs(architecture).layers;
-  if (!first) throw new Error('a model without layers');
-  return mapLayer(first, ({path, shape}) =>
-    createVariable(path, shape, new Float32Array(shape.reduce((product, size) => product * size, 1))),
-  );
 }
 
 async function loadLayer(

@@ -1,0 +1,12 @@
+import {type ConversionSummary, conversionColumns} from '../../report/conversion-table.js';
+import {textTable} from '../../report/table.js';
+
+/** The table of conversions for a terminal. */
+export function conversionText(rows: readonly ConversionSummary[], head: (text: string) => string): string {
+  const columns = conversionColumns(rows[0]?.perplexities.map(({name}) => name) ?? []);
+  return textTable(
+    columns,
+    rows.map((row) => columns.map(({cell}) => cell(row))),
+    {head},
+  );
+}

@@ -1,0 +1,155 @@
+// How well a model foretells a text: perplexity over windows of tokens, layer by layer, so that no model need fit in memory.
+import * as tf from '@tensorflow/tfjs';
+import {readDocuments, type Source} from '../data/source.js';
+import {compile} from '../engine/compile.js';
+import {createVariable} from '../engine/variable.js';
+import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
+import type {Architecture} from '../model/architecture.js';
+import {architectureFromConfig} from '../model/config.js';
+import {decoderLayer, finalHidden} from '../model/decoder.js';
+import {readParameter} from '../model/load.js';
+import {parameterSpecs} from '../model/parameters.js';
+import {startWalk, type Walk} from '../model/walk.js';
+import {tokenLosses} from '../op/linear-cross-entropy.js';
+import type {Tokenizer} from '../tokenizer/tokenizer.js';
+import {DataError} from '../util/errors.js';
+
+/** A text as windows of equally many tokens; the first token of a window is not foretold. */
+export interface TextWindows {
+  readonly name: string;
+  /** int32 [windows, tokens] */
+  readonly tokens: Int32Array;
+}
+
+/** How much of a text is measured. */
+export interface WindowOptions {
+  readonly windowTokens: number;
+  readonly maxTokens: number;
+}
+
+/**
+ * Windows spread evenly over a text, whose documents follow each other as they are.
+ *
+ * @throws DataError if the text does not fill a window.
+ */
+export async function readWindows(
+  {name, path, field}: Source,
+  tokenizer: Tokenizer,
+  {windowTokens, maxTokens}: WindowOptions,
+): Promise<TextWindows> {
+  const all: number[] = [];
+  for await (const document of readDocuments({name, path, field}))
+    for (const id of tokenizer.encode(document, {addSpecial: false})) all.push(id);
+  const available = Math.floor(all.length / windowTokens);
+  const count = Math.min(available, Math.max(1, Math.floor(maxTokens / windowTokens)));
+  if (count === 0) {
+    throw new DataError(`${path} has ${all.length} tokens, a window of ${windowTokens} is asked for.`, {
+      hint: 'Lower windowTokens, or give a longer text.',
+    });
+  }
+  const tokens = new Int32Array(count * windowTokens);
+  for (let i = 0; i < count; i++) {
+    const begin = Math.floor((i * available) / count) * windowTokens;
+    tokens.set(all.slice(begin, begin + windowTokens), i * windowTokens);
+  }
+  return {name, tokens};
+}
+
+/** Perplexity of a text: e to the mean loss of its foretold tokens. */
+export interface Perplexity {
+  readonly name: string;
+  readonly perplexity: number;
+  /** Tokens that were foretold. */
+  readonly tokens: number;
+}
+
+/**
+ * Perplexity of a model on some texts of windows of one length, computed in float32. The engine must have been started.
+ *
+ * @throws ModelError naming file and tensor if the model is damaged.
+ */
+export async function measurePerplexity(
+  model: string,
+  texts: readonly TextWindows[],
+  windowLength: number,
+): Promise<Perplexity[]> {
+  const folder = await openModelFolder(model);
+  try {
+    const architecture = architectureFromConfig(folder.config, `${model}/config.json`);
+    const tokens = Int32Array.from(texts.flatMap((text) => [...text.tokens]));
+    const losses = await lossesOf(folder, architecture, {tokens, sequenceLength: windowLength});
+    let end = 0;
+    return texts.map(({name, tokens: {length}}) => {
+      end += length;
+      const sum = losses.subarray(end - length, end).reduce((total, loss) => total + loss, 0); // 0 where nothing is foretold
+      const count = (length / windowLength) * (windowLength - 1);
+      return {name, perplexity: Math.exp(sum / count), tokens: count};
+    });
+  } finally {
+    await folder.close();
+  }
+}
+
+/** Loss of the next token at every position; 0 at the last one of a window. */
+async function lossesOf(
+  folder: ModelFolder,
+  architecture: Architecture,
+  text: {readonly tokens: Int32Array; readonly sequenceLength: number},
+): Promise<Float64Array> {
+  const walk = await startWalk(folder, architecture, text);
+  const forward = walk.compile('layer', ({params, layout, context}, x_TD: tf.Tensor2D) => ({
+    next_TD: decoderLayer(x_TD, params, layout, architecture, context).next_TD,
+  }));
+  try {
+    for (let layer = 0; layer < architecture.ffn.length; layer++) {
+      await walk.load(layer);
+      for (const batch of walk.batches) {
+        const x_TD = hidden(walk, batch);
+        const {next_TD} = await forward(x_TD);
+        batch.set(await next_TD.data());
+        tf.dispose([x_TD, next_TD]);
+      }
+    }
+    return await headLosses(folder, walk, text);
+  } finally {
+    forward.dispose();
+    walk.dispose();
+  }
+}
+
+async function headLosses(
+  folder: ModelFolder,
+  walk: Walk,
+  {tokens, sequenceLength}: {readonly tokens: Int32Array; readonly sequenceLength: number},
+): Promise<Float64Array> {
+  const {architecture, batchSize} = walk;
+  const specs = parameterSpecs(architecture);
+  const load = async (spec: typeof specs.embed) =>
+    createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
+  const norm = specs.norm && (await load(specs.norm));
+  const table = await load(specs.head ?? specs.embed);
+  const head = compile(
+    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => ({
+      loss_T: tokenLosses(finalHidden(x_TD, norm?.read() ?? null, architecture), table.read() as tf.Tensor2D, label_T),
+    }),
+    {name: 'head_losses'},
+  );
+  const losses = new Float64Array(tokens.length);
+  const size = batchSize * sequenceLength;
+  for (const [b, batch] of walk.batches.entries()) {
+    const label = (_: unknown, i: number): number =>
+      (i + 1) % sequenceLength === 0 ? -1 : (tokens[b * size + i + 1] as number);
+    const inputs = [hidden(walk, batch), tf.tensor1d(Int32Array.from({length: size}, label), 'int32')] as const;
+    const {loss_T} = await head(...inputs);
+    losses.set(await loss_T.data(), b * size);
+    tf.dispose([...inputs, loss_T]);
+  }
+  head.dispose();
+  norm?.dispose();
+  table.dispose();
+  return losses;
+}
+
+function hidden({architecture: {width}}: Walk, values: Float32Array): tf.Tensor2D {
+  return tf.tensor2d(values, [values.length / width, width]);
+}

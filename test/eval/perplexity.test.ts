@@ -1,0 +1,68 @@
+import {describe, expect, it} from 'vitest';
+import {convert} from '../../src/downcycle/convert.js';
+import {logitsOf} from '../../src/downcycle/proof.js';
+import {measurePerplexity} from '../../src/eval/perplexity.js';
+import {loadModel} from '../../src/model/model.js';
+import {createRng} from '../../src/util/rng.js';
+import {splitOptions} from '../downcycle/split-options.js';
+import {useScratch} from '../format/scratch.js';
+import {TINY_LLAMA} from '../model/tiny-llama.js';
+import {expectNoLeak, onEngine} from '../support/engines.js';
+
+const scratch = useScratch();
+const S = 12;
+const rng = createRng(3, 'tokens');
+const text = (name: string, windows: number) => ({
+  name,
+  tokens: Int32Array.from({length: windows * S}, () => rng.int(32)),
+});
+const texts = [text('a', 3), text('b', 5)];
+
+/** Perplexities from the logits of every window, in float64. */
+async function byLogits(path: string): Promise<number[]> {
+  const model = await loadModel(path);
+  const found: number[] = [];
+  for (const {tokens} of texts) {
+    const rows = Array.from({length: tokens.length / S}, (_, w) => [...tokens.subarray(w * S, (w + 1) * S)]);
+    const logits = await logitsOf(model, rows);
+    let loss = 0;
+    for (let i = 0; i < tokens.length; i++) {
+      if ((i + 1) % S === 0) continue;
+      const row = Array.from(logits.subarray(i * 32, (i + 1) * 32));
+      loss += Math.log(row.reduce((sum, value) => sum + Math.exp(value), 0)) - row[tokens[i + 1]!]!;
+    }
+    found.push(Math.exp(loss / ((tokens.length / S) * (S - 1))));
+  }
+  model.dispose();
+  return found;
+}
+
+describe('measurePerplexity', () => {
+  for (const engine of ['tensorflow-compiled', 'wasm'] as const) {
+    onEngine(engine, 'is what the logits of every window say, text by text', async () => {
+      const found = await measurePerplexity(TINY_LLAMA, texts, S);
+      expect(found.map(({perplexity}) => perplexity)).toBeAllClose(await byLogits(TINY_LLAMA), {rtol: 1e-5});
+      expect(found.map(({name, tokens}) => [name, tokens])).toEqual([
+        ['a', 33],
+        ['b', 55],
+      ]);
+    });
+  }
+
+  onEngine('tensorflow-compiled', 'measures mixtures too, whose layers may differ', async () => {
+    const method = splitOptions({method: 'contiguous', experts: 4, shared: 2, topK: 2, weights: 'one'});
+    await convert({model: TINY_LLAMA, out: scratch('moe'), method, seed: 1});
+    const found = await measurePerplexity(scratch('moe'), texts, S);
+    expect(found.map(({perplexity}) => perplexity)).toBeAllClose(await byLogits(scratch('moe')), {rtol: 1e-5});
+  });
+
+  onEngine('tensorflow-compiled', 'leaves no tensor behind', () =>
+    expectNoLeak(async () => {
+      await measurePerplexity(TINY_LLAMA, texts, S);
+    }),
+  );
+
+  it('names a model that is not there', async () => {
+    await expect(measurePerplexity(scratch('nothing'), texts, S)).rejects.toThrow('nothing');
+  });
+});
