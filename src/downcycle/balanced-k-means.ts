@@ -139,7 +139,7 @@ function clusterMeans({value_NJ, numFeatures}: Points, clusterOf_N: Int32Array, 
 }
 
 /** An undrawn index in proportion to its weight; the first undrawn one if no weight is left. */
-function drawByWeight(weight_N: Float64Array, isDrawn_N: Uint8Array, rng: Rng): number {
+export function drawByWeight(weight_N: Float64Array, isDrawn_N: Uint8Array, rng: Rng): number {
   let left = rng.uniform() * weight_N.reduce((sum, weight, n) => (isDrawn_N[n] ? sum : sum + weight), 0);
   let last = isDrawn_N.indexOf(0);
   for (let n = 0; n < weight_N.length; n++) {

@@ -80,6 +80,23 @@ export async function openDense(path: string): Promise<DenseSource> {
 }
 
 /**
+ * `gate_proj.weight` of a layer, float32 [F, D].
+ *
+ * @throws ModelError if a number of it is not finite.
+ */
+export async function readGateRows(source: DenseSource, layer: number): Promise<Float32Array> {
+  const {gate} = denseFfn(source, layer);
+  const matrix = await readMatrix(source, gate);
+  const gate_FD = valuesOf(matrix);
+  const bad = gate_FD.findIndex((value) => !Number.isFinite(value));
+  if (bad < 0) return gate_FD;
+  throw new ModelError(
+    `${source.folder.path}: tensor "${gate.name}" has ${gate_FD[bad]} in row ${Math.floor(bad / matrix.columns)}.`,
+    {hint: 'The file is damaged; get it again.'},
+  );
+}
+
+/**
  * Writes an MoE folder out of a dense one, whole or not at all: all but the FFNs copied bit for bit, tokenizer files
  * and config keys taken over. The peak is the FFN of one layer and one tensor more.
  *

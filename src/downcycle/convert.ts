@@ -17,6 +17,7 @@ import {
   moeBytes,
   type OnProgress,
   openDense,
+  readGateRows,
   writeMoe,
 } from './convert-source.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
@@ -84,7 +85,7 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
   if (!options.dryRun) await refuseExisting(options.out);
   const source = await openDense(options.model);
   try {
-    const plan = options.plan ?? makePlan(source, options);
+    const plan = options.plan ?? (await makePlan(source, options));
     const scales = routedScales(source, options);
     const {method} = options;
     const architecture = splitArchitecture(source.architecture, plan, routingOf(method), routerOf(method));
@@ -167,7 +168,7 @@ function routerOf(method: SplitOptions): {readonly selectionBias: boolean; reado
 export async function planOf(options: Omit<ConvertOptions, 'out'>): Promise<ConversionPlan> {
   const source = await openDense(options.model);
   try {
-    return makePlan(source, options);
+    return await makePlan(source, options);
   } finally {
     await source.folder.close();
   }
@@ -194,10 +195,10 @@ function routingOf(method: SplitOptions): Routing {
   return {...SOFTMAX_ROUTING, order: 'topk-then-score', weight: 'one'};
 }
 
-function makePlan(
+async function makePlan(
   source: DenseSource,
   {method, profile, seed, model, where = 'convert'}: Omit<ConvertOptions, 'out'>,
-): ConversionPlan {
+): Promise<ConversionPlan> {
   const {architecture, numNeurons, fingerprint} = source;
   const numLayers = architecture.ffn.length;
   if (profile) requireProfileOf(profile, {fingerprint, layers: numLayers, ffnWidth: numNeurons}, model);
@@ -207,7 +208,8 @@ function makePlan(
     });
   }
   const profiles = profile?.layers ?? Array.from({length: numLayers}, () => unwatched(numNeurons));
-  return planConversion({method, profiles, cv: profile?.metadata.options.cv ?? 'tasks', seed, where});
+  const gateRows = (layer: number): Promise<Float32Array> => readGateRows(source, layer);
+  return planConversion({method, profiles, gateRows, cv: profile?.metadata.options.cv ?? 'tasks', seed, where});
 }
 
 function routedScales(

@@ -188,6 +188,30 @@ const weaveSchema = z.strictObject({
   repair: repair('refit'),
 });
 
+const moeficationSchema = z.strictObject({
+  method: z
+    .literal('moefication')
+    .describe(
+      'Neurons are clustered by their gate rows, brought to length one (MoEfication, arXiv 2110.01786). A shared part, which the paper has not, is of the largest mean |h|·|Wd|, as in weave.',
+    ),
+  ...cutFields('gate-mean', 'one'),
+  allocation: allocation('uniform'),
+});
+
+const llamaMoeSchema = z.strictObject({
+  method: z
+    .literal('llama-moe')
+    .describe('Neurons are cut in one of the ways of LLaMA-MoE (arXiv 2406.16554 and 2411.15708).'),
+  ...cutFields('gate-mean', 'one'),
+  split: z
+    .enum(['random', 'contiguous', 'k-means', 'co-activation', 'importance'])
+    .default('random')
+    .describe(
+      'random: by lot. contiguous: in the order of the dense model. k-means: by gate rows. co-activation: by the tokens that mark them. importance: the most important to the loss are shared, the others dealt out in equal shares of importance. k-means and co-activation share the largest mean |h|·|Wd|.',
+    ),
+  allocation: allocation('uniform'),
+});
+
 interface Fitted {
   readonly router: string;
   readonly weights: string;
@@ -224,6 +248,8 @@ export const splitSchema = z.discriminatedUnion('method', [
   ),
   cmoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   weaveSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+  moeficationSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+  llamaMoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   randomSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   contiguousSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
   allSharedSchema.refine(choosable.check, choosable.says),

@@ -3,13 +3,10 @@ import * as tf from '@tensorflow/tfjs';
 import {throughAttention} from '../model/decoder.js';
 import type {LayerFunction, Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
-import {createRng} from '../util/rng.js';
+import {MOST_COLUMNS, randomDirections} from './random-projection.js';
 import {type ActivitySums, addSums, batchSums, fitActivity, noSums, predictedProfiles} from './ridge.js';
 import type {PredictedActivity} from './statistics.js';
 import {denseFfn} from './watch.js';
-
-/** Columns that profiles are projected to: distances of points stay within some percent (Johnson and Lindenstrauss). */
-const MOST_COLUMNS = 128;
 
 /** A compiled function from the hidden states before the loaded layer to the sums of its neurons' activity. */
 export type Sums = LayerFunction<[tf.Tensor2D], ReturnType<typeof batchSums>>;
@@ -53,12 +50,6 @@ export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: numb
   return {profile_FP};
 }
 
-/** Always the same random directions, [D, P]. */
 function projection(D: number): tf.Tensor2D {
-  const rng = createRng(0, 'predicted-activity');
-  const scale = 1 / Math.sqrt(MOST_COLUMNS);
-  return tf.tensor2d(
-    Float32Array.from({length: D * MOST_COLUMNS}, () => scale * rng.normal()),
-    [D, MOST_COLUMNS],
-  );
+  return tf.tensor2d(randomDirections(D, 'predicted-activity'), [D, MOST_COLUMNS]);
 }

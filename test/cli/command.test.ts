@@ -202,6 +202,22 @@ describe('one config from a dense model to a trained mixture', () => {
     }
   });
 
+  test('moefication needs no profile, and llama-moe profiles what it needs; both equal their parent', async () => {
+    const {folder, config} = await workplace();
+    const convert = (method: string, out: string) =>
+      spawnCli(['convert', config, '--arm', 'a', '--set', `arms.a=${method}`, '--out', out], {cwd: folder});
+    const byWeights = await convert('{method: moefication, experts: 8, topK: 2}', 'by-weights');
+    expect(byWeights.stderr).not.toContain('watching layers');
+    expect(byWeights.code).toBe(0);
+    const important = await convert(
+      '{method: llama-moe, split: importance, experts: 6, shared: 2, topK: 2}',
+      'important',
+    );
+    expect(important.stderr).toContain('taking gradients');
+    expect(important.code).toBe(0);
+    for (const {stdout} of [byWeights, important]) expect(stdout).toContain('with all experts equal to its parent');
+  });
+
   test('compare makes, trains and draws all arms', async () => {
     const {folder, config} = await workplace();
     const compared = await spawnCli(['compare', config], {cwd: folder});

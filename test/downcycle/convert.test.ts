@@ -1,5 +1,5 @@
 import {existsSync} from 'node:fs';
-import {mkdir, readdir, readFile} from 'node:fs/promises';
+import {mkdir, readdir, readFile, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
 import {type ConvertOptions, convert} from '../../src/downcycle/convert.js';
 import type {SplitOptions} from '../../src/downcycle/options.js';
@@ -10,6 +10,7 @@ import type {Profile} from '../../src/downcycle/profile-file.js';
 import {logitsOf} from '../../src/downcycle/proof.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {type ModelFolder, openModelFolder} from '../../src/format/model-folder.js';
+import {openSafetensors} from '../../src/format/safetensors.js';
 import {SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {loadModel} from '../../src/model/model.js';
 import {ConfigError, DataError, EnvironmentError, ModelError} from '../../src/util/errors.js';
@@ -156,7 +157,8 @@ describe('convert', () => {
     const profile = await tinyProfile();
     const method = expertWeaver();
     const {provenance} = await convert(options({method, profile, revision: 'abc'}));
-    const plan = planConversion({method, profiles: profile.layers, cv: 'tasks', seed: 7, where: ''});
+    const gateRows = () => Promise.reject(new Error('nobody asks for weights'));
+    const plan = await planConversion({method, profiles: profile.layers, gateRows, cv: 'tasks', seed: 7, where: ''});
     expect(await readProvenance(scratch('moe'))).toEqual(provenance);
     expect(provenance).toMatchObject({
       kind: 'split',
@@ -231,6 +233,21 @@ describe('convert refuses', () => {
     const converted = convert(options({method: expertWeaver()}));
     await expect(converted).rejects.toThrow(ConfigError);
     await expect(converted).rejects.toThrow('method expertweaver needs a profile');
+  });
+
+  it('gate rows that are not finite, naming the tensor and the row', async () => {
+    const model = await writeTinyLlama(scratch('dense'));
+    const path = `${model}/model.safetensors`;
+    const file = await openSafetensors(path);
+    const {begin} = file.info('model.layers.1.mlp.gate_proj.weight');
+    await file.close();
+    const bytes = await readFile(path);
+    bytes.writeFloatLE(Number.NaN, begin + (3 * 16 + 2) * 4);
+    await writeFile(path, bytes);
+    const method = splitOptions({method: 'moefication', experts: 4, topK: 2});
+    const converted = convert(options({model, method}));
+    await expect(converted).rejects.toThrow(ModelError);
+    await expect(converted).rejects.toThrow('tensor "model.layers.1.mlp.gate_proj.weight" has NaN in row 3.');
   });
 
   it.each([

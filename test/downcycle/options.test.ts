@@ -7,6 +7,7 @@ const issuesOf = (input: unknown): {path: string; message: string}[] => {
   return (result.error?.issues ?? []).map(({path, message}) => ({path: path.join('.'), message}));
 };
 const cut = {experts: 30, shared: 2, topK: 6};
+const CHECKED = ['expertweaver', 'random', 'contiguous', 'moefication', 'llama-moe', 'sparse-upcycle'];
 
 describe('methodSchema', () => {
   it('fills in the defaults of ExpertWeaver', () => {
@@ -36,6 +37,25 @@ describe('methodSchema', () => {
     });
   });
 
+  it('makes MoEfication and LLaMA-MoE ready for use without training', () => {
+    const common = {router: 'gate-mean', weights: 'one', outputScale: 'none', repair: 'none', allocation: 'uniform'};
+    expect(methodSchema.parse({method: 'moefication', ...cut})).toEqual({
+      ...{method: 'moefication', ...cut, ...common, repairWeight: 0.5},
+    });
+    expect(methodSchema.parse({method: 'llama-moe', ...cut})).toEqual({
+      ...{method: 'llama-moe', ...cut, ...common, repairWeight: 0.5, split: 'random'},
+    });
+  });
+
+  it('says which ways of LLaMA-MoE there are', () => {
+    const [issue] = issuesOf({method: 'llama-moe', ...cut, split: 'clustering'});
+    expect(issue?.path).toBe('split');
+    for (const split of ['random', 'contiguous', 'k-means', 'co-activation', 'importance']) {
+      expect(issue?.message).toContain(split);
+      expect(methodSchema.parse({method: 'llama-moe', ...cut, split})).toMatchObject({split});
+    }
+  });
+
   it.each([
     {router: 'ridge'}, // weights are scores
     {outputScale: 'match', repair: 'refit'}, // which makes other down projections than the factors were measured on
@@ -63,6 +83,8 @@ describe('methodSchema', () => {
       {method: 'expertweaver', ...cut, allocation: 'adaptive'},
       {method: 'random', ...cut},
       {method: 'contiguous', ...cut},
+      {method: 'moefication', ...cut},
+      {method: 'llama-moe', ...cut, split: 'co-activation'},
       {method: 'sparse-upcycle', experts: 8, topK: 2},
       {method: 'granular-upcycle', experts: 8, topK: 2, shards: 2},
     ]) {
@@ -76,12 +98,12 @@ describe('methodSchema', () => {
     expect(issues).toEqual([{path: '', message: 'Unrecognized key: "alphaMin"'}]);
   });
 
-  it.each(['expertweaver', 'random', 'contiguous', 'sparse-upcycle'])('%s refuses unknown keys', (method) => {
+  it.each(CHECKED)('%s refuses unknown keys', (method) => {
     const [issue] = issuesOf({method, experts: 8, topK: 2, tokp: 1});
     expect(issue?.message).toBe('Unrecognized key: "tokp"');
   });
 
-  it.each(['expertweaver', 'random', 'contiguous', 'sparse-upcycle'])('%s refuses topK above experts', (method) => {
+  it.each(CHECKED)('%s refuses topK above experts', (method) => {
     const issues = issuesOf({method, experts: 2, topK: 3});
     expect(issues).toEqual([{path: 'topK', message: 'topK must be at most experts. Lower topK or raise experts.'}]);
   });
@@ -109,7 +131,7 @@ describe('methodSchema', () => {
   it('describes every field in the JSON Schema', () => {
     const schema = z.toJSONSchema(methodSchema, {io: 'input'}) as JsonSchema;
     const objects = alternatives(schema);
-    expect(objects).toHaveLength(12);
+    expect(objects).toHaveLength(14);
     for (const {properties, additionalProperties} of objects) {
       expect(additionalProperties).toBe(false);
       for (const field of Object.values(properties!)) expect(field.description).toMatch(/\.$/);

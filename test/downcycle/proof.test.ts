@@ -35,6 +35,27 @@ describe('proveConversion', () => {
     );
   }
 
+  for (const words of [
+    {method: 'moefication'},
+    {method: 'llama-moe', split: 'k-means'},
+    {method: 'llama-moe', split: 'co-activation'},
+    {method: 'llama-moe', split: 'importance'},
+  ]) {
+    onEngine('wasm', `passes for ${Object.values(words).join(', ')}, with a shared part and without`, async () => {
+      const {layers, metadata} = await tinyProfile();
+      const gradients = {
+        importance_F: Float32Array.from({length: 24}, (_, id) => (7 * id) % 24),
+        sensitivity_F: new Float32Array(24),
+      };
+      const profile = {metadata, layers: layers.map((layer) => ({...layer, gradients}))};
+      for (const shared of [0, 2]) {
+        const method = splitOptions({...words, experts: 4, shared, topK: 1});
+        await split({method, profile, out: scratch(`moe-${shared}`)});
+        expect(await proveConversion(TINY_LLAMA, scratch(`moe-${shared}`), sequences)).toMatchObject({passed: true});
+      }
+    });
+  }
+
   onEngine('wasm', 'passes for copies, whether or not they are renormalised', async () => {
     const method = {method: 'sparse-upcycle', experts: 3, topK: 1, renormalise: false} as const;
     await upcycle({model: TINY_LLAMA, out: scratch('moe'), method, seed: 7});

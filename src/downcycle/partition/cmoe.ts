@@ -4,7 +4,7 @@ import {optimalAssignment} from '../assignment.js';
 import type {LayerPlan} from '../plan.js';
 import {type LayerProfile, markerCounts} from '../statistics.js';
 import {worthiest} from './all-shared.js';
-import {allIds, expertWidth, gatherClusters} from './cut.js';
+import {expertWidth, gatherClusters, idsWithout, placesOf} from './cut.js';
 
 /**
  * The neurons that are marked most often are shared; the next most often marked are the centroids of the experts, to
@@ -14,8 +14,7 @@ export function cmoeSplit(profile: LayerProfile, shape: LayerShape): LayerPlan {
   const width = expertWidth(profile.numNeurons, shape);
   const count_F = Float64Array.from(markerCounts(profile));
   const shared = worthiest(count_F, shape.shared * width);
-  const isShared = new Set(shared);
-  const routed = allIds(profile.numNeurons).filter((id) => !isShared.has(id));
+  const routed = idsWithout(shared, profile.numNeurons);
   const centroids = mostMarked(count_F, routed, shape.experts);
   const {groupOf_N} = optimalAssignment({
     cost_NE: markerDistances(profile, routed, centroids),
@@ -76,11 +75,4 @@ export function representative({marker_NM, numMarkers, numNeurons}: LayerProfile
     for (const place of marked) distance[place] = (distance[place] as number) + 1 - (2 * marked.length) / ids.length;
   }
   return ids[distance.indexOf(Math.min(...distance))] ?? 0;
-}
-
-/** Place of every neuron in a list of ids, -1 if it is not there; [F]. */
-function placesOf(ids: Int32Array, numNeurons: number): Int32Array {
-  const place_F = new Int32Array(numNeurons).fill(-1);
-  for (const [place, id] of ids.entries()) place_F[id] = place;
-  return place_F;
 }

@@ -7,6 +7,19 @@ export function allIds(numNeurons: number): Int32Array {
   return Int32Array.from({length: numNeurons}, (_, id) => id);
 }
 
+/** All ids but those of `shared`, ascending. */
+export function idsWithout(shared: Int32Array, numNeurons: number): Int32Array {
+  const isShared = new Set(shared);
+  return allIds(numNeurons).filter((id) => !isShared.has(id));
+}
+
+/** Place of every neuron in a list of ids, -1 if it is not there; [F]. */
+export function placesOf(ids: Int32Array, numNeurons: number): Int32Array {
+  const place_F = new Int32Array(numNeurons).fill(-1);
+  for (const [place, id] of ids.entries()) place_F[id] = place;
+  return place_F;
+}
+
 /** Width of one expert: F over all chunks, which must divide it. */
 export function expertWidth(numNeurons: number, {experts, shared}: LayerShape): number {
   return numNeurons / (experts + shared);

@@ -4,7 +4,7 @@ import type {LayerShape} from '../allocation.js';
 import {balancedKMeans, MAX_ROUNDS, type Points, spreadCentroids} from '../balanced-k-means.js';
 import type {LayerPlan} from '../plan.js';
 import {type CvOver, type LayerProfile, meanMagnitude, neuronCv, rankAscending} from '../statistics.js';
-import {allIds, expertWidth, gatherClusters} from './cut.js';
+import {expertWidth, gatherClusters, idsWithout} from './cut.js';
 
 /** The choices of the method that the paper leaves open. */
 export interface ExpertWeaverSplit {
@@ -25,8 +25,7 @@ export function expertWeaverSplit(
 ): LayerPlan {
   const width = expertWidth(profile.numNeurons, shape);
   const shared = universalNeurons(profile, shape.shared * width, split);
-  const isShared = new Set(shared);
-  const routed = allIds(profile.numNeurons).filter((id) => !isShared.has(id));
+  const routed = idsWithout(shared, profile.numNeurons);
   const points = neuronPoints(profile, routed, split.standardise);
   const {clusterOf_N} = balancedKMeans(points, spreadCentroids(points, shape.experts, rng), {
     capacity_E: new Int32Array(shape.experts).fill(width),

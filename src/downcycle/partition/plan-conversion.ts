@@ -1,5 +1,6 @@
 // From calibration to a plan: how many chunks of each layer are shared and active, then the method that fills them.
-import {createRng, type Rng} from '../../util/rng.js';
+import {ConfigError} from '../../util/errors.js';
+import {createRng} from '../../util/rng.js';
 import {
   adaptiveAllocation,
   type LayerAllocation,
@@ -14,6 +15,8 @@ import {allSharedSplit} from './all-shared.js';
 import {cmoeSplit, representative} from './cmoe.js';
 import {contiguousSplit} from './contiguous.js';
 import {expertWeaverSplit} from './expertweaver.js';
+import {llamaMoeSplit} from './llama-moe.js';
+import {moeficationSplit, type WeighedLayer} from './moefication.js';
 import {randomSplit} from './random.js';
 import {weaveSplit} from './weave.js';
 
@@ -22,6 +25,8 @@ export interface PlanInput {
   readonly method: SplitOptions;
   /** One for each layer, equally wide; the controls read nothing but their width. */
   readonly profiles: readonly LayerProfile[];
+  /** `gate_proj.weight` of a layer, float32 [F, D]; asked for by methods that look at weights, one layer at a time. */
+  readonly gateRows: (layer: number) => Promise<Float32Array>;
   readonly cv: CvOver;
   readonly seed: number;
   /** Config path or `file:line:column` of the method, for messages. */
@@ -40,37 +45,82 @@ export interface ProfileNeeds {
 export function profileNeeds(method: SplitOptions): ProfileNeeds {
   const predictors = method.method === 'weave';
   const gradients =
-    method.allocation === 'sensitivity' || (method.method === 'all-shared' && method.keepBy === 'sensitivity');
-  const isControl = method.method === 'random' || method.method === 'contiguous';
+    method.allocation === 'sensitivity' ||
+    (method.method === 'all-shared' && method.keepBy === 'sensitivity') ||
+    (method.method === 'llama-moe' && method.split === 'importance');
   const isWatched = method.method !== 'all-shared' && method.router === 'representative';
-  return {profile: !isControl || gradients || isWatched, predictors, gradients};
+  return {profile: looksAtActivations(method) || gradients || isWatched, predictors, gradients};
+}
+
+/** Whether a method looks at activations to split a layer. */
+function looksAtActivations(method: SplitOptions): boolean {
+  switch (method.method) {
+    case 'random':
+    case 'contiguous':
+      return false;
+    case 'moefication':
+      return method.shared > 0;
+    case 'llama-moe':
+      return method.split === 'co-activation' || (method.split === 'k-means' && method.shared > 0);
+    default:
+      return true;
+  }
+}
+
+function looksAtWeights(method: SplitOptions): boolean {
+  return method.method === 'moefication' || (method.method === 'llama-moe' && method.split === 'k-means');
 }
 
 /**
  * Splits every layer; the same input gives the same plan, and each layer draws from its own random stream.
  *
- * @throws ConfigError if the counts do not cut the FFN; DataError or ModelError if a profile is unusable.
+ * @throws ConfigError if the counts do not cut the FFN, or a profile lacks what the method looks at; DataError or
+ * ModelError if a profile is unusable.
  */
-export function planConversion(input: PlanInput): ConversionPlan {
-  const {method, profiles, seed, where} = input;
+export async function planConversion(input: PlanInput): Promise<ConversionPlan> {
+  const {method, profiles, where} = input;
   const numNeurons = profiles[0]?.numNeurons ?? 0;
   requireDivisible(numNeurons, method, where);
   if (profileNeeds(method).profile) profiles.forEach(checkProfile);
   const allocations = allocate(input);
+  requireMeasured(input);
+  const layers: LayerPlan[] = [];
+  for (const [layer, shape] of allocations.entries()) layers.push(await planLayer(input, layer, shape));
   const plan: ConversionPlan = {
     method: method.method,
     numNeurons,
-    layers: profiles.map((profile, layer) => {
-      const rng = createRng(seed, `partition/layer-${layer}`);
-      return withRepresentatives(split(input, profile, allocations[layer] as LayerAllocation, rng), profile, method);
-    }),
+    layers,
     allocation: allocations.map(({specialisedShare, sharedRatio}) => ({specialisedShare, sharedRatio})),
   };
   validatePlan(plan);
   return plan;
 }
 
-function split({method, cv}: PlanInput, profile: LayerProfile, shape: LayerAllocation, rng: Rng): LayerPlan {
+/** Refuses a profile that was made without what a method looks at. */
+function requireMeasured({method, profiles, where}: PlanInput): void {
+  const {predictors, gradients} = profileNeeds(method);
+  const lacks = (key: 'predictors' | 'gradients'): ConfigError =>
+    new ConfigError(`${where}: method ${method.method} needs a profile with ${key}.`, {
+      hint: `Set profile.${key} to true and profile again.`,
+    });
+  if (predictors && profiles.some((profile) => !profile.predicted)) throw lacks('predictors');
+  if (gradients && profiles.some((profile) => !profile.gradients)) throw lacks('gradients');
+}
+
+async function planLayer(input: PlanInput, layer: number, shape: LayerAllocation): Promise<LayerPlan> {
+  const {method, profiles, gateRows} = input;
+  const profile = profiles[layer] as LayerProfile;
+  const gate_FD = looksAtWeights(method) ? await gateRows(layer) : new Float32Array(0);
+  return withRepresentatives(split(input, {layer, profile, gate_FD}, shape), profile, method);
+}
+
+interface PlannedLayer extends WeighedLayer {
+  readonly layer: number;
+}
+
+function split({method, cv, seed}: PlanInput, planned: PlannedLayer, shape: LayerAllocation): LayerPlan {
+  const {layer, profile} = planned;
+  const rng = createRng(seed, `partition/layer-${layer}`);
   switch (method.method) {
     case 'expertweaver':
       return expertWeaverSplit(profile, shape, {...method, cv}, rng);
@@ -78,6 +128,10 @@ function split({method, cv}: PlanInput, profile: LayerProfile, shape: LayerAlloc
       return cmoeSplit(profile, shape);
     case 'weave':
       return weaveSplit(profile, shape, rng);
+    case 'moefication':
+      return moeficationSplit(planned, shape, {normalise: true}, rng);
+    case 'llama-moe':
+      return llamaMoeSplit(planned, shape, method.split, rng);
     case 'random':
       return randomSplit(profile.numNeurons, shape, rng);
     case 'contiguous':
