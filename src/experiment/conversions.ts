@@ -112,8 +112,20 @@ export function countsAt({experts, shared, topK}: LayerShape, sparsity: number, 
 }
 
 /** Whether a method draws anything by lot. */
-function isSeeded({method}: SplitOptions): boolean {
-  return method === 'random' || method === 'expertweaver' || method === 'weave';
+function isSeeded(options: SplitOptions): boolean {
+  switch (options.method) {
+    case 'random':
+    case 'expertweaver':
+    case 'weave':
+    case 'moefication':
+      return true;
+    case 'llama-moe':
+      return options.split !== 'contiguous' && options.split !== 'importance';
+    case 'cmoe':
+    case 'contiguous':
+    case 'all-shared':
+      return false;
+  }
 }
 
 interface Setting {
