@@ -5,8 +5,9 @@ type Settings = Readonly<Record<string, unknown>>;
 /** What a method says beyond its name: its counts, and whatever is not as it would be without being asked for. */
 export function changedOptions(options: MethodOptions): Settings {
   const {method, experts, topK} = options;
-  const given = {method, experts, topK, ...('shards' in options && {shards: options.shards})};
-  const counts = {experts, ...('shared' in options && {shared: options.shared}), topK};
+  const shards = 'shards' in options ? {shards: options.shards} : {};
+  const given = {method, experts, topK, ...shards};
+  const counts = {experts, ...('shared' in options && {shared: options.shared}), topK, ...shards};
   const bare: Settings = methodSchema.parse(given);
   // an allocation has defaults of its own
   const usual: Settings =

@@ -86,7 +86,7 @@ function neuronsText(layers: readonly NeuronCount[]): string {
 function countText(layers: readonly NeuronCount[]): string {
   const experts = layers.flatMap((count) => count.experts);
   const parts = [
-    [sum(layers.map(({shared}) => shared)), 'shared'],
+    [sum(layers.map(({shared}) => shared)), experts.length > 0 ? 'shared' : 'kept'],
     [sum(experts), `in ${experts.length} experts of ${experts[0]}`],
     [sum(layers.map(({leftOut}) => leftOut)), 'left out'],
   ] as const;
