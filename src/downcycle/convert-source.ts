@@ -11,6 +11,7 @@ import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '..
 import {ModelError} from '../util/errors.js';
 import {modelFingerprint} from './convert-fingerprint.js';
 import type {GluMatrix, RawMatrix} from './convert-gather.js';
+import {NEURONS_FILE, renderNeuronMaps} from './neuron-maps.js';
 import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 
 /** An open dense model. */
@@ -55,6 +56,8 @@ export type OnProgress = (done: number, total: number) => void;
 export interface MoeContent {
   readonly architecture: Architecture;
   readonly provenance: Provenance;
+  /** Expert of every neuron of each layer's dense FFN, if each went to one: see {@link NEURONS_FILE}. */
+  readonly neuronMaps?: readonly Int32Array[];
   /** The tensors of one layer's mixture. */
   readonly ffn: (site: FfnSite) => MadeTensor[];
 }
@@ -109,6 +112,7 @@ export async function writeMoe(
   onProgress?: OnProgress,
 ): Promise<void> {
   const {folder} = source;
+  const {provenance, neuronMaps} = content;
   const tensors = allTensors(source, content);
   const byName = new Map(tensors.map((tensor) => [tensor.spec.name, tensor]));
   let done = 0;
@@ -122,7 +126,10 @@ export async function writeMoe(
       return data;
     },
     copyFrom: folder.path,
-    extraFiles: {[PROVENANCE_FILE]: renderProvenance(content.provenance)},
+    extraFiles: {
+      [PROVENANCE_FILE]: renderProvenance(provenance),
+      ...(neuronMaps && {[NEURONS_FILE]: renderNeuronMaps(neuronMaps)}),
+    },
   });
 }
 

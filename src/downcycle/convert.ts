@@ -23,7 +23,7 @@ import {
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
 import type {SplitOptions} from './options.js';
 import {planConversion, profileNeeds} from './partition/plan-conversion.js';
-import {type ConversionPlan, planHash} from './plan.js';
+import {type ConversionPlan, neuronMaps, planHash} from './plan.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
 import {currentVersions, type LayerRecord, type Provenance, recordErrors} from './provenance.js';
 import {splitFfn} from './split-ffn.js';
@@ -140,7 +140,7 @@ async function write(
   try {
     const ffn = (site: FfnSite): MadeTensor[] =>
       splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted});
-    await writeMoe(source, out, {architecture, provenance, ffn}, onProgress);
+    await writeMoe(source, out, {architecture, provenance, neuronMaps: neuronMaps(plan), ffn}, onProgress);
     if (errors.some((error) => error !== null)) await recordErrors(out, errors);
   } finally {
     fit?.dispose();

@@ -82,20 +82,31 @@ export function validatePlan({layers, numNeurons}: ConversionPlan): void {
   });
 }
 
-/**
- * SHA-256 of the neuron to expert map, in hex: for each layer F, E and the map as little-endian int32.
- *
- * @throws ModelError if the plan does not hold every neuron once.
- */
-export function planHash({layers, numNeurons}: ConversionPlan): string {
+/** The neuron map of every layer. @throws ModelError if the plan does not hold every neuron once. */
+export function neuronMaps({layers, numNeurons}: ConversionPlan): Int32Array[] {
+  return layers.map((plan, layer) => neuronMap(plan, numNeurons, layer));
+}
+
+/** {@link mapHash} of a plan. @throws ModelError if the plan does not hold every neuron once. */
+export function planHash(plan: ConversionPlan): string {
+  return mapHash(neuronMaps(plan));
+}
+
+/** SHA-256 of the neuron map of every layer, in hex: for each F, E and the map as little-endian int32. */
+export function mapHash(maps: readonly Int32Array[]): string {
   const hash = createHash('sha256');
-  layers.forEach((plan, layer) => {
-    const words = [numNeurons, plan.experts.length, ...neuronMap(plan, numNeurons, layer)];
+  for (const expertOf_F of maps) {
+    const words = [expertOf_F.length, numExperts(expertOf_F), ...expertOf_F];
     const bytes = Buffer.alloc(words.length * 4);
     words.forEach((word, i) => void bytes.writeInt32LE(word, i * 4));
     hash.update(bytes);
-  });
+  }
   return hash.digest('hex');
+}
+
+/** Experts in a neuron map: none is empty, so the last one is named. */
+function numExperts(expertOf_F: Int32Array): number {
+  return expertOf_F.reduce((most, expert) => Math.max(most, expert + 1), 0);
 }
 
 function partName(index: number): string {

@@ -3,6 +3,7 @@ import {readFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
 import {parseJson} from '../format/json.js';
+import {ORIGIN_FILES} from '../format/model-folder.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
@@ -10,7 +11,7 @@ import {profileSchema, splitSchema} from './options.js';
 import {upcycleSchema} from './upcycle-options.js';
 
 /** The file in an MoE folder that holds its {@link Provenance}. */
-export const PROVENANCE_FILE = 'downcycle.json';
+export const PROVENANCE_FILE = ORIGIN_FILES.record;
 
 const proofSchema = z.strictObject({
   /** Largest difference of two logits. */

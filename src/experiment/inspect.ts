@@ -1,7 +1,9 @@
 import {existsSync} from 'node:fs';
-import {readdir, readFile, stat} from 'node:fs/promises';
-import {basename, dirname, join} from 'node:path';
+import {readdir, stat} from 'node:fs/promises';
+import {basename, dirname, join, resolve} from 'node:path';
+import {countNeurons, NEURONS_FILE, type NeuronCount, readNeuronMaps} from '../downcycle/neuron-maps.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
+import {PROVENANCE_FILE, type Provenance, readProvenance} from '../downcycle/provenance.js';
 import type {Dtype} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
@@ -27,8 +29,12 @@ export interface ModelInspection {
   readonly dtypes: Readonly<Partial<Record<Dtype, number>>>;
   /** Null if the folder has no tokenizer.json. */
   readonly tokenizer: TokenizerSummary | null;
-  /** `downcycle.json` as it stands: how a mixture was made. Null if the folder has none. */
-  readonly provenance: unknown;
+  /** How it was made, or the model that it was trained from. Null if the folder has no record of it. */
+  readonly provenance: Provenance | null;
+  /** Where the neurons of each layer's dense FFN went. Null if the folder has no map of them. */
+  readonly neurons: readonly NeuronCount[] | null;
+  /** Whether it is part of a checkpoint, trained since it was made. */
+  readonly isTrained: boolean;
   /** What the files hold that the architecture has no place for, one line each. */
   readonly warnings: readonly string[];
 }
@@ -108,7 +114,7 @@ export async function inspect(path: string): Promise<Inspection> {
   if (names.has('config.json')) return inspectModel(path);
   if (names.has(LOG)) return inspectRun(path);
   // A checkpoint: the marker is written last, so a torn one is not taken for whole.
-  if (names.has('trainer.json')) return inspectModel(join(path, 'model'));
+  if (names.has(TRAINER)) return inspectModel(join(path, 'model'));
   const shards = [...names].filter((name) => name.endsWith('.arrow')).sort();
   if (shards.length > 0) return inspectPrepared(path, shards);
   const runs = [...names].filter((name) => existsSync(join(path, name, LOG))).sort();
@@ -132,6 +138,7 @@ async function inspectExperiment(path: string, names: readonly string[]): Promis
 }
 
 const LOG = 'log.jsonl';
+const TRAINER = 'trainer.json';
 
 function refuse(path: string): never {
   throw new UsageError(`${path} is nothing that downcycle reads or writes.`, {
@@ -153,7 +160,7 @@ async function inspectModel(path: string): Promise<ModelInspection> {
       bytes: tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0),
       dtypes: countBy(tensors.map(({dtype}) => dtype)),
       tokenizer: await summariseTokenizer(folder),
-      provenance: await readProvenance(path),
+      ...(await originOf(path)),
       warnings: checkTensors(folder.tensors, architecture),
     };
   } finally {
@@ -167,14 +174,15 @@ async function summariseTokenizer({path, tokenizerFiles}: ModelFolder): Promise<
   return {vocabSize, bosId, eosId, fingerprint};
 }
 
-async function readProvenance(path: string): Promise<unknown> {
-  const text = await readFile(join(path, 'downcycle.json'), 'utf8').catch(() => null);
-  if (text === null) return null;
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    throw new DataError(`${join(path, 'downcycle.json')}: this is not JSON.`, {cause});
-  }
+/** Folders of other makers have no record, and those of older versions no map. */
+async function originOf(path: string): Promise<Pick<ModelInspection, 'provenance' | 'neurons' | 'isTrained'>> {
+  const provenance = existsSync(join(path, PROVENANCE_FILE)) ? await readProvenance(path) : null;
+  const hasMap = provenance?.kind === 'split' && existsSync(join(path, NEURONS_FILE));
+  return {
+    provenance,
+    neurons: hasMap ? (await readNeuronMaps(path)).map(countNeurons) : null,
+    isTrained: existsSync(join(dirname(resolve(path)), TRAINER)),
+  };
 }
 
 function countBy<K extends string>(keys: readonly K[]): Partial<Record<K, number>> {

@@ -27,9 +27,14 @@ export interface ModelFolderContent extends WriteOptions {
   readonly read: TensorSource;
   /** A folder whose tokenizer files are copied byte for byte. */
   readonly copyFrom?: string;
-  /** Further text files by name, such as `downcycle.json` or `README.md`; they win over copied ones. */
-  readonly extraFiles?: Readonly<Record<string, string>>;
+  /** A folder whose record of origin, the {@link ORIGIN_FILES} that it has, is copied byte for byte. */
+  readonly originFrom?: string;
+  /** Further files by name, such as `downcycle.json` or `README.md`; they win over copied ones. */
+  readonly extraFiles?: Readonly<Record<string, string | Uint8Array>>;
 }
+
+/** The files that say where a mixture of experts came from. */
+export const ORIGIN_FILES = {record: 'downcycle.json', neurons: 'neurons.safetensors'} as const;
 
 const CONFIG = 'config.json';
 const TOKENIZER_FILES = [
@@ -53,7 +58,7 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
   await expectFolder(path);
   const config = await readModelConfig(join(path, CONFIG));
   const tensors = await openTensors(path);
-  return {path, config, tensors, tokenizerFiles: tokenizerFilesIn(path), close: () => tensors.close()};
+  return {path, config, tensors, tokenizerFiles: filesIn(path, TOKENIZER_FILES), close: () => tensors.close()};
 }
 
 /**
@@ -63,12 +68,13 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
  * @throws ModelError if the entries or what `read` gives cannot be written; nothing is left behind then either.
  */
 export async function writeModelFolder(path: string, content: ModelFolderContent): Promise<void> {
-  const {config, entries, read, copyFrom, extraFiles = {}, ...options} = content;
-  const texts = {...extraFiles, [CONFIG]: `${JSON.stringify(config, null, 2)}\n`};
+  const {config, entries, read, copyFrom, originFrom, extraFiles = {}, ...options} = content;
+  const files = {...extraFiles, [CONFIG]: `${JSON.stringify(config, null, 2)}\n`};
   for (const name of Object.keys(extraFiles)) checkExtraFile(name);
   await writeFolderAtomic(path, async (part) => {
-    if (copyFrom !== undefined) await copyTokenizer(copyFrom, part);
-    for (const [name, text] of Object.entries(texts)) await writeFileAtomic(join(part, name), text);
+    if (copyFrom !== undefined) await copyFiles(copyFrom, part, TOKENIZER_FILES);
+    if (originFrom !== undefined) await copyFiles(originFrom, part, Object.values(ORIGIN_FILES));
+    for (const [name, data] of Object.entries(files)) await writeFileAtomic(join(part, name), data);
     await writeSafetensors(part, entries, read, options);
   });
 }
@@ -125,17 +131,17 @@ async function readConfigText(path: string): Promise<string> {
   }
 }
 
-function tokenizerFilesIn(folder: string): readonly string[] {
-  return TOKENIZER_FILES.filter((name) => existsSync(join(folder, name)));
+function filesIn(folder: string, names: readonly string[]): readonly string[] {
+  return names.filter((name) => existsSync(join(folder, name)));
 }
 
 /** Read and written, not `copyFile`d: a copy would keep the rights of the source, which may be read-only. */
-async function copyTokenizer(from: string, to: string): Promise<void> {
-  for (const name of tokenizerFilesIn(from)) await writeFileAtomic(join(to, name), await readFile(join(from, name)));
+async function copyFiles(from: string, to: string, names: readonly string[]): Promise<void> {
+  for (const name of filesIn(from, names)) await writeFileAtomic(join(to, name), await readFile(join(from, name)));
 }
 
 function checkExtraFile(name: string): void {
-  const isTaken = name === CONFIG || name.includes('safetensors');
+  const isTaken = name === CONFIG || (name.startsWith('model') && name.includes('safetensors'));
   if (isTaken || name === '' || name === '..' || basename(name) !== name) {
     throw new RangeError(`"${name}" cannot be an extra file of a model folder`);
   }

@@ -20,6 +20,8 @@ export interface SaveOptions {
   readonly dtype: FloatDtype;
   /** Folder whose tokenizer files are copied. */
   readonly tokenizerFrom?: string;
+  /** Folder whose record of origin is copied, if it has one. */
+  readonly originFrom?: string;
   readonly extraFiles?: Readonly<Record<string, string>>;
 }
 
@@ -30,7 +32,7 @@ export interface SaveOptions {
  * @throws EnvironmentError if something stands at `path` or the disk is full; ModelError if `read` gives a wrong size.
  */
 export async function saveModel(path: string, options: SaveOptions): Promise<void> {
-  const {architecture, config, read, dtype, tokenizerFrom, extraFiles} = options;
+  const {architecture, config, read, dtype, tokenizerFrom, originFrom, extraFiles} = options;
   const {names} = FAMILIES[architecture.family];
   const parts = leavesOf(parameterSpecs(architecture)).flatMap((spec) =>
     diskTensors(spec, names).map((tensor) => ({spec, tensor})),
@@ -46,6 +48,7 @@ export async function saveModel(path: string, options: SaveOptions): Promise<voi
       return onDisk(await leaf(part.spec), part.tensor);
     },
     ...(tokenizerFrom !== undefined && {copyFrom: tokenizerFrom}),
+    ...(originFrom !== undefined && {originFrom}),
     ...(extraFiles && {extraFiles}),
   });
 }

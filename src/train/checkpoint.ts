@@ -51,8 +51,8 @@ export interface CheckpointContent {
   /** Moments of the optimizer. */
   readonly state: TrainState;
   readonly trainer: TrainerState;
-  /** Folder whose tokenizer files are copied. */
-  readonly tokenizerFrom: string;
+  /** Folder whose tokenizer and record of origin are copied. */
+  readonly filesFrom: string;
 }
 
 /**
@@ -61,7 +61,7 @@ export interface CheckpointContent {
  * @throws ConfigError if a weight is infinite or NaN: nobody could go on from that; EnvironmentError if the disk is full.
  */
 export async function saveCheckpoint(run: string, content: CheckpointContent): Promise<string> {
-  const {model, state, trainer, tokenizerFrom} = content;
+  const {model, state, trainer, filesFrom} = content;
   const path = join(run, checkpointName(trainer.step));
   const variables = variablesByPath(model);
   await writeFolderAtomic(path, async (part) => {
@@ -69,7 +69,8 @@ export async function saveCheckpoint(run: string, content: CheckpointContent): P
       architecture: model.architecture,
       config: model.config,
       dtype: 'F32',
-      tokenizerFrom,
+      tokenizerFrom: filesFrom,
+      originFrom: filesFrom,
       read: async (spec) => {
         const variable = variables.get(spec.path);
         if (!variable) throw new Error(`no variable for ${spec.path}`);

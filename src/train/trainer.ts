@@ -33,8 +33,8 @@ interface Progress {
   flops: number;
   /** Step of the newest checkpoint; 0 before there is one. */
   savedStep: number;
-  /** Where the next checkpoint copies its tokenizer from: the newest one, since older ones are pruned. */
-  tokenizerFrom: string;
+  /** Where the next checkpoint copies its tokenizer and origin from: the newest one, since older ones are pruned. */
+  filesFrom: string;
   /** Wall-clock of earlier sessions. */
   readonly secondsBefore: number;
   readonly startStep: number;
@@ -133,7 +133,7 @@ function startOf({model, checkpoint}: Session): Progress {
     tokens,
     flops,
     savedStep: step,
-    tokenizerFrom: model.path,
+    filesFrom: model.path,
     secondsBefore: seconds,
     startStep: step,
     startedAt: performance.now(),
@@ -210,9 +210,9 @@ async function save({run, model, state, loader, log, progress, onEvent}: Parts):
     seconds: secondsOf(progress),
     loader: loader.state(),
   };
-  const path = await saveCheckpoint(run.out, {model, state, trainer, tokenizerFrom: progress.tokenizerFrom});
+  const path = await saveCheckpoint(run.out, {model, state, trainer, filesFrom: progress.filesFrom});
   progress.savedStep = step;
-  progress.tokenizerFrom = checkpointModel(path);
+  progress.filesFrom = checkpointModel(path);
   await log.append({kind: 'checkpoint', step, path: checkpointName(step)});
   await pruneCheckpoints(run.out, run.train.checkpoint.keep);
   onEvent({kind: 'checkpoint', step, path});

@@ -3,6 +3,7 @@ import {describe, expect, it} from 'vitest';
 import {
   expectTensor,
   type ModelFolderContent,
+  ORIGIN_FILES,
   openModelFolder,
   writeModelFolder,
 } from '../../src/format/model-folder.js';
@@ -64,6 +65,17 @@ describe('a model folder', () => {
     expect(await readFile(scratch('moe/generation_config.json'), 'utf8')).toBe('new');
   });
 
+  it('has the record of origin of another folder, if that has one', async () => {
+    await mkdir(scratch('moe'));
+    await writeModelFolder(scratch('none'), {...CONTENT, originFrom: scratch('moe')});
+    expect(await readdir(scratch('none'))).toEqual(['config.json', 'model.safetensors']);
+    for (const name of Object.values(ORIGIN_FILES)) await writeFile(scratch(`moe/${name}`), name);
+    await writeModelFolder(scratch('trained'), {...CONTENT, originFrom: scratch('moe')});
+    for (const name of Object.values(ORIGIN_FILES)) {
+      expect(await readFile(scratch(`trained/${name}`), 'utf8')).toBe(name);
+    }
+  });
+
   it('is absent, with nothing beside it, when a tensor cannot be had', async () => {
     const read = async (): Promise<Float32Array> => new Float32Array(1);
     await expect(writeModelFolder(scratch('moe'), {...CONTENT, read})).rejects.toBeInstanceOf(ModelError);
@@ -77,7 +89,7 @@ describe('a model folder', () => {
     expect(await readdir(scratch('moe'))).toEqual(['mine']);
   });
 
-  it.each(['config.json', 'model.safetensors', '../up.txt', 'a/b', '..', ''])(
+  it.each(['config.json', 'model.safetensors', 'model-00001-of-00002.safetensors', '../up.txt', 'a/b', '..', ''])(
     'has no extra file "%s"',
     async (name) => {
       const written = writeModelFolder(scratch('moe'), {...CONTENT, extraFiles: {[name]: ''}});

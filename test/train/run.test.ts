@@ -1,4 +1,4 @@
-import {mkdtemp, readdir, readFile, rm} from 'node:fs/promises';
+import {mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it} from 'vitest';
@@ -169,7 +169,14 @@ describe('options of a run', () => {
   });
 
   it('a resumed run goes on saving whole models when the checkpoint it came from was pruned', async () => {
-    const changes: RunChanges = {out: 'pruned', train: {steps: 5, checkpoint: {every: 1, keep: 1}}};
+    await writeModel(pathOf('origin'), ROUTED);
+    const origin = {'downcycle.json': '{"kind": "told"}', 'neurons.safetensors': 'where they went'};
+    for (const [name, text] of Object.entries(origin)) await writeFile(join(pathOf('origin'), name), text);
+    const changes: RunChanges = {
+      out: 'pruned',
+      model: 'origin',
+      train: {steps: 5, checkpoint: {every: 1, keep: 1}},
+    };
     const crash = ({kind, ...event}: TrainEvent): void => {
       if (kind === 'step' && 'step' in event && event.step === 3) throw new Error('crash');
     };
@@ -177,7 +184,9 @@ describe('options of a run', () => {
     await train(wasm({...changes, mode: 'resume'}));
     const checkpoint = await latestCheckpoint(pathOf('pruned'));
     expect(checkpoint?.trainer.step).toBe(5);
-    expect(await readdir(checkpointModel(checkpoint!.path))).toContain('tokenizer.json');
+    const model = checkpointModel(checkpoint!.path);
+    expect(await readdir(model)).toContain('tokenizer.json');
+    for (const [name, text] of Object.entries(origin)) expect(await readFile(join(model, name), 'utf8')).toBe(text);
   });
 });
 

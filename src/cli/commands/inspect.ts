@@ -9,7 +9,7 @@ export function addInspect(program: Program, ui: Ui): void {
     .command('inspect')
     .summary('say what a model, checkpoint, run, profile or shard holds')
     .description(
-      'Reads heads only, never weights: architecture, parameters, tensors, tokenizer, shards, how far a run is.',
+      'Reads heads only, never weights: architecture, parameters, tensors, tokenizer, where a mixture came from and how each layer was cut, shards, how far a run is.',
     )
     .argument(
       '<path>',

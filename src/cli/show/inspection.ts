@@ -10,6 +10,8 @@ import type {
 import type {FfnLayout} from '../../model/architecture.js';
 import {formatCount, formatDuration, formatLoss} from '../../report/number.js';
 import {textTable} from '../../report/table.js';
+import {type Line, lines} from './lines.js';
+import {originText} from './origin.js';
 import {profileText} from './profile.js';
 
 /** What is shown besides the summary. */
@@ -22,7 +24,11 @@ export interface ShowOptions {
 export function inspectionText(inspection: Inspection, {tensors = false}: ShowOptions = {}): string {
   switch (inspection.kind) {
     case 'model':
-      return [lines(modelLines(inspection)), ...(tensors ? [tensorTable(inspection)] : [])].join('\n\n');
+      return [
+        lines(modelLines(inspection)),
+        ...originText(inspection),
+        ...(tensors ? [tensorTable(inspection)] : []),
+      ].join('\n\n');
     case 'run':
       return lines(runLines(inspection));
     case 'shard':
@@ -36,8 +42,6 @@ export function inspectionText(inspection: Inspection, {tensors = false}: ShowOp
   }
 }
 
-type Line = readonly [topic: string, text: string];
-
 function modelLines({path, architecture, parameters, tensors, bytes, dtypes, ...rest}: ModelInspection): Line[] {
   const {family, ffn, width, heads, kvHeads, headDim, vocab, contextLength, slidingWindow, tied} = architecture;
   const window = slidingWindow === null ? '' : `, window ${slidingWindow}`;
@@ -50,7 +54,6 @@ function modelLines({path, architecture, parameters, tensors, bytes, dtypes, ...
     ['params', `${formatCount(parameters.total)} in all, ${formatCount(parameters.active)} active a token`],
     ['tensors', `${tensors.length} (${types.join(', ')}), ${(bytes / 1e6).toFixed(1)} MB`],
     tokenizerLine(rest.tokenizer),
-    ...originLines(rest.provenance),
     ...rest.warnings.map((text): Line => ['warning', text]),
   ];
 }
@@ -78,15 +81,6 @@ function tokenizerLine(tokenizer: ModelInspection['tokenizer']): Line {
     'tokenizer',
     `${vocabSize} ids, begin ${bosId ?? '-'}, end ${eosId ?? '-'}, SHA-256 ${fingerprint.slice(0, 12)}`,
   ];
-}
-
-/** The parts of downcycle.json that fit into a line each; `--json` shows all of it. */
-function originLines(provenance: unknown): Line[] {
-  if (typeof provenance !== 'object' || provenance === null) return [];
-  const {kind, source, method, seed} = provenance as Readonly<Record<string, unknown>>;
-  const from = typeof source === 'object' && source !== null && 'path' in source ? ` of ${String(source.path)}` : '';
-  const how = typeof method === 'object' && method !== null && 'method' in method ? `, ${String(method.method)}` : '';
-  return [['origin', `${String(kind)}${from}${how}, seed ${String(seed)}`]];
 }
 
 function tensorTable({tensors}: ModelInspection): string {
@@ -173,9 +167,4 @@ function profileLines({path, profile}: ProfileInspection): string {
     ]),
     profileText(profile),
   ].join('\n\n');
-}
-
-function lines(all: readonly Line[]): string {
-  const width = Math.max(...all.map(([topic]) => topic.length));
-  return all.map(([topic, text]) => `${topic.padEnd(width)}  ${text}`).join('\n');
 }
