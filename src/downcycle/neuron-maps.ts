@@ -1,4 +1,4 @@
-// neurons.safetensors: which expert of a split each neuron of the dense FFN went to. Shapes: F neurons of the dense FFN.
+// neurons.st: which expert of a split each neuron of the dense FFN went to. Shapes: F neurons of the dense FFN.
 import {join} from 'node:path';
 import {ORIGIN_FILES} from '../format/model-folder.js';
 import {openSafetensors, type SafetensorsFile} from '../format/safetensors.js';

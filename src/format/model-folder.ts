@@ -33,8 +33,12 @@ export interface ModelFolderContent extends WriteOptions {
   readonly extraFiles?: Readonly<Record<string, string | Uint8Array>>;
 }
 
-/** The files that say where a mixture of experts came from. */
-export const ORIGIN_FILES = {record: 'downcycle.json', neurons: 'neurons.safetensors'} as const;
+/**
+ * The files that say where a mixture of experts came from.
+ *
+ * The neurons' file is safetensors under another ending: loaders that take every `*.safetensors` of a folder must not take it.
+ */
+export const ORIGIN_FILES = {record: 'downcycle.json', neurons: 'neurons.st'} as const;
 
 const CONFIG = 'config.json';
 const TOKENIZER_FILES = [

@@ -102,7 +102,7 @@ function sparsitySpec(rows: readonly ConversionSummary[], theme: Theme): TopLeve
         axis: {title: 'Perplexity (geometric mean of the texts, log scale)', domain: false, ticks: false, tickCount: 6},
       },
       color: {field: 'method', type: 'nominal', scale, legend: {title: null}},
-      strokeDash: {field: 'method', type: 'nominal', scale: dashes, legend: null},
+      strokeDash: {field: 'method', type: 'nominal', scale: dashes, legend: {title: null}},
     },
   };
 }

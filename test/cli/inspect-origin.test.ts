@@ -50,7 +50,7 @@ proof        all experts active: largest logit difference 1.1e-5 (allowed
              8.7e-4) on 256 tokens
 made by      ${VERSIONS}
 neurons      8 shared, 16 in 4 experts of 4; the same in all 2 layers
-neuron map   neurons.safetensors, SHA-256 c4d9109c73ef as recorded
+neuron map   neurons.st, SHA-256 c4d9109c73ef as recorded
 
 layer  24 neurons                                cut                    alpha
 -----  ----------------------------------------  ---------------------  -----
@@ -108,9 +108,7 @@ alpha  shared ratio, before it was rounded to whole experts
     const before = tableOf(await originOf(path));
     await rm(join(path, NEURONS_FILE));
     const text = await originOf(path);
-    expect(text).toMatch(
-      /^neuron map {3}none: neurons.safetensors is not in the folder; older versions\n +wrote none$/m,
-    );
+    expect(text).toMatch(/^neuron map {3}none: neurons.st is not in the folder; older versions wrote none$/m);
     expect(tableOf(text)).toBe(before);
   });
 

@@ -170,7 +170,7 @@ describe('options of a run', () => {
 
   it('a resumed run goes on saving whole models when the checkpoint it came from was pruned', async () => {
     await writeModel(pathOf('origin'), ROUTED);
-    const origin = {'downcycle.json': '{"kind": "told"}', 'neurons.safetensors': 'where they went'};
+    const origin = {'downcycle.json': '{"kind": "told"}', 'neurons.st': 'where they went'};
     for (const [name, text] of Object.entries(origin)) await writeFile(join(pathOf('origin'), name), text);
     const changes: RunChanges = {
       out: 'pruned',

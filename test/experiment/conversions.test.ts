@@ -1,0 +1,129 @@
+import {readFileSync} from 'node:fs';
+import {appendFile, readFile} from 'node:fs/promises';
+import {join} from 'node:path';
+import * as fc from 'fast-check';
+import {describe, expect, it, vi} from 'vitest';
+import {countsAt} from '../../src/experiment/conversions.js';
+import {conversionCsv, type MeasuredConversion, summariseConversions} from '../../src/report/conversion-table.js';
+import {spawnCli, tempFolder, writeConfig} from '../cli/support.js';
+import {DENSE, TEXT, writeModel} from '../train/support.js';
+
+vi.setConfig({testTimeout: 120_000});
+
+describe('countsAt', () => {
+  it('keeps the chunks, leaves the share asked for idle, and shares the same part of the active ones', () => {
+    expect(countsAt({experts: 24, shared: 8, topK: 8}, 0.5, 'a')).toEqual({experts: 24, shared: 8, topK: 8});
+    expect(countsAt({experts: 24, shared: 8, topK: 8}, 0.25, 'a')).toEqual({experts: 20, shared: 12, topK: 12});
+    expect(countsAt({experts: 8, shared: 0, topK: 2}, 0.25, 'a')).toEqual({experts: 8, shared: 0, topK: 6});
+  });
+
+  it('gives counts that can be converted, whatever they come from', () => {
+    const counts = fc.record({experts: fc.integer({min: 2, max: 64}), shared: fc.integer({min: 0, max: 32})});
+    fc.assert(
+      fc.property(counts, fc.integer({min: 1, max: 9}), ({experts, shared}, tenths) => {
+        const found = countsAt({experts, shared, topK: 1 + (experts >> 1)}, tenths / 10, 'a');
+        expect(found.experts + found.shared).toBe(experts + shared);
+        expect(found.topK).toBeGreaterThanOrEqual(1);
+        expect(found.topK).toBeLessThanOrEqual(found.experts);
+      }),
+    );
+  });
+
+  it('refuses a sparsity that leaves nothing idle, or nothing active', () => {
+    expect(() => countsAt({experts: 2, shared: 0, topK: 1}, 0.1, 'x.yaml:3:5')).toThrow(
+      'x.yaml:3:5: of 2 chunks 2 are active at a sparsity of 0.1.',
+    );
+    expect(() => countsAt({experts: 2, shared: 0, topK: 1}, 0.9, 'x.yaml:3:5')).toThrow('of 2 chunks 0 are active');
+  });
+});
+
+const measured = (arm: string, sparsity: number, seed: number | null, a: number, b: number): MeasuredConversion => ({
+  arm,
+  sparsity,
+  seed,
+  perplexities: [
+    {name: 'a', perplexity: a},
+    {name: 'b, c', perplexity: b},
+  ],
+  parameters: {total: 10, active: 7},
+  seconds: 2,
+  peakBytes: 3e6,
+});
+
+describe('the table of conversions', () => {
+  const rows = summariseConversions([
+    measured('dense', 0, null, 2, 8),
+    measured('x', 0.5, 1, 10, 40),
+    measured('x', 0.5, 2, 12, 48),
+    measured('x', 0.5, 3, 14, 56),
+    measured('x', 0.25, 1, 5, 20),
+  ]);
+
+  it('has a row for each sparsity and arm, with means, intervals and geometric means', () => {
+    expect(rows.map(({arm, sparsity, numSeeds}) => [arm, sparsity, numSeeds])).toEqual([
+      ['dense', 0, 1],
+      ['x', 0.25, 1],
+      ['x', 0.5, 3],
+    ]);
+    expect(rows[0]!.geometricMean).toEqual({mean: expect.closeTo(4, 10) as number, halfWidth: null});
+    const [a] = rows[2]!.perplexities;
+    expect(a!.mean).toBe(12);
+    expect(a!.halfWidth).toBeCloseTo((4.303 * 2) / Math.sqrt(3), 6); // standard deviation 2, two degrees of freedom
+    expect(rows[2]!.geometricMean.mean).toBeCloseTo(24, 10);
+  });
+
+  it('is written as comma-separated values, a line a seed', () => {
+    const lines = conversionCsv([measured('x', 0.5, 1, 10, 40), measured('y', 0.5, null, 1, 2)]).split('\n');
+    expect(lines).toEqual([
+      'method,sparsity,seed,a,"b, c",total_parameters,active_parameters,seconds,peak_bytes',
+      'x,0.5,1,10,40,10,7,2,3000000',
+      'y,0.5,,1,2,10,7,2,3000000',
+      '',
+    ]);
+  });
+});
+
+describe('downcycle conversions', () => {
+  const arms = `arms:
+  mine: {method: weave, experts: 6, shared: 2, topK: 2}
+  lots: {method: random, experts: 6, shared: 2, topK: 2, weights: one}
+  pruned: {method: all-shared, experts: 6, shared: 2, topK: 2}
+conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128}
+`;
+  const run = (folder: string, ...more: string[]) =>
+    spawnCli(['conversions', join(folder, 'config.yaml'), '--set', 'profile.markers.count=4', ...more], {cwd: folder});
+
+  it('prints the table, writes page and CSV, and measures nothing twice', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), DENSE);
+    await writeConfig(folder, TEXT, arms);
+    const first = await run(folder);
+    expect(first.code, first.stderr).toBe(0);
+    for (const name of ['dense', 'mine', 'lots', 'pruned']) expect(first.stdout).toMatch(new RegExp(`^${name} `, 'm'));
+    expect(first.stderr).toContain('5 of 5  pruned at 50%');
+    const root = join(folder, 'checkpoints', 'tiny', 'conversions');
+    expect(readFileSync(join(root, 'conversions.csv'), 'utf8').split('\n')).toHaveLength(8);
+    expect(readFileSync(join(root, 'index.html'), 'utf8')).toMatch(/<svg[\s\S]*Perplexity/);
+    const rows = await readFile(join(root, 'rows.jsonl'), 'utf8');
+    await appendFile(join(root, 'rows.jsonl'), '{"key": "torn');
+    const second = await run(folder);
+    expect(second.stdout).toBe(first.stdout);
+    expect((await readFile(join(root, 'rows.jsonl'), 'utf8')).slice(0, rows.length)).toBe(rows);
+  });
+
+  it('refuses what it cannot measure, before anything is computed', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), DENSE);
+    await writeConfig(folder, TEXT, 'arms:\n  up: {method: sparse-upcycle, experts: 2, topK: 1}\n');
+    expect(await run(folder)).toMatchObject({
+      code: 3,
+      stderr: expect.stringContaining('no arm splits a dense model.\nhint: Name at least one under `arms`.') as string,
+    });
+    await writeConfig(folder, TEXT, arms);
+    const {code, stderr} = await run(folder, '--set', 'conversions.windowTokens=64');
+    expect(stderr).toContain(
+      '--set conversions.windowTokens=64: conversions.windowTokens (64) is more than a row of data.sequenceLength (32) holds.',
+    );
+    expect(code).toBe(3);
+  });
+});
