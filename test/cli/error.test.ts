@@ -119,7 +119,8 @@ describe('other errors exit by who must act', () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'model'), DENSE);
     const config = await writeConfig(folder, TEXT);
-    const run = (...args: string[]) => cli('-q', 'train', config, '--out', join(folder, 'run'), ...args);
+    const run = (...args: string[]) =>
+      spawnCli(['-q', 'train', config, '--out', join(folder, 'run'), ...args], {cwd: folder});
     expect(await run('--resume')).toMatchObject({
       code: 2,
       stderr: `error: ${join(folder, 'run')} is not there: nothing can be resumed.\nhint: Correct --out, or leave --resume out to start a run.\n`,
