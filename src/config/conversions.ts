@@ -17,19 +17,24 @@ export const conversionsSchema = z
       .describe(
         'Shares of the FFN neurons that are idle for a token. The counts of an arm say how many chunks there are and which share of the active ones is shared.',
       ),
-    seeds: z.array(z.int().min(0)).min(1).default([1, 2, 3]).describe('Seeds of the methods that draw lots.'),
+    seeds: z
+      .array(z.int().min(0))
+      .min(1)
+      .refine((seeds) => new Set(seeds).size === seeds.length, 'a seed stands twice')
+      .default([1, 2, 3])
+      .describe('Seeds of the methods that draw lots.'),
     texts: z
       .array(textSchema)
       .default([])
       .describe(
         'Held-out texts, a column each: never calibrate or tune on them. Without any, the validation part of each source.',
       ),
-    windowTokens: quantity.default(512).describe('Tokens a model sees at once.'),
+    windowTokens: quantity
+      .refine((count) => count > 1, 'must be at least 2: the first token is not foretold')
+      .default(512)
+      .describe('Tokens a model sees at once.'),
     maxTokens: quantity
       .default(8192)
       .describe('Tokens of each text that are measured, in windows spread evenly over it.'),
   })
   .describe('What `downcycle conversions` measures: perplexity of every arm right after conversion.');
-
-/** A checked `conversions` section. */
-export type ConversionsOptions = z.output<typeof conversionsSchema>;

@@ -11,7 +11,7 @@ const folderName = z
   .regex(/^[A-Za-z0-9][\w.-]*$/, 'expected letters, digits, dots, dashes and underscores; it becomes a folder name');
 
 /** Folders that an experiment has beside those of its arms. */
-const TAKEN = ['model', 'profile', 'report', 'shards', 'start'];
+const TAKEN = ['conversions', 'model', 'profile', 'report', 'shards', 'start'];
 const armName = folderName.refine((name) => !TAKEN.includes(name), {
   error: `cannot be the name of an arm, it is a folder of every experiment; so are ${TAKEN.join(', ')}`,
 });

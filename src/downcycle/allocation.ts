@@ -106,7 +106,7 @@ const DAMPING = 0.5;
  * Each layer's neurons are sorted by sensitivity and cut into chunks, whose sums rank the chunks of all layers together.
  * Of a layer's active chunks the same share as in the counts is shared, and at least one is routed.
  * @param sensitivity_LF null where a layer has none.
- * @throws ConfigError if it was not measured, or a layer would have no routed expert.
+ * @throws ConfigError if it was not measured.
  */
 export function sensitivityAllocation(
   sensitivity_LF: readonly (Float32Array | null)[],
@@ -121,7 +121,7 @@ export function sensitivityAllocation(
       hint: 'Set profile.gradients to true and profile again.',
     });
   });
-  const least = Math.max(2, Math.ceil(LEAST_ACTIVE * active));
+  const least = Math.max(1, Math.ceil(LEAST_ACTIVE * active));
   const active_L = activeChunks(value_LN, {total: active * sensitivity_LF.length, least, most: chunks});
   return active_L.map((layerActive) => {
     const shared = Math.min(roundHalfEven((layerActive * counts.shared) / active), layerActive - 1);

@@ -75,8 +75,8 @@ export interface Conversion {
 /**
  * Cuts every FFN of a dense model into a shared expert and routed ones, and writes the result as an MoE folder.
  *
- * Goes layer by layer, in the dtypes of the source: every weight that moves is the same bits as before. Router rows,
- * the means of gate rows, are new numbers and stored in float32.
+ * Goes layer by layer, in the dtypes of the source: weights that only move keep their bits, what is scaled or fitted is
+ * rounded once. Routers are new numbers and stored in float32.
  * @throws ConfigError if the counts do not cut the FFN, or the method needs a profile or factors that are not given.
  * @throws ModelError if the model is damaged or a mixture already; DataError if the profile is of another model.
  * @throws EnvironmentError if something stands at `out` or the disk is full; nothing is left behind then.
@@ -123,12 +123,7 @@ async function write(
   if (fitOptions && !calibration) {
     throw new ConfigError(`${where}: router ridge and repair refit need calibration text, none was given.`);
   }
-  if (method.repair === 'refit' && architecture.norm.placement === 'after') {
-    throw new ConfigError(
-      `${where}: repair refit needs a model whose FFN results join the residual stream as they are; ${architecture.family} norms them first.`,
-      {hint: 'Set repair to none.'},
-    );
-  }
+  requireRepairable(method, architecture, where);
   const fit = fitOptions && calibration ? await startFit(source, calibration, plan, fitOptions) : null;
   const errors: LayerRecord['error'][] = [];
   const fitted = async (layer: number): Promise<FittedLayer> => {
@@ -145,6 +140,19 @@ async function write(
   } finally {
     fit?.dispose();
   }
+}
+
+/**
+ * Refuses a refit that would not be linear.
+ *
+ * @throws ConfigError if the model norms what its FFNs give before it joins the residual stream.
+ */
+export function requireRepairable({repair}: SplitOptions, {norm, family}: Architecture, where: string): void {
+  if (repair === 'none' || norm.placement === 'before') return;
+  throw new ConfigError(
+    `${where}: repair refit needs a model whose FFN results join the residual stream as they are; ${family} norms them first.`,
+    {hint: 'Set repair to none.'},
+  );
 }
 
 /** What must be fitted for a method; null if nothing. */
@@ -214,11 +222,11 @@ async function makePlan(
 
 function routedScales(
   source: DenseSource,
-  {method, routedScale, where = 'convert'}: ConvertOptions,
+  {method, routedScale, dryRun, where = 'convert'}: ConvertOptions,
 ): readonly number[] {
   const numLayers = source.architecture.ffn.length;
   const isMatched = method.method !== 'all-shared' && method.outputScale === 'match';
-  if (!isMatched && !routedScale) return Array.from({length: numLayers}, () => 1);
+  if (dryRun || (!isMatched && !routedScale)) return Array.from({length: numLayers}, () => 1);
   if (!isMatched)
     throw new ConfigError(`${where}: factors of the routed part were given, but outputScale is not match.`);
   if (routedScale?.length === numLayers && routedScale.every((scale) => Number.isFinite(scale) && scale > 0)) {

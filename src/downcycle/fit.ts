@@ -8,6 +8,7 @@ import {type LayerScope, startWalk, type Walk} from '../model/walk.js';
 import {choleskySolve} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
+import {ModelError} from '../util/errors.js';
 import type {Calibration} from './calibration.js';
 import type {DenseSource} from './convert-source.js';
 import type {ConversionPlan, LayerPlan} from './plan.js';
@@ -49,6 +50,8 @@ export interface Fit {
   dispose(): void;
 }
 
+/** Least length that anything is divided by: a row of zeros stays one. */
+const TINY = 1e-30;
 /** Logits of experts that a layer does not have: never chosen. */
 const NEVER = -1e30;
 
@@ -120,10 +123,19 @@ async function fitLayer(fitting: Fitting, plan: LayerPlan): Promise<FittedLayer>
       error: grams && {before: grams.error / grams.size, after: after / grams.size},
     };
     tf.dispose(down_FD);
+    requireFinite(fitted);
     return fitted;
   } finally {
     tf.dispose(choice);
   }
+}
+
+/** @throws ModelError if a solution is not made of finite numbers. */
+function requireFinite({router_ED, bias_E, down_DF}: FittedLayer): void {
+  if ([router_ED, bias_E, down_DF].every((values) => values?.every(Number.isFinite) ?? true)) return;
+  throw new ModelError('A fitted router or down projection is not made of finite numbers.', {
+    hint: 'Calibrate on more tokens, or raise repairWeight.',
+  });
 }
 
 async function transposed(x: tf.Tensor2D): Promise<Float32Array> {
@@ -159,7 +171,7 @@ async function chooseBy({walk, converted, functions, options, sizes}: Fitting, p
       const one_EF = tf.oneHot(tf.tensor1d(paddedRepresentatives(plan, E), 'int32'), F).toFloat() as tf.Tensor2D;
       const unitColumns = (x_DF: tf.Tensor2D): tf.Tensor2D => {
         const picked_DE = matMul(x_DF, one_EF, {transposeB: true});
-        return tf.div(picked_DE, tf.norm(picked_DE, 'euclidean', 0));
+        return tf.div(picked_DE, tf.maximum(tf.norm(picked_DE, 'euclidean', 0), TINY));
       };
       return choose(unitColumns(gate), tf.zeros([E]), unitColumns(up));
     }
@@ -252,7 +264,10 @@ export function compileFit(walk: Walk, options: FitOptions) {
       (scope, x_TD: tf.Tensor2D, dense_TD: tf.Tensor2D, down_FD: tf.Tensor2D, ...choice: Choice) => {
         const {h_TD, m_TF} = masked(scope, x_TD, choice);
         const next_TD = addFfn(h_TD, matMul(m_TF, down_FD), scope.params, walk.architecture);
-        return {next_TD, error: tf.sum(tf.square(tf.sub(next_TD, dense_TD)))};
+        return {
+          next_TD,
+          error: tf.sum(tf.square(tf.div(tf.sub(next_TD, dense_TD), walk.architecture.multipliers.residual))),
+        };
       },
     ),
   };

@@ -221,9 +221,11 @@ interface Fitted {
 
 const fitted = {
   check: ({router, weights, outputScale, repair}: Fitted): boolean =>
-    (router !== 'ridge' || weights === 'one') && (outputScale === 'none' || repair === 'none'),
+    (router !== 'ridge' || weights === 'one') &&
+    (outputScale === 'none' || (router === 'gate-mean' && weights === 'score' && repair === 'none')),
   says: {
-    error: 'router ridge needs weights one, and outputScale match needs repair none. Change one of them.',
+    error:
+      'router ridge needs weights one; outputScale match needs router gate-mean, weights score and repair none. Change one of them.',
     path: ['router'],
   },
 };

@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import {throughAttention} from '../model/decoder.js';
 import type {LayerFunction, Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
+import {ModelError} from '../util/errors.js';
 import {MOST_COLUMNS, randomDirections} from './random-projection.js';
 import {type ActivitySums, addSums, batchSums, fitActivity, noSums, predictedProfiles} from './ridge.js';
 import type {PredictedActivity} from './statistics.js';
@@ -47,7 +48,13 @@ export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: numb
   });
   const profile_FP = Float32Array.from(await profile.data());
   profile.dispose();
-  return {profile_FP};
+  if (profile_FP.every(Number.isFinite)) return {profile_FP};
+  throw new ModelError(
+    'What is foreseen of the neurons is not finite: the inputs of this layer span too few directions.',
+    {
+      hint: 'Calibrate on more tokens.',
+    },
+  );
 }
 
 function projection(D: number): tf.Tensor2D {

@@ -11,7 +11,7 @@ import {neuronGradients} from './neuron-gradients.js';
 import type {ProfileOptions} from './options.js';
 import {compileSums, predictedActivity} from './predicted-activity.js';
 import type {Profile, ProfileMetadata} from './profile-file.js';
-import {readProgress, removeProgress, saveProgress} from './profile-progress.js';
+import {readProgress, saveProgress} from './profile-progress.js';
 import {addTo, type LayerProfile} from './statistics.js';
 import {compileWatch, type Watch, type Watched} from './watch.js';
 
@@ -26,7 +26,7 @@ export interface ProfileModelOptions {
   readonly profile: ProfileOptions;
   /** Where packed shards are kept. */
   readonly shards: string;
-  /** File that keeps finished layers, so that a profile that was stopped goes on; gone when it is done. */
+  /** File that keeps finished layers, so that a profile that was stopped goes on; to be removed once it is written. */
   readonly partial: string;
   /** Where the config says how long a sample or a row is, for messages. */
   readonly where?: string;
@@ -53,6 +53,17 @@ export async function profileModel(options: ProfileModelOptions, onProgress?: Pr
   } finally {
     await source.folder.close();
   }
+}
+
+/** Whether a profile is of the model and the text as they are now; both may have changed under their paths. */
+export async function isProfileOf(
+  {metadata}: Profile,
+  options: Omit<ProfileModelOptions, 'partial'>,
+): Promise<boolean> {
+  const {hash} = await calibrationOf(options);
+  const source = await openDense(options.model);
+  await source.folder.close();
+  return metadata.tokenHash === hash && metadata.model.fingerprint === source.fingerprint;
 }
 
 /** How a text is profiled: {@link ProfileModelOptions}. */
@@ -125,7 +136,7 @@ async function watchLayers(
       await saveProgress(partial, {layers, metadata, hidden: walk.batches});
       noted = performance.now();
     }
-    await removeProgress(partial);
+    if (metadata.options.gradients) await saveProgress(partial, {layers, metadata, hidden: walk.batches});
     return layers;
   } finally {
     watch.dispose();
@@ -137,7 +148,8 @@ async function watchLayers(
 /** Layers of a profile that was stopped; the walk is taken to where they end. */
 async function resume(walk: Walk, metadata: ProfileMetadata, partial: string): Promise<LayerProfile[]> {
   const saved = await readProgress(partial, metadata);
-  if (!saved) return [];
+  const isFit = walk.batches.every((batch, i) => saved?.hidden[i]?.length === batch.length);
+  if (!saved || !isFit) return [];
   for (const [i, batch] of walk.batches.entries()) batch.set(saved.hidden[i] ?? []);
   return [...saved.layers];
 }

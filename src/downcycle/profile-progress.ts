@@ -32,7 +32,9 @@ export async function readProgress(path: string, metadata: ProfileMetadata): Pro
   try {
     const {format, profile, layers: count} = file.metadata;
     if (format !== FORMAT || profile !== JSON.stringify(metadata)) return null;
-    const layers = await readLayers(file, metadata, Number(count), metadata.options.predictors ? ['predicted'] : []);
+    const numLayers = Number(count);
+    if (!(Number.isInteger(numLayers) && numLayers > 0 && numLayers <= metadata.model.layers)) return null;
+    const layers = await readLayers(file, metadata, numLayers, metadata.options.predictors ? ['predicted'] : []);
     const names = [...file.tensors.keys()].filter((name) => name.startsWith('hidden.'));
     names.sort((a, b) => Number(a.slice(7)) - Number(b.slice(7)));
     const hidden: Float32Array[] = [];

@@ -9,7 +9,7 @@ import {addTo} from './statistics.js';
 /** Ridge added to the covariance, as a share of its mean diagonal. */
 const RIDGE = 0.01;
 /** Added where a factor is taken of the covariance itself, which a few directions may not span. */
-const JITTER = 1e-6;
+const JITTER = 1e-4;
 
 /** Sums over tokens of FFN inputs x and activities a; those of some batches can be added up. */
 export interface ActivitySums {

@@ -24,7 +24,7 @@ export function representativeRows(weight_FD: Float32Array, width: number, repre
     const row_D = weight_FD.subarray(neuron * width, (neuron + 1) * width);
     const length = Math.sqrt(row_D.reduce((sum, value) => sum + value * value, 0));
     row_ED.set(
-      row_D.map((value) => value / length),
+      row_D.map((value) => (length > 0 ? value / length : 0)),
       e * width,
     );
   });

@@ -24,7 +24,7 @@ export interface Watched {
 /** A compiled function from the hidden states before the loaded layer to what its neurons do. */
 export type Watch = LayerFunction<[tf.Tensor2D], {readonly [K in keyof Watched]: tf.Tensor}>;
 
-/** Compiles the watching of one layer. @throws RangeError if there are to be more markers than neurons. */
+/** Compiles the watching of one layer. */
 export function compileWatch(walk: Walk, {markers}: Pick<ProfileOptions, 'markers'>): Watch {
   return walk.compile('profile', ({params, context}, x_TD: tf.Tensor2D) => {
     const {h_TD, y_TD} = throughAttention(x_TD, params, walk.architecture, context);
@@ -54,6 +54,9 @@ export function denseFfn(ffn: FfnTree<tf.Tensor>): GluTree<tf.Tensor2D> {
   return {gate: ffn.gate as tf.Tensor2D, up: ffn.up as tf.Tensor2D, down: ffn.down as tf.Tensor2D};
 }
 
+/** Least square of a length that anything is divided by: a neuron of zeros stays at zero. */
+const TINY = 1e-30;
+
 /** h of inputs and weight rows of length one: products of unit vectors are cosines (published code of CMoE). */
 function hiddenOfUnitRows({
   y_TD,
@@ -62,8 +65,9 @@ function hiddenOfUnitRows({
   gate,
   up,
 }: Readonly<Record<'y_TD' | 'gate_TF' | 'up_TF' | 'gate' | 'up', tf.Tensor2D>>): tf.Tensor2D {
-  const inverse_T1 = tf.rsqrt(tf.sum(tf.square(y_TD), 1, true));
+  const inverse = (squares: tf.Tensor): tf.Tensor => tf.rsqrt(tf.maximum(squares, TINY));
+  const inverse_T1 = inverse(tf.sum(tf.square(y_TD), 1, true));
   const unit = (product_TF: tf.Tensor2D, weight_DF: tf.Tensor2D): tf.Tensor2D =>
-    tf.mul(tf.mul(product_TF, inverse_T1), tf.rsqrt(tf.sum(tf.square(weight_DF), 0, true)));
+    tf.mul(tf.mul(product_TF, inverse_T1), inverse(tf.sum(tf.square(weight_DF), 0, true)));
   return tf.mul(silu(unit(gate_TF, gate)), unit(up_TF, up));
 }

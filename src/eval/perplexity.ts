@@ -1,4 +1,4 @@
-// How well a model foretells a text: perplexity over windows of tokens, layer by layer, so that no model need fit in memory.
+// How well a model foretells a text: perplexity over windows of tokens, layer by layer.
 import * as tf from '@tensorflow/tfjs';
 import {readDocuments, type Source} from '../data/source.js';
 import {compile} from '../engine/compile.js';
@@ -12,7 +12,7 @@ import {parameterSpecs} from '../model/parameters.js';
 import {startWalk, type Walk} from '../model/walk.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
-import {DataError} from '../util/errors.js';
+import {DataError, ModelError} from '../util/errors.js';
 
 /** A text as windows of equally many tokens; the first token of a window is not foretold. */
 export interface TextWindows {
@@ -66,7 +66,7 @@ export interface Perplexity {
 /**
  * Perplexity of a model on some texts of windows of one length, computed in float32. The engine must have been started.
  *
- * @throws ModelError naming file and tensor if the model is damaged.
+ * @throws ModelError naming file and tensor if the model is damaged, or the text if its loss is not finite.
  */
 export async function measurePerplexity(
   model: string,
@@ -76,14 +76,18 @@ export async function measurePerplexity(
   const folder = await openModelFolder(model);
   try {
     const architecture = architectureFromConfig(folder.config, `${model}/config.json`);
-    const tokens = Int32Array.from(texts.flatMap((text) => [...text.tokens]));
+    const tokens = joined(texts.map((text) => text.tokens));
     const losses = await lossesOf(folder, architecture, {tokens, sequenceLength: windowLength});
     let end = 0;
     return texts.map(({name, tokens: {length}}) => {
       end += length;
       const sum = losses.subarray(end - length, end).reduce((total, loss) => total + loss, 0); // 0 where nothing is foretold
       const count = (length / windowLength) * (windowLength - 1);
-      return {name, perplexity: Math.exp(sum / count), tokens: count};
+      const perplexity = Math.exp(sum / count);
+      if (Number.isFinite(perplexity)) return {name, perplexity, tokens: count};
+      throw new ModelError(`${model}: the loss on ${name} is not a finite number.`, {
+        hint: 'Look for weights that are not finite.',
+      });
     });
   } finally {
     await folder.close();
@@ -136,18 +140,31 @@ async function headLosses(
   );
   const losses = new Float64Array(tokens.length);
   const size = batchSize * sequenceLength;
-  for (const [b, batch] of walk.batches.entries()) {
-    const label = (_: unknown, i: number): number =>
-      (i + 1) % sequenceLength === 0 ? -1 : (tokens[b * size + i + 1] as number);
-    const inputs = [hidden(walk, batch), tf.tensor1d(Int32Array.from({length: size}, label), 'int32')] as const;
-    const {loss_T} = await head(...inputs);
-    losses.set(await loss_T.data(), b * size);
-    tf.dispose([...inputs, loss_T]);
+  try {
+    for (const [b, batch] of walk.batches.entries()) {
+      const label = (_: unknown, i: number): number =>
+        (i + 1) % sequenceLength === 0 ? -1 : (tokens[b * size + i + 1] as number);
+      const inputs = [hidden(walk, batch), tf.tensor1d(Int32Array.from({length: size}, label), 'int32')] as const;
+      const {loss_T} = await head(...inputs);
+      losses.set(await loss_T.data(), b * size);
+      tf.dispose([...inputs, loss_T]);
+    }
+    return losses;
+  } finally {
+    head.dispose();
+    norm?.dispose();
+    table.dispose();
   }
-  head.dispose();
-  norm?.dispose();
-  table.dispose();
-  return losses;
+}
+
+function joined(parts: readonly Int32Array[]): Int32Array {
+  const whole = new Int32Array(parts.reduce((sum, {length}) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
 
 function hidden({architecture: {width}}: Walk, values: Float32Array): tf.Tensor2D {

@@ -1,10 +1,11 @@
-import {readFile, stat} from 'node:fs/promises';
+import {readFile, rm, stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import type {ArmOptions, Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
 import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
+import {openDense} from '../downcycle/convert-source.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
@@ -12,7 +13,7 @@ import type {ConversionPlan} from '../downcycle/plan.js';
 import type {Profile} from '../downcycle/profile-file.js';
 import {calibrationOf} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
-import {type Proof, recordProof} from '../downcycle/provenance.js';
+import {type Proof, readProvenance, recordProof} from '../downcycle/provenance.js';
 import {splitDifference} from '../downcycle/split-difference.js';
 import {intendedDifference} from '../downcycle/upcycle/difference.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
@@ -79,11 +80,22 @@ export async function makeStart(
   where: string,
 ): Promise<StartingModel> {
   const options = optionsOf(arm, config);
+  if (await isStale(arm.start, options, config)) await rm(arm.start, {recursive: true});
   if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where);
   const architecture = await architectureOf(arm.start);
   const difference = differenceOf(options);
   const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
   return {arm: arm.name, parameters: countParameters(architecture), proof};
+}
+
+/** Whether a starting model is there, but was made of other weights than stand in its parent's folder now. */
+async function isStale(start: string, options: ArmOptions, config: Config): Promise<boolean> {
+  if (!(await exists(start))) return false;
+  const provenance = await readProvenance(start);
+  if (provenance.kind === 'scratch') return false;
+  const parent = await openDense(denseOf(options, config));
+  await parent.folder.close();
+  return parent.fingerprint !== provenance.source.fingerprint;
 }
 
 /** Why an arm is not meant to start out equal to the dense model, in words; null if it is. */

@@ -2,10 +2,12 @@ import {stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import {requireDivisible} from '../downcycle/allocation.js';
+import {requireRepairable} from '../downcycle/convert.js';
 import type {MethodOptions} from '../downcycle/options.js';
 import {requireShards} from '../downcycle/upcycle/granular.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {readModelConfig} from '../format/model-folder.js';
+import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {ConfigError} from '../util/errors.js';
 
@@ -38,8 +40,11 @@ export async function checkArms(loaded: LoadedConfig, arms: readonly string[]): 
 async function checkArm({config, at}: LoadedConfig, arm: string, options: MethodOptions): Promise<void> {
   const key = `arms.${arm}`;
   if (!isUpcycle(options)) {
-    const width = await denseWidth(config.model);
-    if (width !== null) requireDivisible(width, options, `${at(['arms', arm])}: ${key}`);
+    const architecture = await architectureOf(config.model);
+    const [first] = architecture.ffn;
+    const where = `${at(['arms', arm])}: ${key}`;
+    if (first?.kind === 'dense') requireDivisible(first.width, options, where);
+    requireRepairable(options, architecture, where);
     return;
   }
   const {from} = options;
@@ -51,9 +56,13 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
 
 /** Width of a dense model's FFNs; null if it is a mixture, which is refused when it is opened. */
 async function denseWidth(model: string): Promise<number | null> {
-  const path = join(model, 'config.json');
-  const [first] = architectureFromConfig(await readModelConfig(path), path).ffn;
+  const [first] = (await architectureOf(model)).ffn;
   return first?.kind === 'dense' ? first.width : null;
+}
+
+async function architectureOf(model: string): Promise<Architecture> {
+  const path = join(model, 'config.json');
+  return architectureFromConfig(await readModelConfig(path), path);
 }
 
 async function requireExisting(path: string, key: string, where: string): Promise<void> {

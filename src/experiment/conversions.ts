@@ -1,9 +1,8 @@
 // Conversions compared as they are, without training: the table of CMoE (arXiv 2502.04416), table 3.
-import {appendFile, readFile, rm} from 'node:fs/promises';
+import {createHash} from 'node:crypto';
+import {appendFile, readdir, readFile, rm, truncate} from 'node:fs/promises';
 import {join} from 'node:path';
-import type {ConversionsOptions} from '../config/conversions.js';
 import type {LoadedConfig} from '../config/load.js';
-import {configHash} from '../config/resolved.js';
 import type {Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import type {LayerShape} from '../downcycle/allocation.js';
@@ -17,8 +16,9 @@ import {countParameters, type ParameterCount} from '../model/architecture.js';
 import {type WrittenConversions, writeConversionReport} from '../report/conversion-report.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {makeFolder} from '../util/atomic.js';
-import {ConfigError} from '../util/errors.js';
+import {ConfigError, systemCode} from '../util/errors.js';
 import {withPeakMemory} from '../util/peak-memory.js';
+import {packageVersion} from '../util/version.js';
 import {architectureOf, convertSplit, layoutOf} from './arm.js';
 import {checkArms} from './check.js';
 import {type OnEvent, profileOf} from './profile.js';
@@ -64,14 +64,16 @@ export async function compareConversions(loaded: LoadedConfig, onEvent: OnEvent)
   for (const text of (await startEngine(config.engine)).notes) onEvent({kind: 'stage', text});
   const folder = join(layoutOf(config).root, 'conversions');
   await makeFolder(folder);
+  await sweep(folder);
   const store = await openRows(join(folder, 'rows.jsonl'));
   const windows = config.conversions.texts.length > 0 ? await readTexts(config) : await heldOutTexts(loaded);
   const profile = await profileOf(loaded, (what, done, total) => onEvent({kind: 'profile', what, done, total}));
-  const rows = [await store.row(denseKey(config), () => measureDense(config, windows))];
+  const basis = basisOf(profile, windows, config.conversions.windowTokens);
+  const rows = [await store.row(keyOf(basis, 'dense'), () => measureDense(config, windows))];
   for (const [i, task] of tasks.entries()) {
     const text = `${i + 1} of ${tasks.length}  ${task.arm} at ${percent(task.sparsity)}`;
     onEvent({kind: 'stage', text: isSeeded(task.method) ? `${text}, seed ${task.seed}` : text});
-    rows.push(await store.row(keyOf(config, task), () => measureTask(loaded, task, {profile, windows, folder})));
+    rows.push(await store.row(keyOf(basis, task), () => measureTask(loaded, task, {profile, windows, folder})));
   }
   return writeConversionReport(folder, config.name, rows);
 }
@@ -88,7 +90,8 @@ function tasksOf({config, file, at}: LoadedConfig): Task[] {
   return sparsities.flatMap((sparsity) =>
     arms.flatMap(({arm, options}) => {
       const method = {...options, ...countsAt(options, sparsity, at(['arms', arm]))};
-      return (isSeeded(method) ? seeds : seeds.slice(0, 1)).map((seed) => ({arm, method, sparsity, seed}));
+      const made = 1 - (method.shared + method.topK) / (method.experts + method.shared); // whole chunks are idle
+      return (isSeeded(method) ? seeds : seeds.slice(0, 1)).map((seed) => ({arm, method, sparsity: made, seed}));
     }),
   );
 }
@@ -139,8 +142,7 @@ async function measureTask(
   {arm, method, sparsity, seed}: Task,
   {profile, windows, folder}: Setting,
 ): Promise<Omit<ConversionRow, 'key'>> {
-  const out = join(folder, 'model');
-  await rm(out, {recursive: true, force: true}); // of a process that was killed
+  const out = join(folder, `${MODEL}${process.pid}`);
   try {
     const {seconds, peakBytes} = await withPeakMemory(() =>
       convertSplit(method, {...config, seed}, {out, profile, where: at(['arms', arm])}),
@@ -203,42 +205,66 @@ async function heldOutTexts({config, at}: LoadedConfig): Promise<TextWindows[]> 
   }
 }
 
+/** Name of the folder of the model that a process measures, before its id. */
+const MODEL = 'model-';
+
+/** Removes models of processes that were killed. */
+async function sweep(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const [, pid] = /^\.?model-(\d+)/.exec(name) ?? [];
+    if (pid !== undefined && !isAlive(Number(pid))) await rm(join(folder, name), {recursive: true, force: true});
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return systemCode(error) === 'EPERM';
+  }
+}
+
 interface RowStore {
   row(key: string, measure: () => Promise<Omit<ConversionRow, 'key'>>): Promise<ConversionRow>;
 }
 
 /** Rows by their keys, a line of JSON each; a torn last line is measured again. */
 async function openRows(path: string): Promise<RowStore> {
-  const text = await readFile(path, 'utf8').catch(() => '');
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    if (systemCode(error) === 'ENOENT') return '';
+    throw error;
+  });
   const known = new Map<string, ConversionRow>();
   for (const line of text.split('\n').slice(0, -1)) {
     const row = JSON.parse(line) as ConversionRow;
     known.set(row.key, row);
   }
-  if (text !== '' && !text.endsWith('\n')) await appendFile(path, '\n');
+  const whole = text.slice(0, text.lastIndexOf('\n') + 1);
+  if (whole !== text) await truncate(path, Buffer.byteLength(whole));
   return {
     row: async (key, measure) => {
       const found = known.get(key);
       if (found) return found;
       const row = {key, ...(await measure())};
       await appendFile(path, `${JSON.stringify(row)}\n`);
+      known.set(key, row);
       return row;
     },
   };
 }
 
-/** What a row depends on: the task, and all of the config that bears on it. */
-function keyOf(config: Config, task: Task): string {
-  const {model, data, profile, conversions} = config;
-  return configHash({task, ...common(conversions), model, data, profile} as unknown as Config).slice(0, 16);
+/** What every row depends on: the model's weights, the calibration text and how it was watched, the texts measured. */
+function basisOf(
+  {metadata: {model, tokenHash, options}}: Profile,
+  windows: readonly TextWindows[],
+  windowTokens: number,
+): object {
+  const texts = windows.map(({name, tokens}) => ({name, tokens: createHash('sha256').update(tokens).digest('hex')}));
+  return {fingerprint: model.fingerprint, tokenHash, options, texts, windowTokens, version: packageVersion()};
 }
 
-function denseKey({model, data, conversions}: Config): string {
-  return configHash({...common(conversions), model, data} as unknown as Config).slice(0, 16);
-}
-
-function common({texts, windowTokens, maxTokens}: ConversionsOptions) {
-  return {texts, windowTokens, maxTokens};
+function keyOf(basis: object, task: Task | 'dense'): string {
+  return createHash('sha256').update(JSON.stringify({basis, task})).digest('hex').slice(0, 16);
 }
 
 function percent(share: number): string {

@@ -6,10 +6,12 @@ import type {Config} from '../config/schema.js';
 import type {ProfileOptions} from '../downcycle/options.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
-import {type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
+import {isProfileOf, type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
+import {removeProgress} from '../downcycle/profile-progress.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {startEngine} from '../engine/start.js';
 import {refuseExisting} from '../util/atomic.js';
+import {DowncycleError} from '../util/errors.js';
 import {layoutOf} from './arm.js';
 import {checkPaths} from './check.js';
 import type {CompareEvent} from './compare.js';
@@ -58,6 +60,7 @@ export async function profileConfig(loaded: LoadedConfig, out: string, onEvent: 
     (what, done, total) => onEvent({kind: 'profile', what, done, total}),
   );
   await writeProfile(out, made);
+  await removeProgress(`${out}.partial`);
   return made;
 }
 
@@ -68,20 +71,15 @@ export async function profileOf({config, at}: LoadedConfig, onProgress?: Profile
   const {shards, profile: folder} = layoutOf(config);
   const key = createHash('sha256').update(JSON.stringify({model, data, profile})).digest('hex').slice(0, 8);
   const path = join(folder, `${key}.safetensors`);
-  const known = await readProfile(path).catch(() => null);
-  if (known) return known;
-  const made = await profileModel(
-    {
-      model,
-      data,
-      profile,
-      shards,
-      partial: `${path}.partial`,
-      where: at(...SAMPLE_LENGTH),
-    },
-    onProgress,
-  );
-  await rm(path, {force: true}); // unreadable, or absent
+  const how = {model, data, profile, shards, partial: `${path}.partial`, where: at(...SAMPLE_LENGTH)};
+  const known = await readProfile(path).catch((error: unknown) => {
+    if (error instanceof DowncycleError) return null;
+    throw error;
+  });
+  if (known && (await isProfileOf(known, how))) return known;
+  const made = await profileModel(how, onProgress);
+  await rm(path, {force: true}); // unreadable, of other weights or text, or absent
   await writeProfile(path, made);
+  await removeProgress(how.partial);
   return made;
 }

@@ -33,7 +33,7 @@ export interface ConversionSummary {
   readonly peakBytes: number | null;
 }
 
-/** 97.5% quantiles of Student's t for 1 to 9 degrees of freedom; 2 beyond. */
+/** 97.5% quantiles of Student's t for 1 to 9 degrees of freedom; beyond, `1.96 + 2.7 / n` is as good. */
 const STUDENT = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262] as const;
 
 /** Rows by sparsity, then in the order their arms came in. */
@@ -119,7 +119,7 @@ function estimate(values: readonly number[]): Estimate {
   const mean = values.reduce((sum, value) => sum + value, 0) / n;
   if (n < 2) return {mean, halfWidth: null};
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (n - 1);
-  return {mean, halfWidth: (STUDENT[n - 2] ?? 2) * Math.sqrt(variance / n)};
+  return {mean, halfWidth: (STUDENT[n - 2] ?? 1.96 + 2.7 / (n - 1)) * Math.sqrt(variance / n)};
 }
 
 function estimateText(value: Estimate | undefined): string {

@@ -122,8 +122,14 @@ describe('sensitivityAllocation', () => {
 
   it('leaves every layer something, however little it is felt', () => {
     const cuts = sensitivityAllocation([layer(0), layer(1e9)], counts, 'arms.a');
-    expect(cuts[0]!.shared + cuts[0]!.topK).toBe(2);
+    expect(cuts[0]!.shared + cuts[0]!.topK).toBe(1);
     expect(cuts[0]!.topK).toBeGreaterThanOrEqual(1);
+  });
+
+  it('never has more active chunks than were asked for, however few', () => {
+    const one = {experts: 8, shared: 0, topK: 1};
+    const cuts = sensitivityAllocation([layer(1), layer(100), layer(10)], one, 'arms.a');
+    expect(cuts.map(({shared, topK}) => shared + topK)).toEqual([1, 1, 1]);
   });
 
   it('treats equal layers alike', () => {

@@ -80,7 +80,7 @@ describe('neuron maps are refused', () => {
     [map[one], map[other]] = [SHARED, 0];
     await writeFile(scratch(`moe/${NEURONS_FILE}`), renderNeuronMaps(maps));
     expect(await refusal()).toMatch(
-      /neurons\.safetensors: this is not the map that downcycle\.json names: its SHA-256 is [\da-f]{12}\.\.\., [\da-f]{12}\.\.\. is recorded\.$/,
+      /neurons\.st: this is not the map that downcycle\.json names: its SHA-256 is [\da-f]{12}\.\.\., [\da-f]{12}\.\.\. is recorded\.$/,
     );
   });
 

@@ -4,7 +4,7 @@ import {checkArms} from '../../src/experiment/check.js';
 import {ConfigError} from '../../src/util/errors.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 
-const config = (arm: string): string => `model: ${TINY_LLAMA}
+const config = (arm: string, model = TINY_LLAMA): string => `model: ${model}
 data:
   sources:
     - {name: a, path: package.json}
@@ -46,4 +46,12 @@ test.each([
   '{method: granular-upcycle, experts: 8, topK: 4, shards: 4}',
 ])('%s can be made', async (arm) => {
   await expect(check(arm)).resolves.toBeUndefined();
+});
+
+test('a repair is refused where FFN results are normed before they join the residual stream', async () => {
+  const arm = '{method: weave, experts: 3, shared: 1, topK: 1}';
+  const loaded = parseConfig(config(arm, 'test/fixtures/family/olmo2'), 'x.yaml');
+  await expect(checkArms(loaded, ['g'])).rejects.toThrow(
+    'x.yaml:6:6: arms.g: repair refit needs a model whose FFN results join the residual stream as they are; olmo2 norms them first.',
+  );
 });

@@ -1,5 +1,5 @@
 import {readFileSync} from 'node:fs';
-import {appendFile, readFile} from 'node:fs/promises';
+import {appendFile, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import * as fc from 'fast-check';
 import {describe, expect, it, vi} from 'vitest';
@@ -21,6 +21,8 @@ describe('countsAt', () => {
     const counts = fc.record({experts: fc.integer({min: 2, max: 64}), shared: fc.integer({min: 0, max: 32})});
     fc.assert(
       fc.property(counts, fc.integer({min: 1, max: 9}), ({experts, shared}, tenths) => {
+        const idle = Math.round((tenths / 10) * (experts + shared));
+        fc.pre(idle >= 1 && idle < experts + shared - 1);
         const found = countsAt({experts, shared, topK: 1 + (experts >> 1)}, tenths / 10, 'a');
         expect(found.experts + found.shared).toBe(experts + shared);
         expect(found.topK).toBeGreaterThanOrEqual(1);
@@ -105,10 +107,16 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
     expect(readFileSync(join(root, 'conversions.csv'), 'utf8').split('\n')).toHaveLength(8);
     expect(readFileSync(join(root, 'index.html'), 'utf8')).toMatch(/<svg[\s\S]*Perplexity/);
     const rows = await readFile(join(root, 'rows.jsonl'), 'utf8');
-    await appendFile(join(root, 'rows.jsonl'), '{"key": "torn');
-    const second = await run(folder);
-    expect(second.stdout).toBe(first.stdout);
-    expect((await readFile(join(root, 'rows.jsonl'), 'utf8')).slice(0, rows.length)).toBe(rows);
+    for (const again of [1, 2]) {
+      await appendFile(join(root, 'rows.jsonl'), `{"key": "torn ${again}`);
+      expect((await run(folder)).stdout).toBe(first.stdout);
+    }
+    expect(await readFile(join(root, 'rows.jsonl'), 'utf8')).toBe(rows);
+    // Other weights under the same path: profile and rows are of no use any more.
+    await rm(join(folder, 'model'), {recursive: true});
+    await writeModel(join(folder, 'model'), {...DENSE, normEps: 1e-3});
+    expect((await run(folder)).stdout).not.toBe(first.stdout);
+    expect((await readFile(join(root, 'rows.jsonl'), 'utf8')).split('\n')).toHaveLength(2 * 6 + 1);
   });
 
   it('refuses what it cannot measure, before anything is computed', async () => {

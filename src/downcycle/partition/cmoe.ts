@@ -74,5 +74,6 @@ export function representative({marker_NM, numMarkers, numNeurons}: LayerProfile
     const marked = places.filter((place) => place >= 0);
     for (const place of marked) distance[place] = (distance[place] as number) + 1 - (2 * marked.length) / ids.length;
   }
-  return ids[distance.indexOf(Math.min(...distance))] ?? 0;
+  const least = distance.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
+  return ids[distance.indexOf(least)] ?? 0;
 }
