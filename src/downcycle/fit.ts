@@ -4,7 +4,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {addFfn, throughAttention} from '../model/decoder.js';
 import {routerLogits} from '../model/router.js';
-import {type LayerScope, startWalk, type Walk} from '../model/walk.js';
+import {hiddenTensor, type LayerScope, startWalk, type Walk} from '../model/walk.js';
 import {choleskySolve} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
@@ -196,7 +196,7 @@ interface Grams {
 async function addGrams({walk, converted, functions}: Fitting, choice: Choice): Promise<Grams> {
   let [mm_FF, my_FD, error, size]: [tf.Tensor | null, tf.Tensor | null, number, number] = [null, null, 0, 0];
   for (const [b, batch] of walk.batches.entries()) {
-    const inputs = [hidden(walk, converted[b] as Float32Array), hidden(walk, batch)] as const;
+    const inputs = [hiddenTensor(walk, converted[b] as Float32Array), hiddenTensor(walk, batch)] as const;
     const result = await functions.grams(...inputs, ...choice);
     batch.set(await result.dense_TD.data());
     error += (await result.error.data())[0] ?? 0;
@@ -225,7 +225,7 @@ function refit({mm_FF, my_FD}: Grams, down_FD: tf.Tensor2D, weight: number): tf.
 async function advance({walk, converted, functions}: Fitting, down_FD: tf.Tensor2D, choice: Choice): Promise<number> {
   let error = 0;
   for (const [b, batch] of converted.entries()) {
-    const inputs = [hidden(walk, batch), hidden(walk, walk.batches[b] as Float32Array)] as const;
+    const inputs = [hiddenTensor(walk, batch), hiddenTensor(walk, walk.batches[b] as Float32Array)] as const;
     const result = await functions.advance(...inputs, down_FD, ...choice);
     batch.set(await result.next_TD.data());
     error += (await result.error.data())[0] ?? 0;
@@ -296,8 +296,4 @@ function paddedRepresentatives({representatives = new Int32Array(0)}: LayerPlan,
 
 function denseDown(walk: Walk): tf.Tensor2D {
   return tf.tidy(() => denseFfn(walk.read().ffn).down);
-}
-
-function hidden({architecture: {width}}: Walk, values: Float32Array): tf.Tensor2D {
-  return tf.tensor2d(values, [values.length / width, width]);
 }

@@ -5,7 +5,7 @@ import {createVariable} from '../engine/variable.js';
 import {addFfn, finalHidden, throughAttention} from '../model/decoder.js';
 import {readParameter} from '../model/load.js';
 import {parameterSpecs} from '../model/parameters.js';
-import {type LayerFunction, startWalk, type Walk} from '../model/walk.js';
+import {hiddenTensor, type LayerFunction, startWalk, type Walk} from '../model/walk.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
 import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
@@ -89,11 +89,11 @@ async function addRound(pass: Pass, {begin, end}: {readonly begin: number; reado
   for (let layer = 0; layer < layers.length; layer++) {
     await walk.load(layer);
     inputs.push(batches.map((batch) => batch.slice()));
-    for (const batch of batches) batch.set((await run(functions.forward, [hidden(walk, batch)])).next_TD ?? []);
+    for (const batch of batches) batch.set((await run(functions.forward, [hiddenTensor(walk, batch)])).next_TD ?? []);
   }
   for (const [b, batch] of batches.entries()) {
     const labels = labelsOf(pass.calibration, walk.batchSize, begin + b);
-    batch.set((await run(functions.head, [hidden(walk, batch), tf.tensor1d(labels, 'int32')])).dx_TD ?? []);
+    batch.set((await run(functions.head, [hiddenTensor(walk, batch), tf.tensor1d(labels, 'int32')])).dx_TD ?? []);
   }
   for (let layer = layers.length - 1; layer >= 0; layer--) {
     await walk.load(layer);
@@ -110,16 +110,12 @@ async function addLayer(
 ): Promise<void> {
   const {hMean_JF = new Float32Array(0), numNeurons = 0} = layers[layer] ?? {};
   const mean_F = tf.tensor1d(Float32Array.from(columnMeans(hMean_JF, numNeurons)));
-  const result = await run(functions.backward, [hidden(walk, input), hidden(walk, dy), mean_F]);
+  const result = await run(functions.backward, [hiddenTensor(walk, input), hiddenTensor(walk, dy), mean_F]);
   dy.set(result.dx_TD ?? []);
   for (const key of ['importance_F', 'sensitivity_F'] as const) {
     const sum_F = sums[layer]?.[key];
     if (sum_F) addTo(sum_F, result[key] ?? new Float32Array(0));
   }
-}
-
-function hidden({architecture: {width}}: Walk, values: Float32Array): tf.Tensor2D {
-  return tf.tensor2d(values, [values.length / width, width]);
 }
 
 async function run<Inputs extends readonly tf.Tensor[]>(

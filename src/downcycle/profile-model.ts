@@ -5,6 +5,7 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import {startWalk, type Walk} from '../model/walk.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {ConfigError} from '../util/errors.js';
+import {joinFloats} from '../util/join.js';
 import {type Calibration, readCalibration} from './calibration.js';
 import {type DenseSource, openDense} from './convert-source.js';
 import {neuronGradients} from './neuron-gradients.js';
@@ -166,7 +167,7 @@ async function watchLayer(
     batch.set(next_TD);
     parts.push(rest);
   }
-  const rows = (key: BySample): Float32Array => joined(parts.map((part) => part[key]));
+  const rows = (key: BySample): Float32Array => joinFloats(parts.map((part) => part[key]));
   const means = (key: OverTokens): Float32Array => meanOf(parts.map((part) => part[key]));
   const profile: LayerProfile = {
     numNeurons,
@@ -176,7 +177,7 @@ async function watchLayer(
     hMean_JF: rows('hMean_BF'),
     hSquare_JF: rows('hSquare_BF'),
     hMagnitude_F: means('hMagnitude_F'),
-    marker_NM: Int32Array.from(joined(parts.map((part) => part.marker_TM))),
+    marker_NM: Int32Array.from(joinFloats(parts.map((part) => part.marker_TM))),
     numMarkers: options.markers.count,
     downNorm_F: parts[0]?.downNorm_F ?? new Float32Array(0),
     predicted: null,
@@ -205,16 +206,6 @@ async function watchBatch(
   } finally {
     tf.dispose([x_TD, ...Object.values(results)]);
   }
-}
-
-function joined(parts: readonly Float32Array[]): Float32Array {
-  const whole = new Float32Array(parts.reduce((sum, {length}) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 /** Mean of the batches' means; all batches are equally large. */

@@ -9,10 +9,11 @@ import {architectureFromConfig} from '../model/config.js';
 import {decoderLayer, finalHidden} from '../model/decoder.js';
 import {readParameter} from '../model/load.js';
 import {parameterSpecs} from '../model/parameters.js';
-import {startWalk, type Walk} from '../model/walk.js';
+import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, ModelError} from '../util/errors.js';
+import {joinInts} from '../util/join.js';
 
 /** A text as windows of equally many tokens; the first token of a window is not foretold. */
 export interface TextWindows {
@@ -76,7 +77,7 @@ export async function measurePerplexity(
   const folder = await openModelFolder(model);
   try {
     const architecture = architectureFromConfig(folder.config, `${model}/config.json`);
-    const tokens = joined(texts.map((text) => text.tokens));
+    const tokens = joinInts(texts.map((text) => text.tokens));
     const losses = await lossesOf(folder, architecture, {tokens, sequenceLength: windowLength});
     let end = 0;
     return texts.map(({name, tokens: {length}}) => {
@@ -108,7 +109,7 @@ async function lossesOf(
     for (let layer = 0; layer < architecture.ffn.length; layer++) {
       await walk.load(layer);
       for (const batch of walk.batches) {
-        const x_TD = hidden(walk, batch);
+        const x_TD = hiddenTensor(walk, batch);
         const {next_TD} = await forward(x_TD);
         batch.set(await next_TD.data());
         tf.dispose([x_TD, next_TD]);
@@ -144,7 +145,7 @@ async function headLosses(
     for (const [b, batch] of walk.batches.entries()) {
       const label = (_: unknown, i: number): number =>
         (i + 1) % sequenceLength === 0 ? -1 : (tokens[b * size + i + 1] as number);
-      const inputs = [hidden(walk, batch), tf.tensor1d(Int32Array.from({length: size}, label), 'int32')] as const;
+      const inputs = [hiddenTensor(walk, batch), tf.tensor1d(Int32Array.from({length: size}, label), 'int32')] as const;
       const {loss_T} = await head(...inputs);
       losses.set(await loss_T.data(), b * size);
       tf.dispose([...inputs, loss_T]);
@@ -155,18 +156,4 @@ async function headLosses(
     norm?.dispose();
     table.dispose();
   }
-}
-
-function joined(parts: readonly Int32Array[]): Int32Array {
-  const whole = new Int32Array(parts.reduce((sum, {length}) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
-function hidden({architecture: {width}}: Walk, values: Float32Array): tf.Tensor2D {
-  return tf.tensor2d(values, [values.length / width, width]);
 }

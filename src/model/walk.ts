@@ -137,6 +137,11 @@ function shelfOf(architecture: Architecture, layer: number, shelves: Map<string,
   return shelf;
 }
 
+/** Hidden states of a batch as a tensor of the caller's, [T, D]. */
+export function hiddenTensor({architecture: {width}}: Walk, values: Float32Array): tf.Tensor2D {
+  return tf.tensor2d(values, [values.length / width, width]);
+}
+
 /** The largest divisor of `count` that is at most `most`: batches of one size need one compiled function. */
 function largestDivisor(count: number, most: number): number {
   for (let size = Math.min(most, count); size > 1; size--) if (count % size === 0) return size;
