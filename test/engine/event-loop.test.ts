@@ -39,10 +39,14 @@ onTensorFlow('the event loop is never blocked over 100 ms by a compiled step of 
     rounds.dispose();
     return result;
   };
-  const probe = await timed(10);
-  const {duration, longest} = await timed(Math.ceil((10 * 1500) / probe.duration));
-  expect(duration).toBeGreaterThan(1000);
-  expect(longest).toBeLessThan(100);
+  // How many rounds take a second depends on the machine and on what else it does, so one measured length foretells nothing.
+  let [rounds, watched] = [10, await timed(10)];
+  while (watched.duration <= 1000 && rounds < 100_000) {
+    rounds *= 2;
+    watched = await timed(rounds);
+  }
+  expect(watched.duration).toBeGreaterThan(1000);
+  expect(watched.longest).toBeLessThan(100);
   x.dispose();
   fn.dispose();
 });
