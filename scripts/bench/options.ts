@@ -63,7 +63,8 @@ function factor(text: string): number {
   throw new InvalidArgumentError('It must be a number of at least 1.');
 }
 
-function wholeNumber(text: string): number {
+/** A count typed as an option. @throws InvalidArgumentError if it is not a whole number of at least 1. */
+export function wholeNumber(text: string): number {
   const value = Number(text);
   if (Number.isInteger(value) && value > 0) return value;
   throw new InvalidArgumentError('It must be a whole number of at least 1.');
