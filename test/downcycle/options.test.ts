@@ -108,7 +108,9 @@ describe('methodSchema', () => {
 
   it.each(CHECKED)('%s refuses topK above experts', (method) => {
     const issues = issuesOf({method, experts: 2, topK: 3});
-    expect(issues).toEqual([{path: 'topK', message: 'topK must be at most experts. Lower topK or raise experts.'}]);
+    expect(issues).toEqual([
+      {path: 'topK', message: 'topK (= 3) must be at most experts (= 2). Lower topK or raise experts.'},
+    ]);
   });
 
   it('refuses alphaMin above alphaMax', () => {
