@@ -11,7 +11,7 @@ import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '..
 import {ModelError} from '../util/errors.js';
 import {modelFingerprint} from './convert-fingerprint.js';
 import type {GluMatrix, RawMatrix} from './convert-gather.js';
-import {NEURONS_FILE, renderNeuronMaps} from './neuron-maps.js';
+import {NEURONS_FILE, type NeuronMaps, renderNeuronMaps} from './neuron-maps.js';
 import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 
 /** An open dense model. */
@@ -56,8 +56,8 @@ export type OnProgress = (done: number, total: number) => void;
 export interface MoeContent {
   readonly architecture: Architecture;
   readonly provenance: Provenance;
-  /** Expert of every neuron of each layer's dense FFN, if each went to one: see {@link NEURONS_FILE}. */
-  readonly neuronMaps?: readonly Int32Array[];
+  /** Where the neurons of each layer's dense FFN went, if each went to one expert. */
+  readonly neurons?: NeuronMaps;
   /** The tensors of one layer's mixture. */
   readonly ffn: (site: FfnSite) => MadeTensor[];
 }
@@ -112,7 +112,7 @@ export async function writeMoe(
   onProgress?: OnProgress,
 ): Promise<void> {
   const {folder} = source;
-  const {provenance, neuronMaps} = content;
+  const {provenance, neurons} = content;
   const tensors = allTensors(source, content);
   const byName = new Map(tensors.map((tensor) => [tensor.spec.name, tensor]));
   let done = 0;
@@ -128,7 +128,7 @@ export async function writeMoe(
     copyFrom: folder.path,
     extraFiles: {
       [PROVENANCE_FILE]: renderProvenance(provenance),
-      ...(neuronMaps && {[NEURONS_FILE]: renderNeuronMaps(neuronMaps)}),
+      ...(neurons && {[NEURONS_FILE]: renderNeuronMaps(neurons)}),
     },
   });
 }

@@ -20,6 +20,12 @@ const countFields = {
     .default(0)
     .describe('Shared part, in units of one expert: 2 is one shared expert twice as wide as a routed one.'),
   topK: z.int().min(1).describe('Routed experts each token passes through; the shared part comes on top.'),
+  pad: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Where experts + shared do not divide the width of the dense FFN, append neurons of zeros up to the next multiple; they change nothing that it computes.',
+    ),
 };
 
 const repair = (fallback: 'none' | 'refit') =>

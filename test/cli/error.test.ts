@@ -120,7 +120,7 @@ describe('other errors exit by who must act', () => {
       const [name = '', ...more] = command;
       const {code, stderr} = await spawnCli([name, config, ...more], {cwd: folder});
       expect(stderr).toBe(
-        `error: ${config}:16:38: arms.a: experts + shared (= 6) must divide the FFN width 64; nearest that do: 4 and 8.\n`,
+        `error: ${config}:16:38: arms.a: experts + shared (= 6) must divide the FFN width 64; nearest that do: 4 and 8.\nhint: Or set pad to true (--pad): neurons of zeros widen every FFN to 66, which changes nothing that it computes.\n`,
       );
       expect(code).toBe(3);
     }

@@ -16,6 +16,7 @@ describe('methodSchema', () => {
       experts: 30,
       shared: 0,
       topK: 6,
+      pad: false,
       sharedBy: 'mean-abs',
       assignment: 'optimal',
       standardise: true,
@@ -38,7 +39,14 @@ describe('methodSchema', () => {
   });
 
   it('makes MoEfication and LLaMA-MoE ready for use without training', () => {
-    const common = {router: 'gate-mean', weights: 'one', outputScale: 'none', repair: 'none', allocation: 'uniform'};
+    const common = {
+      pad: false,
+      router: 'gate-mean',
+      weights: 'one',
+      outputScale: 'none',
+      repair: 'none',
+      allocation: 'uniform',
+    };
     expect(methodSchema.parse({method: 'moefication', ...cut})).toEqual({
       ...{method: 'moefication', ...cut, ...common, repairWeight: 0.5},
     });
