@@ -1,7 +1,9 @@
 // Watches a dense model at work, layer by layer: which FFN neurons react to which text (ExpertWeaver, section 3.1; CMoE).
 import * as tf from '@tensorflow/tfjs';
 import type {DataOptions} from '../data/options.js';
+import {documentIds} from '../data/pack.js';
 import {closeShards, ensureShards} from '../data/shards.js';
+import {readTaskDocuments} from '../data/task.js';
 import {startWalk, type Walk} from '../model/walk.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {ConfigError} from '../util/errors.js';
@@ -14,6 +16,7 @@ import {compileSums, predictedActivity} from './predicted-activity.js';
 import type {Profile, ProfileMetadata} from './profile-file.js';
 import {readProgress, saveProgress} from './profile-progress.js';
 import {addTo, type LayerProfile} from './statistics.js';
+import {readTaskCalibration} from './task-calibration.js';
 import {compileWatch, type Watch, type Watched} from './watch.js';
 
 /** What is being done, and how much of it is done. */
@@ -34,11 +37,11 @@ export interface ProfileModelOptions {
 }
 
 /**
- * Runs calibration samples of every source through a dense model and keeps what each FFN neuron did.
+ * Runs calibration samples of every task through a dense model and keeps what each FFN neuron did.
  *
  * In memory are the hidden states of the samples and the weights of one layer; with `gradients` the head, too.
  * @throws ModelError if the model is a mixture already or a number is not finite; ConfigError if a sample is longer than
- * a packed row or there are to be more markers than neurons; DataError if a source has too few rows.
+ * a packed row or there are to be more markers than neurons; DataError if a task has too little text.
  */
 export async function profileModel(options: ProfileModelOptions, onProgress?: ProfileProgress): Promise<Profile> {
   const {profile, partial, where = 'profile'} = options;
@@ -92,6 +95,11 @@ export async function calibrationOf({
   shards,
   where = 'profile',
 }: Omit<ProfileModelOptions, 'partial'>): Promise<Calibration> {
+  const tokenizer = await loadTokenizer(model);
+  if (profile.task !== 'source') {
+    const documents = readTaskDocuments(data.sources, profile.task.field, data.validation.share);
+    return readTaskCalibration(documents, (text) => documentIds(tokenizer, text, data.special), profile);
+  }
   if (profile.tokensPerSample > data.sequenceLength) {
     throw new ConfigError(
       `${where}: profile.tokensPerSample (${profile.tokensPerSample}) is more than data.sequenceLength (${data.sequenceLength}).`,
@@ -100,7 +108,7 @@ export async function calibrationOf({
       },
     );
   }
-  const sources = await ensureShards(data, await loadTokenizer(model), shards);
+  const sources = await ensureShards(data, tokenizer, shards);
   try {
     return await readCalibration(sources, profile);
   } finally {

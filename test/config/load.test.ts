@@ -189,6 +189,14 @@ describe('--set', () => {
 
   test.each([
     ['trian.steps=2', '--set trian.steps=2: trian: unknown key; did you mean train?'],
+    [
+      'profile.task=domain',
+      '--set profile.task=domain: profile.task: expected source or a section of keys, found "domain".',
+    ],
+    [
+      'profile.task={fields: x}',
+      '--set profile.task={fields: x}: profile.task.fields: unknown key; did you mean field?',
+    ],
     ['train.stpes=2', '--set train.stpes=2: train.stpes: unknown key; did you mean steps?'],
     [
       'train.batch.sequences=two',

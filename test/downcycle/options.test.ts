@@ -164,6 +164,13 @@ describe('profileSchema', () => {
     });
   });
 
+  it('takes tasks from sources or from a field', () => {
+    expect(profileSchema.parse({task: {field: 'domain'}}).task).toEqual({field: 'domain'});
+    for (const task of ['domain', {}, {field: ''}, {field: 'a', file: 'b'}]) {
+      expect(profileSchema.safeParse({task}).success).toBe(false);
+    }
+  });
+
   it('refuses an empty calibration', () => {
     expect(profileSchema.safeParse({samplesPerTask: 0}).success).toBe(false);
     expect(profileSchema.safeParse({tokensPerSample: 0}).success).toBe(false);

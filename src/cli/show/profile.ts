@@ -33,10 +33,17 @@ function spreadOf(layer: LayerProfile, {cv}: ProfileOptions): string[] {
   return [Number.isFinite(middle) ? middle.toFixed(2) : 'dead', `${(100 * share).toFixed(0)}%`];
 }
 
+/** Names of tasks that are listed before it is enough. */
+const MOST_NAMED = 12;
+
 /** `2 tasks (prose, code), each 5 samples of 128 tokens`. */
 export function calibrationText({tasks, options}: Pick<ProfileMetadata, 'tasks' | 'options'>): string {
-  const samples = `${options.samplesPerTask} samples of ${options.tokensPerSample} tokens`;
-  return `${tasks.length === 1 ? '1 task' : `${tasks.length} tasks`} (${tasks.join(', ')}), each ${samples}`;
+  const {samplesPerTask, tokensPerSample, task} = options;
+  const named = tasks.slice(0, MOST_NAMED).join(', ');
+  const more = tasks.length > MOST_NAMED ? ` and ${tasks.length - MOST_NAMED} more` : '';
+  const count = tasks.length === 1 ? '1 task' : `${tasks.length} tasks`;
+  const by = task === 'source' ? '' : ` by field ${task.field}`;
+  return `${count}${by} (${named}${more}), each ${samplesPerTask} samples of ${tokensPerSample} tokens`;
 }
 
 /** The middle one of sorted values; the lower of two. */
