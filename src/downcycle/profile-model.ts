@@ -10,6 +10,7 @@ import {ConfigError} from '../util/errors.js';
 import {joinFloats} from '../util/join.js';
 import {type Calibration, readCalibration} from './calibration.js';
 import {type DenseSource, openDense} from './convert-source.js';
+import {requireFiniteWeights} from './finite-weights.js';
 import {neuronGradients} from './neuron-gradients.js';
 import type {ProfileOptions} from './options.js';
 import {compileSums, predictedActivity} from './predicted-activity.js';
@@ -45,14 +46,23 @@ export interface ProfileModelOptions {
  */
 export async function profileModel(options: ProfileModelOptions, onProgress?: ProfileProgress): Promise<Profile> {
   const {profile, partial, where = 'profile'} = options;
-  const calibration = await calibrationOf(options);
   const source = await openDense(options.model);
   try {
+    if (profile.gradients && profile.tokensPerSample < 2) {
+      throw new ConfigError(
+        `${where}: profile.tokensPerSample (1) leaves no token to predict, which gradients ask for.`,
+        {
+          hint: 'Set profile.tokensPerSample to 2 or more.',
+        },
+      );
+    }
     if (profile.markers.count > source.numNeurons) {
       throw new ConfigError(
         `${where}: profile.markers.count (${profile.markers.count}) is more than the ${source.numNeurons} neurons of an FFN.`,
       );
     }
+    const calibration = await calibrationOf(options);
+    await requireFiniteWeights(source.folder.tensors, source.architecture);
     return await profileText(source, calibration, {profile, partial}, onProgress);
   } finally {
     await source.folder.close();
@@ -64,9 +74,9 @@ export async function isProfileOf(
   {metadata}: Profile,
   options: Omit<ProfileModelOptions, 'partial'>,
 ): Promise<boolean> {
-  const {hash} = await calibrationOf(options);
   const source = await openDense(options.model);
   await source.folder.close();
+  const {hash} = await calibrationOf(options);
   return metadata.tokenHash === hash && metadata.model.fingerprint === source.fingerprint;
 }
 

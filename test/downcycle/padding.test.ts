@@ -1,3 +1,6 @@
+import {mkdtemp, rm} from 'node:fs/promises';
+import {tmpdir} from 'node:os';
+import {join} from 'node:path';
 import {beforeAll, describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
 import {type Conversion, convert} from '../../src/downcycle/convert.js';
@@ -37,10 +40,12 @@ let profile: Profile;
 
 beforeAll(async () => {
   await startEngine();
+  const folder = await mkdtemp(join(tmpdir(), 'downcycle-padding-'));
   const source = await openDense(TINY_LLAMA);
   const options = profileSchema.parse({predictors: true, gradients: true, markers: {count: 3}});
-  profile = await profileText(source, calibration, {profile: options, partial: scratch('partial')});
+  profile = await profileText(source, calibration, {profile: options, partial: join(folder, 'partial')});
   await source.folder.close();
+  await rm(folder, {recursive: true});
 });
 
 function padded(method: object, more: Partial<Parameters<typeof convert>[0]> = {}): Promise<Conversion> {
