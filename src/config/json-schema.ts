@@ -4,6 +4,7 @@ import {configSchema} from './schema.js';
 /** What is read here of a JSON Schema; others of its keywords are for editors. */
 export interface JsonSchema {
   readonly const?: unknown;
+  readonly enum?: readonly unknown[];
   readonly properties?: Readonly<Record<string, JsonSchema>>;
   readonly additionalProperties?: JsonSchema | boolean;
   readonly items?: JsonSchema | readonly JsonSchema[];
@@ -42,6 +43,14 @@ export function homesOf(key: string, schema: JsonSchema, at: readonly string[] =
     return [...here, ...deeper, ...named];
   });
   return [...new Set(homes)];
+}
+
+/** The words that a key of an arm may have, whatever its method. */
+export function wordsOf(key: string, schema: JsonSchema): string[] {
+  const arms = schema.properties?.arms?.additionalProperties;
+  const values = typeof arms === 'object' ? alternatives(arms).flatMap(({properties}) => properties?.[key] ?? []) : [];
+  const words = values.flatMap((value) => [...(value.enum ?? []), value.const]);
+  return [...new Set(words)].filter((word) => typeof word === 'string');
 }
 
 /** What stands at one step of a value; undefined if nothing does. */

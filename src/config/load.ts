@@ -1,5 +1,6 @@
 import {readFile} from 'node:fs/promises';
 import {ConfigError, systemCode, UsageError} from '../util/errors.js';
+import {type ArmFlags, armOverrides} from './arm-flags.js';
 import type {PathStep} from './json-schema.js';
 import {applyOverrides, type Override, parseOverride} from './override.js';
 import {checkConfig, type Problem, renderPath} from './problem.js';
@@ -10,6 +11,8 @@ import {type ConfigSource, parseSource} from './source.js';
 export interface LoadOptions {
   /** Overrides as they are typed after `--set`: `train.steps=200`. They win over the file, later ones over earlier ones. */
   readonly set?: readonly string[] | undefined;
+  /** Keys of one arm; they win over `set`. */
+  readonly arm?: ArmFlags | undefined;
 }
 
 /** A checked config and where it comes from. */
@@ -35,18 +38,20 @@ export async function loadConfig(file: string, options: LoadOptions = {}): Promi
 }
 
 /** The same for a text that is at hand; `file` is what errors call it. */
-export function parseConfig(text: string, file: string, {set = []}: LoadOptions = {}): LoadedConfig {
-  const overrides = set.map(parseOverride);
+export function parseConfig(text: string, file: string, {set = [], arm}: LoadOptions = {}): LoadedConfig {
   const source = parseSource(text, file);
-  const checked = checkConfig(applyOverrides(source.value, overrides));
+  const changes = set.map(parseOverride);
+  const changed = applyOverrides(source.value, changes);
+  const flags = arm ? armOverrides(changed, file, arm) : [];
+  const overrides = [...changes, ...flags];
+  const checked = checkConfig(applyOverrides(changed, flags));
   if ('problems' in checked) throw configError(checked.problems, source, overrides);
-  const isWritten = (path: readonly PathStep[]): boolean =>
-    source.has(path) || originOf({path, part: 'value', message: ''}, source, overrides) !== undefined;
   const at = (path: readonly PathStep[], ...others: (readonly PathStep[])[]): string => {
     const [next, ...rest] = others;
-    if (next && !isWritten(path)) return at(next, ...rest);
-    const override = originOf({path, part: 'value', message: ''}, source, overrides);
-    return override ? `--set ${override.text}` : source.at(path);
+    const override = giverOf(path, overrides);
+    if (next && !override && !source.has(path)) return at(next, ...rest);
+    const written = override ?? makerOf(path, source, overrides);
+    return written ? written.typed : source.at(path);
   };
   return {config: checked.config, file, at};
 }
@@ -54,15 +59,25 @@ export function parseConfig(text: string, file: string, {set = []}: LoadOptions 
 function configError(problems: readonly Problem[], source: ConfigSource, overrides: readonly Override[]): Error {
   const lines = problems.map((problem) => {
     const override = originOf(problem, source, overrides);
-    const where = override ? `--set ${override.text}` : source.at(problem.path, problem.part);
-    return {where, text: `${where}: ${sentence(problem)}`};
+    const where = override?.typed ?? source.at(problem.path, problem.part);
+    return {where, isOfFile: !override, text: `${where}: ${sentence(problem)}`};
   });
   const message = lines
     .sort((a, b) => a.where.localeCompare(b.where, 'en', {numeric: true}))
     .map(({text}) => text)
     .join('\n');
-  const isOfFile = lines.some(({where}) => !where.startsWith('--set '));
-  return isOfFile ? new ConfigError(message) : new UsageError(message);
+  const hint = methodHint(problems, overrides);
+  const details = hint === null ? {} : {hint};
+  return lines.some(({isOfFile}) => isOfFile) ? new ConfigError(message, details) : new UsageError(message, details);
+}
+
+/** What to do about keys that an arm keeps though its method was changed to one that does not know them. */
+function methodHint(problems: readonly Problem[], overrides: readonly Override[]): string | null {
+  const isOfArm = ({path: [section, name, key]}: Pick<Problem, 'path'>, arm: Override): boolean =>
+    section === 'arms' && name === arm.path[1] && key !== 'method';
+  const changed = overrides.findLast(({path: [section, , key]}) => section === 'arms' && key === 'method');
+  if (!changed || !problems.some((problem) => problem.part === 'key' && isOfArm(problem, changed))) return null;
+  return `An arm keeps its other keys when its method is changed; --set 'arms.${changed.path[1]}={method: ..., experts: ..., topK: ...}' replaces it whole.`;
 }
 
 function sentence({path, message}: Problem): string {
@@ -70,12 +85,23 @@ function sentence({path, message}: Problem): string {
   return /[.?]$/.test(text) ? text : `${text}.`;
 }
 
-/** The override that a problem comes from: it gave the value or a part above it, or made the key. */
+/** The override that a problem comes from: it gave the value or a part above it, or made the key or its section. */
 function originOf({path, part}: Problem, source: ConfigSource, overrides: readonly Override[]): Override | undefined {
-  return overrides.findLast(
-    (override) =>
-      startsWith(path, override.path) || (part === 'key' && startsWith(override.path, path) && !source.has(path)),
-  );
+  return giverOf(path, overrides) ?? makerOf(part === 'key' ? path : path.slice(0, -1), source, overrides);
+}
+
+/** The override that gave the value at a path, or a part above it. */
+function giverOf(path: readonly PathStep[], overrides: readonly Override[]): Override | undefined {
+  return overrides.findLast((override) => startsWith(path, override.path));
+}
+
+/** The override that made a section which the file does not have. */
+function makerOf(
+  path: readonly PathStep[],
+  source: ConfigSource,
+  overrides: readonly Override[],
+): Override | undefined {
+  return source.has(path) ? undefined : overrides.find((override) => startsWith(override.path, path));
 }
 
 function startsWith(path: readonly PathStep[], start: readonly PathStep[]): boolean {

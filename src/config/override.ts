@@ -4,10 +4,10 @@ import {type PathStep, valueAt} from './json-schema.js';
 import {entries} from './phrase.js';
 import {renderPath} from './problem.js';
 
-/** One `--set path=value`. */
+/** One `--set path=value`, or another flag that gives a key. */
 export interface Override {
-  /** As it was typed, without `--set`. */
-  readonly text: string;
+  /** As it was typed: `--set train.steps=200`. */
+  readonly typed: string;
   readonly path: readonly PathStep[];
   readonly value: unknown;
 }
@@ -21,10 +21,9 @@ const KEY = /^([^.[\]]+|\[\d+\])/;
  */
 export function parseOverride(text: string): Override {
   const equals = text.indexOf('=');
-  if (equals < 1) {
-    throw new UsageError(`--set ${text}: expected path=value.`, {hint: 'For example: --set train.steps=200'});
-  }
-  return {text, path: parsePath(text, text.slice(0, equals)), value: parseValue(text, text.slice(equals + 1))};
+  const typed = `--set ${text}`;
+  if (equals < 1) throw new UsageError(`${typed}: expected path=value.`, {hint: 'For example: --set train.steps=200'});
+  return {typed, path: parsePath(typed, text.slice(0, equals)), value: parseValue(typed, text.slice(equals + 1))};
 }
 
 /**
@@ -38,11 +37,11 @@ export function applyOverrides(config: unknown, overrides: readonly Override[]):
   return copy;
 }
 
-function apply(config: unknown, {text, path, value}: Override): void {
+function apply(config: unknown, {typed, path, value}: Override): void {
   let parent = config;
   for (const [depth, step] of path.entries()) {
     const at = renderPath(path.slice(0, depth));
-    refuseForeign(parent, step, `--set ${text}: ${at || 'the file'}`);
+    refuseForeign(parent, step, `${typed}: ${at || 'the file'}`);
     const isLast = depth === path.length - 1;
     if (isLast || valueAt(parent, step) === undefined || valueAt(parent, step) === null)
       assign(parent, step, isLast ? value : {});
@@ -67,22 +66,23 @@ function assign(parent: unknown, step: PathStep, value: unknown): void {
   if (typeof parent === 'object' && parent !== null) Object.defineProperty(parent, step, property);
 }
 
-function parsePath(text: string, written: string): PathStep[] {
+function parsePath(typed: string, written: string): PathStep[] {
   const path: PathStep[] = [];
   for (let rest = written; rest; ) {
     const key = KEY.exec(rest)?.[0];
-    if (key === undefined) throw new UsageError(`--set ${text}: ${written} is no path such as data.sources[0].weight.`);
+    if (key === undefined) throw new UsageError(`${typed}: ${written} is no path such as data.sources[0].weight.`);
     path.push(key.startsWith('[') ? Number(key.slice(1, -1)) : key.trim());
     rest = rest.slice(key.length).replace(/^\.(?=.)/, '');
   }
   return path;
 }
 
-function parseValue(text: string, value: string): unknown {
+/** The value of a flag, read as YAML. @throws UsageError if it is none. */
+export function parseValue(typed: string, value: string): unknown {
   try {
     return parse(value, {prettyErrors: false}) as unknown;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new UsageError(`--set ${text}: the value is not YAML: ${reason}.`, {cause: error});
+    throw new UsageError(`${typed}: the value is not YAML: ${reason}.`, {cause: error});
   }
 }

@@ -1,6 +1,6 @@
 import {DataError} from '../util/errors.js';
 import {readLines} from './lines.js';
-import {textOf} from './record.js';
+import {type SourceRecord, textOf} from './record.js';
 
 /**
  * The documents of a JSON Lines file, one object a line; empty lines are passed over.
@@ -8,10 +8,16 @@ import {textOf} from './record.js';
  * @throws DataError with file and line if a line is no JSON object or lacks the text.
  */
 export async function* readJsonl(path: string, field?: string): AsyncGenerator<string> {
+  for await (const record of readJsonlRecords(path)) yield textOf(record, field);
+}
+
+/** The same as records, with all their fields. @throws DataError with file and line if a line is no JSON. */
+export async function* readJsonlRecords(path: string): AsyncGenerator<SourceRecord> {
   let number = 0;
   for await (const line of readLines(path)) {
     number++;
-    if (line.trim() !== '') yield textOf(`${path}:${number}`, parseLine(`${path}:${number}`, line), field);
+    const where = `${path}:${number}`;
+    if (line.trim() !== '') yield {where, value: parseLine(where, line)};
   }
 }
 

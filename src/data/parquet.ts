@@ -7,7 +7,7 @@ import {
 } from 'hyparquet';
 import {compressors} from 'hyparquet-compressors';
 import {DataError} from '../util/errors.js';
-import {textOf} from './record.js';
+import {type SourceRecord, textOf} from './record.js';
 
 /**
  * The documents of a parquet file, one a row; a row group is in memory at a time.
@@ -15,15 +15,25 @@ import {textOf} from './record.js';
  * @throws DataError if the file is no parquet, lacks the column, or a row's text is no string.
  */
 export async function* readParquet(path: string, field?: string): AsyncGenerator<string> {
+  for await (const record of readParquetRecords(path, field)) yield textOf(record, field);
+}
+
+/** The same as records, with the columns of the text and `others`. @throws DataError as it does. */
+export async function* readParquetRecords(
+  path: string,
+  field?: string,
+  others: readonly string[] = [],
+): AsyncGenerator<SourceRecord> {
   const {file, metadata} = await openParquet(path);
-  const columns = textColumns(path, metadata, field);
+  const found = columnsOf(metadata);
+  const columns = [...textColumns(path, found, field), ...others.filter((name) => found.includes(name))];
   let rowStart = 0;
   for (const group of metadata.row_groups) {
     const rowEnd = rowStart + Number(group.num_rows);
     const rows = await parquetReadObjects({file, metadata, columns, rowStart, rowEnd, compressors}).catch(
       (error: unknown) => throwDamaged(path, error),
     );
-    for (const [i, row] of rows.entries()) yield textOf(`${path}: row ${rowStart + i}`, row, field);
+    for (const [i, value] of rows.entries()) yield {where: `${path}: row ${rowStart + i}`, value};
     rowStart = rowEnd;
   }
 }
@@ -37,8 +47,11 @@ async function openParquet(path: string) {
   }
 }
 
-function textColumns(path: string, metadata: FileMetaData, field: string | undefined): string[] {
-  const columns = parquetSchema(metadata).children.map((child) => child.element.name);
+function columnsOf(metadata: FileMetaData): string[] {
+  return parquetSchema(metadata).children.map((child) => child.element.name);
+}
+
+function textColumns(path: string, columns: readonly string[], field: string | undefined): string[] {
   const wanted = field !== undefined ? [field] : columns.includes('text') ? ['text'] : ['prompt', 'target'];
   if (wanted.every((name) => columns.includes(name))) return wanted;
   throw new DataError(`${path} has no column \`${field ?? 'text'}\`; its columns: ${columns.join(', ')}.`, {

@@ -78,7 +78,17 @@ export async function prepare(
 
 /** Whether a document is kept for validation: the first 32 bits of the SHA-256 of its text lie below `share`. */
 export function isValidation(text: string, share: number): boolean {
-  return createHash('sha256').update(text).digest().readUInt32BE(0) < share * 2 ** 32;
+  return isHeldOut(digestOf(text), share);
+}
+
+/** SHA-256 of a document's text, in hex. */
+export function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** {@link isValidation} of a document by its digest. */
+export function isHeldOut(digest: string, share: number): boolean {
+  return Number.parseInt(digest.slice(0, 8), 16) < share * 2 ** 32;
 }
 
 async function prepareSource(

@@ -1,19 +1,43 @@
 import {DataError} from '../util/errors.js';
 
+/** A record of a file, unchecked. */
+export interface SourceRecord {
+  /** `file:line`, or `file: row n`. */
+  readonly where: string;
+  readonly value: unknown;
+}
+
 /**
  * The text of a record: its `field`; without one `text`, else `prompt` and `target` with a space between them unless
  * there is white space already.
  *
  * @throws DataError naming the place, what was looked for and which fields there are.
  */
-export function textOf(where: string, record: unknown, field?: string): string {
-  const fields = record !== null && typeof record === 'object' && !Array.isArray(record) ? record : null;
-  if (!fields) throw new DataError(`${where}: not an object.`, {hint: 'Every record must be one object.'});
-  const get = (name: string): unknown => (fields as Readonly<Record<string, unknown>>)[name];
-  if (field !== undefined) return asText(where, field, get(field), fields);
-  if ('text' in fields) return asText(where, 'text', fields.text, fields);
-  if (!('prompt' in fields && 'target' in fields)) return asText(where, 'text', undefined, fields);
-  return join(asText(where, 'prompt', fields.prompt, fields), asText(where, 'target', fields.target, fields));
+export function textOf(record: SourceRecord, field?: string): string {
+  const fields = fieldsOf(record);
+  const text = (name: string): string => asText(record.where, name, fields);
+  if (field !== undefined) return text(field);
+  if ('text' in fields || !('prompt' in fields && 'target' in fields)) return text('text');
+  return join(text('prompt'), text('target'));
+}
+
+/**
+ * The task of a record: the word, number or truth value in a field of it.
+ *
+ * @throws DataError naming the place, what was looked for and which fields there are.
+ */
+export function taskOf(record: SourceRecord, field: string): string {
+  const fields = fieldsOf(record);
+  const value = fields[field];
+  if (['string', 'number', 'bigint', 'boolean'].includes(typeof value)) return String(value);
+  throw new DataError(`${record.where}: ${fault(field, value, 'names no task', fields)}`, {
+    hint: 'Set profile.task.field to a field that every record has, a word or a number.',
+  });
+}
+
+function fieldsOf({where, value}: SourceRecord): Readonly<Record<string, unknown>> {
+  if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new DataError(`${where}: not an object.`, {hint: 'Every record must be one object.'});
 }
 
 function join(prompt: string, target: string): string {
@@ -21,11 +45,16 @@ function join(prompt: string, target: string): string {
   return `${prompt}${isParted ? '' : ' '}${target}`;
 }
 
-function asText(where: string, name: string, value: unknown, fields: object): string {
+function asText(where: string, name: string, fields: Readonly<Record<string, unknown>>): string {
+  const value = fields[name];
   if (typeof value === 'string') return value;
-  const found = Object.keys(fields).join(', ') || 'none';
-  const what = value === undefined ? `no field \`${name}\`` : `field \`${name}\` is no string`;
-  throw new DataError(`${where}: ${what}; fields: ${found}.`, {
+  throw new DataError(`${where}: ${fault(name, value, 'is no string', fields)}`, {
     hint: 'Set `field` of the source to the field of the text.',
   });
+}
+
+function fault(name: string, value: unknown, otherwise: string, fields: object): string {
+  const found = Object.keys(fields).join(', ') || 'none';
+  const what = value === undefined ? `no field \`${name}\`` : `field \`${name}\` ${otherwise}`;
+  return `${what}; fields: ${found}.`;
 }

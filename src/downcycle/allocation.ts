@@ -133,15 +133,15 @@ export function sensitivityAllocation(
 /** Sums of equal runs of sorted values, largest first, scaled so that their total is its old self to the power of damping. */
 function dampedChunks(value_F: Float32Array, chunks: number): Float64Array {
   const sorted_F = Float64Array.from(value_F).sort().reverse();
-  const width = sorted_F.length / chunks;
+  const end = (n: number): number => Math.round((n * sorted_F.length) / chunks); // not whole where neurons will be appended
   const sum_N = Float64Array.from({length: chunks}, (_, n) =>
-    sorted_F.subarray(n * width, (n + 1) * width).reduce((sum, value) => sum + value, 0),
+    sorted_F.subarray(end(n), end(n + 1)).reduce((sum, value) => sum + value, 0),
   );
   const total = sum_N.reduce((sum, value) => sum + value, 0);
   return total > 0 ? sum_N.map((value) => value * total ** (DAMPING - 1)) : sum_N;
 }
 
-/** How many chunks of each layer are among the best of all; the earlier layer wins a tie. */
+/** How many chunks of each layer are among the best of all; of equals the one that is earlier in its layer wins. */
 function activeChunks(
   value_LN: readonly Float64Array[],
   {total, least, most}: {readonly total: number; readonly least: number; readonly most: number},
@@ -150,7 +150,7 @@ function activeChunks(
   const ranked = value_LN
     .flatMap((value_N, layer) => Array.from(value_N, (value, n) => ({layer, n, value})))
     .filter(({n}) => n >= least)
-    .sort((a, b) => b.value - a.value || a.layer - b.layer || a.n - b.n);
+    .sort((a, b) => b.value - a.value || a.n - b.n || a.layer - b.layer);
   const left = total - active_L.reduce((sum, count) => sum + count, 0);
   for (const {layer} of ranked.slice(0, Math.max(0, left))) active_L[layer] = (active_L[layer] as number) + 1;
   return active_L;
@@ -164,17 +164,34 @@ export function divisibleExpertCounts(numNeurons: number): number[] {
   return large[0] === small.at(-1) ? [...small, ...large.slice(1)] : [...small, ...large];
 }
 
+/** What decides into how many chunks an FFN is cut, and whether it may be widened for it. */
+type Chunks = Pick<LayerShape, 'experts' | 'shared'> & {readonly pad: boolean};
+
+/** Neurons of zeros to append so that all chunks are whole: up to the next multiple; 0 unless `pad` asks for it. */
+export function paddingOf(numNeurons: number, {experts, shared, pad}: Chunks): number {
+  const chunks = experts + shared;
+  return pad ? Math.ceil(numNeurons / chunks) * chunks - numNeurons : 0;
+}
+
 /**
- * Refuses counts that do not cut the FFN into equal chunks.
+ * Refuses counts that do not cut the FFN into equal chunks, padded if that is asked for.
  *
  * @param where config path or `file:line:column` that the message starts with.
- * @throws ConfigError naming the nearest counts below and above that do.
+ * @throws ConfigError naming the nearest counts below and above that do, and what padding would add.
  */
-export function requireDivisible(numNeurons: number, {experts, shared}: LayerShape, where: string): void {
+export function requireDivisible(numNeurons: number, {experts, shared, pad}: Chunks, where: string): void {
   const chunks = experts + shared;
-  if (numNeurons % chunks === 0) return;
+  if (chunks > numNeurons && pad) {
+    throw new ConfigError(`${where}: experts + shared (= ${chunks}) must be at most the FFN width ${numNeurons}.`, {
+      hint: 'Lower experts or shared: more chunks than neurons would leave experts that are all padding.',
+    });
+  }
+  if (pad || numNeurons % chunks === 0) return;
+  const padded = numNeurons + paddingOf(numNeurons, {experts, shared, pad: true});
+  const hint = `Or set pad to true (--pad): neurons of zeros widen every FFN to ${padded}, which changes nothing that it computes.`;
   throw new ConfigError(
     `${where}: experts + shared (= ${chunks}) must divide the FFN width ${numNeurons}; ${nearestThatDo(divisibleExpertCounts(numNeurons), chunks)}.`,
+    chunks > numNeurons ? {} : {hint},
   );
 }
 

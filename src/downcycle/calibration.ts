@@ -3,6 +3,7 @@ import {createHash} from 'node:crypto';
 import type {SourceShards} from '../data/shards.js';
 import type {TokenShard} from '../format/token-shard.js';
 import {DataError} from '../util/errors.js';
+import {joinInts} from '../util/join.js';
 import type {ProfileOptions} from './options.js';
 
 /** Calibration samples, all equally long; those of one task follow each other. */
@@ -27,9 +28,8 @@ export async function readCalibration(
   sources: readonly SourceShards[],
   {samplesPerTask, tokensPerSample}: Pick<ProfileOptions, 'samplesPerTask' | 'tokensPerSample'>,
 ): Promise<Calibration> {
-  const taskTokens = samplesPerTask * tokensPerSample;
-  const tokens = new Int32Array(sources.length * taskTokens);
-  for (const [task, {name, train}] of sources.entries()) {
+  const samples: Int32Array[] = [];
+  for (const {name, train} of sources) {
     if (train.rows < samplesPerTask) {
       throw new DataError(`Source ${name} has ${train.rows} rows, profile.samplesPerTask asks for ${samplesPerTask}.`, {
         hint: 'Lower samplesPerTask or data.sequenceLength, or give more text.',
@@ -37,16 +37,25 @@ export async function readCalibration(
     }
     for (let i = 0; i < samplesPerTask; i++) {
       const row = Math.floor((i * train.rows) / samplesPerTask);
-      tokens.set(await beginningOf(train, row, tokensPerSample), task * taskTokens + i * tokensPerSample);
+      samples.push(await beginningOf(train, row, tokensPerSample));
     }
   }
+  const names = sources.map(({name}) => name);
+  return calibrationFrom(names, samples, {samplesPerTask, tokensPerSample});
+}
+
+/** Calibration text out of its samples, `samplesPerTask` of each task in turn. */
+export function calibrationFrom(
+  tasks: readonly string[],
+  samples: readonly Int32Array[],
+  {samplesPerTask, tokensPerSample}: Pick<ProfileOptions, 'samplesPerTask' | 'tokensPerSample'>,
+): Calibration {
+  const tokens = joinInts(samples);
   return {
     tokens,
     sequenceLength: tokensPerSample,
-    tasks: sources.map(({name}) => name),
-    taskOfSample_J: Int32Array.from({length: sources.length * samplesPerTask}, (_, j) =>
-      Math.floor(j / samplesPerTask),
-    ),
+    tasks,
+    taskOfSample_J: Int32Array.from({length: samples.length}, (_, j) => Math.floor(j / samplesPerTask)),
     hash: createHash('sha256').update(tokens).digest('hex'),
   };
 }

@@ -11,8 +11,9 @@ import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '..
 import {ModelError} from '../util/errors.js';
 import {modelFingerprint} from './convert-fingerprint.js';
 import type {GluMatrix, RawMatrix} from './convert-gather.js';
-import {NEURONS_FILE, renderNeuronMaps} from './neuron-maps.js';
-import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
+import {requireFinite, requireFiniteWeights} from './finite-weights.js';
+import {NEURONS_FILE, type NeuronMaps, renderNeuronMaps} from './neuron-maps.js';
+import {PROVENANCE_FILE, type Provenance, readProvenance, renderProvenance} from './provenance.js';
 
 /** An open dense model. */
 export interface DenseSource {
@@ -56,8 +57,8 @@ export type OnProgress = (done: number, total: number) => void;
 export interface MoeContent {
   readonly architecture: Architecture;
   readonly provenance: Provenance;
-  /** Expert of every neuron of each layer's dense FFN, if each went to one: see {@link NEURONS_FILE}. */
-  readonly neuronMaps?: readonly Int32Array[];
+  /** Where the neurons of each layer's dense FFN went, if each went to one expert. */
+  readonly neurons?: NeuronMaps;
   /** The tensors of one layer's mixture. */
   readonly ffn: (site: FfnSite) => MadeTensor[];
 }
@@ -71,7 +72,7 @@ export async function openDense(path: string): Promise<DenseSource> {
   const folder = await openModelFolder(path);
   try {
     const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
-    const numNeurons = denseWidth(architecture, path);
+    const numNeurons = denseWidth(architecture) ?? (await refuseMixture(path));
     const warnings = checkTensors(folder.tensors, architecture);
     const {names} = FAMILIES[architecture.family];
     const fingerprint = await modelFingerprint(folder, architecture);
@@ -90,20 +91,16 @@ export async function openDense(path: string): Promise<DenseSource> {
 export async function readGateRows(source: DenseSource, layer: number): Promise<Float32Array> {
   const {gate} = denseFfn(source, layer);
   const matrix = await readMatrix(source, gate);
-  const gate_FD = valuesOf(matrix);
-  const bad = gate_FD.findIndex((value) => !Number.isFinite(value));
-  if (bad < 0) return gate_FD;
-  throw new ModelError(
-    `${source.folder.path}: tensor "${gate.name}" has ${gate_FD[bad]} in row ${Math.floor(bad / matrix.columns)}.`,
-    {hint: 'The file is damaged; get it again.'},
-  );
+  requireFinite(source.folder.tensors, gate.name, matrix.bytes, gate.dtype);
+  return valuesOf(matrix);
 }
 
 /**
  * Writes an MoE folder out of a dense one, whole or not at all: all but the FFNs copied bit for bit, tokenizer files
  * and config keys taken over. The peak is the FFN of one layer and one tensor more.
  *
- * @throws EnvironmentError if something stands at `out` or the disk is full.
+ * @throws EnvironmentError if something stands at `out` or the disk is full; ModelError if a weight is not finite, before
+ * anything is written.
  */
 export async function writeMoe(
   source: DenseSource,
@@ -112,7 +109,8 @@ export async function writeMoe(
   onProgress?: OnProgress,
 ): Promise<void> {
   const {folder} = source;
-  const {provenance, neuronMaps} = content;
+  const {provenance, neurons} = content;
+  await requireFiniteWeights(folder.tensors, source.architecture);
   const tensors = allTensors(source, content);
   const byName = new Map(tensors.map((tensor) => [tensor.spec.name, tensor]));
   let done = 0;
@@ -128,7 +126,7 @@ export async function writeMoe(
     copyFrom: folder.path,
     extraFiles: {
       [PROVENANCE_FILE]: renderProvenance(provenance),
-      ...(neuronMaps && {[NEURONS_FILE]: renderNeuronMaps(neuronMaps)}),
+      ...(neurons && {[NEURONS_FILE]: renderNeuronMaps(neurons)}),
     },
   });
 }
@@ -194,11 +192,19 @@ export function moeBytes(source: DenseSource, content: MoeContent): number {
   );
 }
 
-function denseWidth({ffn}: Architecture, path: string): number {
+function denseWidth({ffn}: Architecture): number | null {
   const [first] = ffn;
-  if (first?.kind === 'dense' && ffn.every(({kind}) => kind === 'dense')) return first.width;
-  throw new ModelError(`${path}: this is a mixture of experts already; a dense model is needed.`, {
-    hint: 'Give the dense model that it was made from.',
+  return first?.kind === 'dense' && ffn.every(({kind}) => kind === 'dense') ? first.width : null;
+}
+
+/** @throws ModelError that says what the mixture was made from, as far as its record does. */
+async function refuseMixture(path: string): Promise<never> {
+  const origin = await readProvenance(path).catch(() => null);
+  const made = origin && origin.kind !== 'scratch' ? origin : null;
+  const verb = made?.kind === 'split' ? 'cut out of' : 'copied from';
+  const how = made ? `, ${verb} ${made.source.path} by ${made.method.method}` : '';
+  throw new ModelError(`${path}: this is a mixture of experts already${how}; a dense model is needed.`, {
+    hint: `Give the dense model that it was made from${made ? `: ${made.source.path}` : ''}.`,
   });
 }
 

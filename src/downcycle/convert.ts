@@ -9,6 +9,7 @@ import {
 } from '../model/architecture.js';
 import {refuseExisting} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
+import {paddingOf} from './allocation.js';
 import type {Calibration} from './calibration.js';
 import {
   type DenseSource,
@@ -22,6 +23,7 @@ import {
 } from './convert-source.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
 import type {SplitOptions} from './options.js';
+import {padDense} from './padding.js';
 import {planConversion, profileNeeds} from './partition/plan-conversion.js';
 import {type ConversionPlan, neuronMaps, planHash} from './plan.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
@@ -83,26 +85,27 @@ export interface Conversion {
  */
 export async function convert(options: ConvertOptions, onProgress?: OnProgress): Promise<Conversion> {
   if (!options.dryRun) await refuseExisting(options.out);
-  const source = await openDense(options.model);
+  const dense = await openDense(options.model);
   try {
-    const plan = options.plan ?? (await makePlan(source, options));
+    const plan = options.plan ?? (await makePlan(dense, options));
+    const source = padDense(dense, plan.numNeurons - dense.numNeurons);
     const scales = routedScales(source, options);
     const {method} = options;
     const architecture = splitArchitecture(source.architecture, plan, routingOf(method), routerOf(method));
-    const provenance = describeSplit(source, options, plan, scales);
+    const provenance = describeSplit(dense, options, plan, scales);
     if (!options.dryRun) await write(source, options, {architecture, provenance, plan, scales}, onProgress);
     return {
       architecture,
-      parent: source.architecture,
+      parent: dense.architecture,
       provenance,
-      dense: countParameters(source.architecture),
+      dense: countParameters(dense.architecture),
       moe: countParameters(architecture),
       bytes: moeBytes(source, {architecture, provenance, ffn: (site) => splitFfn(site, plan)}),
-      warnings: source.warnings,
+      warnings: dense.warnings,
       out: options.dryRun ? null : options.out,
     };
   } finally {
-    await source.folder.close();
+    await dense.folder.close();
   }
 }
 
@@ -135,7 +138,12 @@ async function write(
   try {
     const ffn = (site: FfnSite): MadeTensor[] =>
       splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted});
-    await writeMoe(source, out, {architecture, provenance, neuronMaps: neuronMaps(plan), ffn}, onProgress);
+    await writeMoe(
+      source,
+      out,
+      {architecture, provenance, neurons: {maps: neuronMaps(plan), padding: provenance.padding}, ffn},
+      onProgress,
+    );
     if (errors.some((error) => error !== null)) await recordErrors(out, errors);
   } finally {
     fit?.dispose();
@@ -216,7 +224,8 @@ async function makePlan(
     });
   }
   const profiles = profile?.layers ?? Array.from({length: numLayers}, () => unwatched(numNeurons));
-  const gateRows = (layer: number): Promise<Float32Array> => readGateRows(source, layer);
+  const padded = padDense(source, paddingOf(numNeurons, method));
+  const gateRows = (layer: number): Promise<Float32Array> => readGateRows(padded, layer);
   return planConversion({method, profiles, gateRows, cv: profile?.metadata.options.cv ?? 'tasks', seed, where});
 }
 
@@ -239,7 +248,7 @@ function routedScales(
 }
 
 function describeSplit(
-  {fingerprint}: DenseSource,
+  {fingerprint, numNeurons}: DenseSource,
   {model, revision, method, seed, profile}: ConvertOptions,
   plan: ConversionPlan,
   scales: readonly number[],
@@ -254,6 +263,7 @@ function describeSplit(
     method,
     calibration: profile ? calibrationOf(profile) : null,
     neuronMapHash: planHash(plan),
+    padding: plan.numNeurons - numNeurons,
     layers: plan.layers.map((_, layer) => layerRecord(plan, layer, scales[layer] ?? 1)),
   };
 }

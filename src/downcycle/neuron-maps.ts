@@ -18,10 +18,21 @@ export interface NeuronCount {
   readonly leftOut: number;
 }
 
-/** The bytes of {@link NEURONS_FILE}: for each layer `layers.{l}.expert_of_neuron`, I32 [F]. */
-export function renderNeuronMaps(maps: readonly Int32Array[]): Uint8Array {
+/** What {@link NEURONS_FILE} holds. */
+export interface NeuronMaps {
+  /** Expert of every neuron, for each layer int32 [F]. */
+  readonly maps: readonly Int32Array[];
+  /** How many neurons of zeros were appended to each FFN; they are the last. */
+  readonly padding: number;
+}
+
+/**
+ * The bytes of {@link NEURONS_FILE}: for each layer `layers.{l}.expert_of_neuron`, I32 [F], and in the metadata how many
+ * neurons are `padding`, if any.
+ */
+export function renderNeuronMaps({maps, padding}: NeuronMaps): Uint8Array {
   const specs = maps.map(({length}, layer): TensorSpec => ({name: nameOf(layer), dtype: 'I32', shape: [length]}));
-  const {bytes} = renderHeader(specs, {format: 'pt'});
+  const {bytes} = renderHeader(specs, {format: 'pt', ...(padding > 0 && {padding: String(padding)})});
   const data = maps.map(({buffer, byteOffset, byteLength}) => new Uint8Array(buffer, byteOffset, byteLength));
   return Buffer.concat([bytes, ...data]);
 }

@@ -20,6 +20,12 @@ const countFields = {
     .default(0)
     .describe('Shared part, in units of one expert: 2 is one shared expert twice as wide as a routed one.'),
   topK: z.int().min(1).describe('Routed experts each token passes through; the shared part comes on top.'),
+  pad: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Where experts + shared do not divide the width of the dense FFN, append neurons of zeros up to the next multiple; they change nothing that it computes.',
+    ),
 };
 
 const repair = (fallback: 'none' | 'refit') =>
@@ -264,7 +270,17 @@ export const methodSchema = z.discriminatedUnion('method', [splitSchema, upcycle
 export const profileSchema = z.strictObject({
   samplesPerTask: z.int().min(1).default(5).describe('Calibration samples of each task.'),
   tokensPerSample: z.int().min(1).default(128).describe('Tokens of each calibration sample.'),
-  task: z.literal('source').default('source').describe('What a task is: each data source is one.'),
+  task: z
+    .union([
+      z.literal('source'),
+      z
+        .strictObject({field: z.string().min(1).describe('Field or column whose value names the task of a record.')})
+        .describe('Tasks by a field of records.'),
+    ])
+    .default('source')
+    .describe(
+      'What a task is. source: each data source is one; a sample is the beginning of a packed row. {field: domain}: each value of a field of the .jsonl and .parquet sources is one, and other sources have none; a sample begins with a training document.',
+    ),
   cv: z
     .enum(['tasks', 'samples'])
     .default('tasks')

@@ -62,7 +62,8 @@ function compileSums({architecture, parameters}: Model, {layers, numNeurons}: Co
       const onFfnInput = (layer: number, x_TD: tf.Tensor2D): void => {
         const [ffn, plan] = [params.layers[layer]?.ffn, layers[layer]];
         if (ffn?.kind !== 'dense' || !plan) throw new Error(`layer ${layer} is not dense, or has no plan`);
-        sums.push(...untaped(() => squaredNorms(x_TD, ffn, plan, neuronMap(plan, numNeurons, layer))));
+        const expertOf_F = neuronMap(plan, numNeurons, layer).subarray(0, ffn.down.shape[0]); // padding gives nothing
+        sums.push(...untaped(() => squaredNorms(x_TD, ffn, plan, expertOf_F)));
       };
       decode(params, architecture, {token_BS}, {onFfnInput});
       return {sums: tf.stack(sums)};

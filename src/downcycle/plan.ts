@@ -28,7 +28,7 @@ export interface AllocationRecord {
 /** The split of a whole model: every neuron of a layer with experts in the shared one or in exactly one routed one. */
 export interface ConversionPlan {
   readonly method: string;
-  /** Width of the dense FFN. */
+  /** Width of the dense FFN, padding included. */
   readonly numNeurons: number;
   readonly layers: readonly LayerPlan[];
   readonly allocation: readonly AllocationRecord[];

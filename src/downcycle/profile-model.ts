@@ -1,19 +1,23 @@
 // Watches a dense model at work, layer by layer: which FFN neurons react to which text (ExpertWeaver, section 3.1; CMoE).
 import * as tf from '@tensorflow/tfjs';
 import type {DataOptions} from '../data/options.js';
+import {documentIds} from '../data/pack.js';
 import {closeShards, ensureShards} from '../data/shards.js';
+import {readTaskDocuments} from '../data/task.js';
 import {startWalk, type Walk} from '../model/walk.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {ConfigError} from '../util/errors.js';
 import {joinFloats} from '../util/join.js';
 import {type Calibration, readCalibration} from './calibration.js';
 import {type DenseSource, openDense} from './convert-source.js';
+import {requireFiniteWeights} from './finite-weights.js';
 import {neuronGradients} from './neuron-gradients.js';
 import type {ProfileOptions} from './options.js';
 import {compileSums, predictedActivity} from './predicted-activity.js';
 import type {Profile, ProfileMetadata} from './profile-file.js';
 import {readProgress, saveProgress} from './profile-progress.js';
 import {addTo, type LayerProfile} from './statistics.js';
+import {readTaskCalibration} from './task-calibration.js';
 import {compileWatch, type Watch, type Watched} from './watch.js';
 
 /** What is being done, and how much of it is done. */
@@ -34,22 +38,31 @@ export interface ProfileModelOptions {
 }
 
 /**
- * Runs calibration samples of every source through a dense model and keeps what each FFN neuron did.
+ * Runs calibration samples of every task through a dense model and keeps what each FFN neuron did.
  *
  * In memory are the hidden states of the samples and the weights of one layer; with `gradients` the head, too.
  * @throws ModelError if the model is a mixture already or a number is not finite; ConfigError if a sample is longer than
- * a packed row or there are to be more markers than neurons; DataError if a source has too few rows.
+ * a packed row or there are to be more markers than neurons; DataError if a task has too little text.
  */
 export async function profileModel(options: ProfileModelOptions, onProgress?: ProfileProgress): Promise<Profile> {
   const {profile, partial, where = 'profile'} = options;
-  const calibration = await calibrationOf(options);
   const source = await openDense(options.model);
   try {
+    if (profile.gradients && profile.tokensPerSample < 2) {
+      throw new ConfigError(
+        `${where}: profile.tokensPerSample (1) leaves no token to predict, which gradients ask for.`,
+        {
+          hint: 'Set profile.tokensPerSample to 2 or more.',
+        },
+      );
+    }
     if (profile.markers.count > source.numNeurons) {
       throw new ConfigError(
         `${where}: profile.markers.count (${profile.markers.count}) is more than the ${source.numNeurons} neurons of an FFN.`,
       );
     }
+    const calibration = await calibrationOf(options);
+    await requireFiniteWeights(source.folder.tensors, source.architecture);
     return await profileText(source, calibration, {profile, partial}, onProgress);
   } finally {
     await source.folder.close();
@@ -61,9 +74,9 @@ export async function isProfileOf(
   {metadata}: Profile,
   options: Omit<ProfileModelOptions, 'partial'>,
 ): Promise<boolean> {
-  const {hash} = await calibrationOf(options);
   const source = await openDense(options.model);
   await source.folder.close();
+  const {hash} = await calibrationOf(options);
   return metadata.tokenHash === hash && metadata.model.fingerprint === source.fingerprint;
 }
 
@@ -92,6 +105,11 @@ export async function calibrationOf({
   shards,
   where = 'profile',
 }: Omit<ProfileModelOptions, 'partial'>): Promise<Calibration> {
+  const tokenizer = await loadTokenizer(model);
+  if (profile.task !== 'source') {
+    const documents = readTaskDocuments(data.sources, profile.task.field, data.validation.share);
+    return readTaskCalibration(documents, (text) => documentIds(tokenizer, text, data.special), profile);
+  }
   if (profile.tokensPerSample > data.sequenceLength) {
     throw new ConfigError(
       `${where}: profile.tokensPerSample (${profile.tokensPerSample}) is more than data.sequenceLength (${data.sequenceLength}).`,
@@ -100,7 +118,7 @@ export async function calibrationOf({
       },
     );
   }
-  const sources = await ensureShards(data, await loadTokenizer(model), shards);
+  const sources = await ensureShards(data, tokenizer, shards);
   try {
     return await readCalibration(sources, profile);
   } finally {

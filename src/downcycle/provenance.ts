@@ -59,6 +59,8 @@ const provenanceSchema = z.discriminatedUnion('kind', [
     method: splitSchema,
     calibration: z.strictObject({tasks: z.array(z.string()), tokenHash: z.string(), options: profileSchema}).nullable(),
     neuronMapHash: z.string(),
+    /** Neurons of zeros that were appended to each dense FFN; their ids are the last. */
+    padding: z.int().min(0).default(0),
     layers: z.array(layerSchema),
   }),
   z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: upcycleSchema}),

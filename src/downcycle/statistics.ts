@@ -149,10 +149,22 @@ export function coefficientOfVariation(
   );
 }
 
-/** How task-dependent each neuron is: its CV over task means or over samples, [F]. Low is universal. */
+/**
+ * How task-dependent each neuron is: its CV over task means or over samples, [F]. Low is universal; a dead neuron, whose
+ * activation is always zero, is universal to nothing and has an infinite one.
+ */
 export function neuronCv(profile: LayerProfile, over: CvOver): Float64Array {
-  const rows_RF = over === 'tasks' ? taskMeans(profile) : profile.gateMean_JF;
-  return coefficientOfVariation(rows_RF, profile.numNeurons);
+  const {numNeurons, gateMean_JF} = profile;
+  const rows_RF = over === 'tasks' ? taskMeans(profile) : gateMean_JF;
+  const cv_F = coefficientOfVariation(rows_RF, numNeurons);
+  const isAlive_F = new Uint8Array(numNeurons);
+  for (const [at, value] of gateMean_JF.entries()) if (value !== 0) isAlive_F[at % numNeurons] = 1;
+  return cv_F.map((cv, i) => (isAlive_F[i] ? cv : Number.POSITIVE_INFINITY));
+}
+
+/** How many task means or samples the spread of a neuron is taken over; of one alone there is none. */
+export function cvRows({taskOfSample_J}: LayerProfile, over: CvOver): number {
+  return over === 'tasks' ? new Set(Array.from(taskOfSample_J)).size : taskOfSample_J.length;
 }
 
 /** How often each neuron is among a token's markers, [F]. */

@@ -42,9 +42,9 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
   if (!isUpcycle(options)) {
     const architecture = await architectureOf(config.model);
     const [first] = architecture.ffn;
-    const where = `${at(['arms', arm])}: ${key}`;
-    if (first?.kind === 'dense') requireDivisible(first.width, options, where);
-    requireRepairable(options, architecture, where);
+    const where = (option: string): string => `${at(['arms', arm, option], ['arms', arm])}: ${key}`;
+    if (first?.kind === 'dense') requireDivisible(first.width, options, where('experts'));
+    requireRepairable(options, architecture, where('repair'));
     return;
   }
   const {from} = options;

@@ -40,6 +40,23 @@ export function widen(bytes: Uint8Array, dtype: FloatDtype): Float32Array {
   }
 }
 
+/** The bits of an element's exponent, all of which are set in NaN and infinity alone; of F64 in the upper half. */
+const EXPONENT = {F64: 0x7ff00000, F32: 0x7f800000, F16: 0x7c00, BF16: 0x7f80} as const;
+
+/** Index of the first element that is NaN or infinite, -1 if none is. */
+export function firstNonFinite(bytes: Uint8Array, dtype: FloatDtype): number {
+  const {buffer, byteOffset, length} = aligned(bytes, DTYPE_BYTES[dtype]);
+  const isShort = DTYPE_BYTES[dtype] === 2;
+  const words = isShort
+    ? new Uint16Array(buffer, byteOffset, length / 2)
+    : new Uint32Array(buffer, byteOffset, length / 4);
+  const [mask, step] = [EXPONENT[dtype], dtype === 'F64' ? 2 : 1];
+  for (let i = step - 1; i < words.length; i += step) {
+    if (((words[i] as number) & mask) === mask) return (i - (step - 1)) / step;
+  }
+  return -1;
+}
+
 /**
  * The bytes that store `values` in a dtype, rounded to nearest, ties to even; what is too large becomes infinite.
  *

@@ -17,6 +17,8 @@ export interface TensorStore {
   has(name: string): boolean;
   /** @throws ModelError if there is no such tensor; so do the reads. */
   info(name: string): TensorInfo;
+  /** The file that holds a tensor. */
+  fileOf(name: string): string;
   /** A whole tensor as float32, row-major. @throws ModelError if its dtype is not a float. */
   read(name: string): Promise<Float32Array>;
   /** Rows [begin, end) along the first axis, as float32; only their bytes are read. */
@@ -108,6 +110,7 @@ function createStore(folder: string, owners: ReadonlyMap<string, SafetensorsFile
     names: [...owners.keys()],
     has: (name) => owners.has(name),
     info: (name) => fileOf(name).info(name),
+    fileOf: (name) => fileOf(name).path,
     read: async (name) => readFloats(fileOf(name), name),
     readRows: async (name, begin, end) => readRows(fileOf(name), name, begin, end),
     readBytes: async (name) => fileOf(name).readBytes(name),

@@ -57,7 +57,9 @@ export async function writeFolderAtomic<T>(path: string, fill: (part: string) =>
     return result;
   } catch (error) {
     await rm(part, {recursive: true, force: true});
-    throw asEnvironmentError(error, path);
+    // A file inside names the hidden folder, which nobody asked for.
+    const isInside = error instanceof EnvironmentError && error.message.startsWith(part) && error.cause !== undefined;
+    throw asEnvironmentError(isInside ? error.cause : error, path);
   } finally {
     unfinished.delete(part);
   }
@@ -105,6 +107,11 @@ export function asEnvironmentError(error: unknown, path: string): unknown {
     case 'EDQUOT':
       return new EnvironmentError(`${path}: no space left on the disk.`, {
         hint: 'Free some space or write elsewhere; nothing was left behind.',
+        cause: error,
+      });
+    case 'EFBIG':
+      return new EnvironmentError(`${path}: a file grew larger than this disk or the limit of the process allows.`, {
+        hint: 'Write to another disk, or raise the limit (ulimit -f); nothing was left behind.',
         cause: error,
       });
     case 'EACCES':

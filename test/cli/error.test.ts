@@ -41,6 +41,18 @@ describe('a wrong command line exits with 2', () => {
     ],
     [['convert', 'configs/quickstart.yaml', '-o', 'x'], 'error: configs/quickstart.yaml has several arms: downcycle,'],
     [
+      ['convert', 'configs/quickstart.yaml', '-a', 'downcycle', '--top-k', '40', '--dry-run'],
+      'error: --top-k 40: arms.downcycle.topK: topK (= 40) must be at most experts (= 30). Lower topK or raise experts.\n',
+    ],
+    [
+      ['convert', 'configs/quickstart.yaml', '-a', 'downcycle', '--router', 'ridge', '--dry-run'],
+      'error: --router ridge: arms.downcycle.router: router ridge needs weights one;',
+    ],
+    [
+      ['convert', 'a', '-o', 'b', '--dry-run'],
+      "error: option '--dry-run' cannot be used with option '-o, --out <folder>'\n",
+    ],
+    [
       ['convert', 'configs/quickstart.yaml', '-o', 'x', '-a', 'y'],
       'error: There is no arm y to take; there are downcycle,',
     ],
@@ -108,7 +120,7 @@ describe('other errors exit by who must act', () => {
       const [name = '', ...more] = command;
       const {code, stderr} = await spawnCli([name, config, ...more], {cwd: folder});
       expect(stderr).toBe(
-        `error: ${config}:16:6: arms.a: experts + shared (= 6) must divide the FFN width 64; nearest that do: 4 and 8.\n`,
+        `error: ${config}:16:38: arms.a: experts + shared (= 6) must divide the FFN width 64; nearest that do: 4 and 8.\nhint: Or set pad to true (--pad): neurons of zeros widen every FFN to 66, which changes nothing that it computes.\n`,
       );
       expect(code).toBe(3);
     }

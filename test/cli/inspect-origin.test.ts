@@ -39,6 +39,14 @@ async function originOf(path: string): Promise<string> {
 }
 
 describe('downcycle inspect of a split', () => {
+  test('says which neurons were appended', async () => {
+    const padded = await originOf(await split({method: 'contiguous', experts: 4, shared: 1, topK: 2, pad: true}));
+    expect(padded).toContain('method       contiguous, experts 4, shared 1, topK 2, pad true\n');
+    expect(padded).toContain(
+      'neurons      5 shared, 20 in 4 experts of 5; the same in all 2 layers\npadding      1 a layer: neurons of zeros, appended with the last ids\n',
+    );
+  });
+
   test('shows where it came from and how each layer was cut', async () => {
     const path = await split();
     await recordProof(path, {maxLogitDifference: 1.13e-5, limit: 8.7e-4, passed: true, tokens: 256});
@@ -182,7 +190,7 @@ describe('downcycle inspect refuses', () => {
   test('a map that is not the one of the record', async () => {
     const path = await split();
     const map = new Int32Array(24);
-    await writeFile(join(path, NEURONS_FILE), renderNeuronMaps([map, map]));
+    await writeFile(join(path, NEURONS_FILE), renderNeuronMaps({maps: [map, map], padding: 0}));
     const {code, stderr} = await cli('inspect', path);
     expect(stderr).toContain(`${join(path, NEURONS_FILE)}: this is not the map that downcycle.json names`);
     expect(stderr).toContain('hint: Take both files from the folder that was converted, or convert again.');

@@ -124,7 +124,7 @@ describe('an unknown key', () => {
 
   test('of another method is answered with the keys of this one', () => {
     expect(failure('arms:\n  a: {method: random, experts: 3, topK: 1, assignment: greedy}\n').message).toBe(
-      'x.yaml:6:44: arms.a.assignment: unknown key; known here are method, experts, shared, topK, router, weights, outputScale, repair, repairWeight, allocation.',
+      'x.yaml:6:44: arms.a.assignment: unknown key; known here are method, experts, shared, topK, pad, router, weights, outputScale, repair, repairWeight, allocation.',
     );
   });
 
@@ -189,6 +189,14 @@ describe('--set', () => {
 
   test.each([
     ['trian.steps=2', '--set trian.steps=2: trian: unknown key; did you mean train?'],
+    [
+      'profile.task=domain',
+      '--set profile.task=domain: profile.task: expected source or a section of keys, found "domain".',
+    ],
+    [
+      'profile.task={fields: x}',
+      '--set profile.task={fields: x}: profile.task.fields: unknown key; did you mean field?',
+    ],
     ['train.stpes=2', '--set train.stpes=2: train.stpes: unknown key; did you mean steps?'],
     [
       'train.batch.sequences=two',

@@ -4,6 +4,7 @@ import {
   adaptiveAllocation,
   divisibleExpertCounts,
   PAPER_RULE,
+  paddingOf,
   requireDivisible,
   roundHalfEven,
   sensitivityAllocation,
@@ -86,19 +87,32 @@ describe('expert counts', () => {
   });
 
   it('accepts counts that cut the FFN into equal chunks', () => {
-    expect(() => requireDivisible(1536, {experts: 30, shared: 2, topK: 6}, 'x')).not.toThrow();
+    expect(() => requireDivisible(1536, {experts: 30, shared: 2, pad: false}, 'x')).not.toThrow();
   });
 
   it('names the nearest possible counts below and above', () => {
-    const ask = () => requireDivisible(770, {experts: 28, shared: 2, topK: 6}, 'arms.downcycle');
+    const ask = () => requireDivisible(770, {experts: 28, shared: 2, pad: false}, 'arms.downcycle');
     expect(ask).toThrow(ConfigError);
     expect(ask).toThrow(
-      'arms.downcycle: experts + shared (= 30) must divide the FFN width 770; nearest that do: 22 and 35.',
+      expect.objectContaining({
+        message: 'arms.downcycle: experts + shared (= 30) must divide the FFN width 770; nearest that do: 22 and 35.',
+        hint: 'Or set pad to true (--pad): neurons of zeros widen every FFN to 780, which changes nothing that it computes.',
+      }),
     );
   });
 
+  it('takes any counts up to the width if it may pad, and none above', () => {
+    const ask = (experts: number) => () => requireDivisible(770, {experts, shared: 0, pad: true}, 'x');
+    expect(ask(30)).not.toThrow();
+    expect(ask(770)).not.toThrow();
+    expect(ask(800)).toThrow('x: experts + shared (= 800) must be at most the FFN width 770.');
+    expect(paddingOf(770, {experts: 28, shared: 2, pad: true})).toBe(10);
+    expect(paddingOf(780, {experts: 28, shared: 2, pad: true})).toBe(0);
+    expect(paddingOf(770, {experts: 28, shared: 2, pad: false})).toBe(0);
+  });
+
   it('names the only nearest count when more experts than neurons are asked for', () => {
-    expect(() => requireDivisible(770, {experts: 800, shared: 0, topK: 1}, 'x')).toThrow('nearest that does: 770.');
+    expect(() => requireDivisible(770, {experts: 800, shared: 0, pad: false}, 'x')).toThrow('nearest that does: 770.');
   });
 });
 

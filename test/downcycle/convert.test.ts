@@ -1,5 +1,5 @@
 import {existsSync} from 'node:fs';
-import {mkdir, readdir, readFile, writeFile} from 'node:fs/promises';
+import {mkdir, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
 import {type ConvertOptions, convert} from '../../src/downcycle/convert.js';
 import type {SplitOptions} from '../../src/downcycle/options.js';
@@ -226,7 +226,16 @@ describe('convert refuses', () => {
     await convert(options());
     const again = convert(options({model: scratch('moe'), out: scratch('twice')}));
     await expect(again).rejects.toThrow(ModelError);
-    await expect(again).rejects.toThrow('this is a mixture of experts already');
+    await expect(again).rejects.toThrow(
+      expect.objectContaining({
+        message: `${scratch('moe')}: this is a mixture of experts already, cut out of ${TINY_LLAMA} by contiguous; a dense model is needed.`,
+        hint: `Give the dense model that it was made from: ${TINY_LLAMA}.`,
+      }),
+    );
+    await rm(scratch('moe/downcycle.json'));
+    await expect(convert(options({model: scratch('moe'), out: scratch('twice')}))).rejects.toThrow(
+      expect.objectContaining({hint: 'Give the dense model that it was made from.'}),
+    );
   });
 
   it('a method that looks at activations without a profile', async () => {

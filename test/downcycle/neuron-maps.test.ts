@@ -78,18 +78,29 @@ describe('neuron maps are refused', () => {
     const [map] = maps as [Int32Array];
     const [one, other] = [map.indexOf(0), map.indexOf(SHARED)];
     [map[one], map[other]] = [SHARED, 0];
-    await writeFile(scratch(`moe/${NEURONS_FILE}`), renderNeuronMaps(maps));
+    await writeFile(scratch(`moe/${NEURONS_FILE}`), renderNeuronMaps({maps, padding: 0}));
     expect(await refusal()).toMatch(
       /neurons\.st: this is not the map that downcycle\.json names: its SHA-256 is [\da-f]{12}\.\.\., [\da-f]{12}\.\.\. is recorded\.$/,
     );
   });
 
   it.each([
-    ['a layer is missing', (maps: Int32Array[]) => renderNeuronMaps(maps.slice(1)), 'there is no tensor "layers.1.'],
-    ['it is cut off', (maps: Int32Array[]) => renderNeuronMaps(maps).subarray(0, -4), 'it may be truncated'],
+    [
+      'a layer is missing',
+      (maps: Int32Array[]) => renderNeuronMaps({maps: maps.slice(1), padding: 0}),
+      'there is no tensor "layers.1.',
+    ],
+    [
+      'it is cut off',
+      (maps: Int32Array[]) => renderNeuronMaps({maps, padding: 0}).subarray(0, -4),
+      'it may be truncated',
+    ],
     [
       'it is of another type',
-      (maps: Int32Array[]) => Buffer.from(renderNeuronMaps(maps)).toString('latin1').replaceAll('"I32"', '"F32"'),
+      (maps: Int32Array[]) =>
+        Buffer.from(renderNeuronMaps({maps, padding: 0}))
+          .toString('latin1')
+          .replaceAll('"I32"', '"F32"'),
       'is F32 [24], a neuron map is I32 [F].',
     ],
   ])('if %s', async (_, damage, message) => {

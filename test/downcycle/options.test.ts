@@ -16,6 +16,7 @@ describe('methodSchema', () => {
       experts: 30,
       shared: 0,
       topK: 6,
+      pad: false,
       sharedBy: 'mean-abs',
       assignment: 'optimal',
       standardise: true,
@@ -38,7 +39,14 @@ describe('methodSchema', () => {
   });
 
   it('makes MoEfication and LLaMA-MoE ready for use without training', () => {
-    const common = {router: 'gate-mean', weights: 'one', outputScale: 'none', repair: 'none', allocation: 'uniform'};
+    const common = {
+      pad: false,
+      router: 'gate-mean',
+      weights: 'one',
+      outputScale: 'none',
+      repair: 'none',
+      allocation: 'uniform',
+    };
     expect(methodSchema.parse({method: 'moefication', ...cut})).toEqual({
       ...{method: 'moefication', ...cut, ...common, repairWeight: 0.5},
     });
@@ -108,7 +116,9 @@ describe('methodSchema', () => {
 
   it.each(CHECKED)('%s refuses topK above experts', (method) => {
     const issues = issuesOf({method, experts: 2, topK: 3});
-    expect(issues).toEqual([{path: 'topK', message: 'topK must be at most experts. Lower topK or raise experts.'}]);
+    expect(issues).toEqual([
+      {path: 'topK', message: 'topK (= 3) must be at most experts (= 2). Lower topK or raise experts.'},
+    ]);
   });
 
   it('refuses alphaMin above alphaMax', () => {
@@ -152,6 +162,13 @@ describe('profileSchema', () => {
       ...{samplesPerTask: 5, tokensPerSample: 128, task: 'source', cv: 'tasks'},
       ...{markers: {count: 10, of: 'normalised'}, predictors: false, gradients: false},
     });
+  });
+
+  it('takes tasks from sources or from a field', () => {
+    expect(profileSchema.parse({task: {field: 'domain'}}).task).toEqual({field: 'domain'});
+    for (const task of ['domain', {}, {field: ''}, {field: 'a', file: 'b'}]) {
+      expect(profileSchema.safeParse({task}).success).toBe(false);
+    }
   });
 
   it('refuses an empty calibration', () => {

@@ -38,7 +38,7 @@ describe('upcycleSchema', () => {
   it.each(['drop-upcycle', 'noise-upcycle', 'granular-upcycle'])('%s refuses topK above experts', (method) => {
     const shards = method === 'granular-upcycle' ? {shards: 1} : {};
     expect(issuesOf({method, experts: 2, topK: 3, ...shards})).toEqual([
-      {path: 'topK', message: 'topK must be at most experts. Lower topK or raise experts.'},
+      {path: 'topK', message: 'topK (= 3) must be at most experts (= 2). Lower topK or raise experts.'},
     ]);
   });
 

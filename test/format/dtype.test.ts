@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
-import {type FloatDtype, isDtype, isFloatDtype, narrow, widen} from '../../src/format/dtype.js';
+import {type FloatDtype, firstNonFinite, isDtype, isFloatDtype, narrow, widen} from '../../src/format/dtype.js';
 
 /** A small float format as its definition has it: sign, exponent, fraction. */
 interface Layout {
@@ -19,6 +19,13 @@ describe.each(HALVES)('%s', (dtype) => {
     const patterns = Uint16Array.from({length: 0x10000}, (_, bits) => bits);
     const expected = Array.from(patterns, (bits) => decode(bits, layout));
     expect(Array.from(widen(new Uint8Array(patterns.buffer), dtype))).toEqual(expected);
+  });
+
+  it('finds exactly the patterns that are no finite number', () => {
+    for (let bits = 0; bits < 0x10000; bits++) {
+      const bytes = new Uint8Array(Uint16Array.of(0, bits).buffer);
+      expect(firstNonFinite(bytes, dtype) === 1, `${bits}`).toBe(!Number.isFinite(decode(bits, layout)));
+    }
   });
 
   it('narrows back every pattern it widened, NaN as some NaN of the same sign', () => {
@@ -146,3 +153,18 @@ function beforeFloat32(value: number): number {
 function words(bytes: Uint8Array): Uint16Array {
   return new Uint16Array(bytes.slice().buffer);
 }
+
+describe('firstNonFinite', () => {
+  it.each(['F32', 'F64'] as const)('finds the first NaN or infinity of %s, wherever the bytes begin', (dtype) => {
+    fc.assert(
+      fc.property(fc.array(fc.double(), {maxLength: 20}), fc.nat(7), (values, offset) => {
+        const bytes = new Uint8Array((dtype === 'F32' ? Float32Array : Float64Array).from(values).buffer);
+        const moved = new Uint8Array(bytes.length + offset);
+        moved.set(bytes, offset);
+        const stored = dtype === 'F32' ? values.map(Math.fround) : values;
+        const expected = stored.findIndex((value) => !Number.isFinite(value));
+        expect(firstNonFinite(moved.subarray(offset), dtype)).toBe(expected);
+      }),
+    );
+  });
+});

@@ -11,7 +11,7 @@ export function addProfile(program: Program, ui: Ui): void {
     .command('profile')
     .summary('watch which FFN neurons react to which text')
     .description(
-      'Runs calibration samples of every source through the dense model of a config and keeps the mean activation of each FFN neuron, by sample.',
+      'Runs calibration samples of every task through the dense model of a config and keeps what each FFN neuron did. A task is a source, or a value of a field of JSONL or parquet records (profile.task). A profile that was stopped goes on when the same command runs again.',
     )
     .argument('<config>', 'YAML file with `model`, `data` and `profile`')
     .requiredOption('-o, --out <file>', 'safetensors file to write; must not exist')
@@ -21,6 +21,7 @@ export function addProfile(program: Program, ui: Ui): void {
       examples(
         'profile configs/quickstart.yaml --out profile.safetensors',
         'profile configs/quickstart.yaml --out large.safetensors --set profile.samplesPerTask=20',
+        "profile mine.yaml --out by-domain.safetensors --set 'profile.task={field: domain}'",
       ),
     )
     .action(async (file, {out, set}) => {

@@ -67,10 +67,11 @@ function provedText({maxLogitDifference, limit, passed, tokens}: Proof): string 
   return passed ? text : `failed; ${text}`;
 }
 
-function mapLines({neuronMapHash}: Split, neurons: ModelInspection['neurons']): Line[] {
+function mapLines({neuronMapHash, padding}: Split, neurons: ModelInspection['neurons']): Line[] {
   if (!neurons) return [['neuron map', `none: ${NEURONS_FILE} is not in the folder; older versions wrote none`]];
   return [
     ['neurons', neuronsText(neurons)],
+    ...(padding > 0 ? [['padding', `${padding} a layer: neurons of zeros, appended with the last ids`] as const] : []),
     ['neuron map', `${NEURONS_FILE}, SHA-256 ${short(neuronMapHash)} as recorded`],
   ];
 }

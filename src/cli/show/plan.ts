@@ -25,12 +25,14 @@ export function planText(plan: Conversion, sequenceLength: number): string {
   return `${textTable(columns, rows)}\n\n${totals(plan, sequenceLength).join('\n')}`;
 }
 
-function totals({dense, moe, architecture, parent, bytes}: Conversion, sequenceLength: number): string[] {
+function totals({dense, moe, architecture, parent, bytes, provenance}: Conversion, sequenceLength: number): string[] {
+  const {padding} = provenance;
   const [before, after] = [parent, architecture].map((one) => flopsPerToken(one, sequenceLength) / PASSES);
   const saved = percent(1 - (after as number) / (before as number));
   return [
     `parameters  ${formatCount(moe.total)} in all, ${formatCount(moe.active)} active a token (dense: ${formatCount(dense.total)})`,
     `compute     ${formatCount(after as number)} FLOPs a token forwards, ${saved} less than dense`,
+    ...(padding > 0 ? [`padding     ${padding} a layer: neurons of zeros, appended`] : []),
     `checkpoint  ${(bytes / 1e6).toFixed(1)} MB`,
   ];
 }

@@ -4,13 +4,15 @@ import {createRng} from '../../util/rng.js';
 import {
   adaptiveAllocation,
   type LayerAllocation,
+  paddingOf,
   requireDivisible,
   sensitivityAllocation,
   uniformAllocation,
 } from '../allocation.js';
 import type {SplitOptions} from '../options.js';
+import {padProfile} from '../padding.js';
 import {type ConversionPlan, type LayerPlan, validatePlan} from '../plan.js';
-import {type CvOver, checkProfile, type LayerProfile, neuronCv} from '../statistics.js';
+import {type CvOver, checkProfile, cvRows, type LayerProfile, neuronCv} from '../statistics.js';
 import {allSharedSplit} from './all-shared.js';
 import {cmoeSplit, representative} from './cmoe.js';
 import {contiguousSplit} from './contiguous.js';
@@ -23,9 +25,9 @@ import {weaveSplit} from './weave.js';
 /** What a plan is made from. */
 export interface PlanInput {
   readonly method: SplitOptions;
-  /** One for each layer, equally wide; the controls read nothing but their width. */
+  /** One for each layer, equally wide and without padding; the controls read nothing but their width. */
   readonly profiles: readonly LayerProfile[];
-  /** `gate_proj.weight` of a layer, float32 [F, D]; asked for by methods that look at weights, one layer at a time. */
+  /** `gate_proj.weight` of a layer, padding included, float32 [F, D]; asked for by methods that look at weights, one layer at a time. */
   readonly gateRows: (layer: number) => Promise<Float32Array>;
   readonly cv: CvOver;
   readonly seed: number;
@@ -82,13 +84,16 @@ export async function planConversion(input: PlanInput): Promise<ConversionPlan> 
   const numNeurons = profiles[0]?.numNeurons ?? 0;
   requireDivisible(numNeurons, method, where);
   if (profileNeeds(method).profile) profiles.forEach(checkProfile);
+  requireSpread(input);
   const allocations = allocate(input);
   requireMeasured(input);
+  const padding = paddingOf(numNeurons, method);
+  const padded = {...input, profiles: profiles.map((profile) => padProfile(profile, padding))};
   const layers: LayerPlan[] = [];
-  for (const [layer, shape] of allocations.entries()) layers.push(await planLayer(input, layer, shape));
+  for (const [layer, shape] of allocations.entries()) layers.push(await planLayer(padded, layer, shape));
   const plan: ConversionPlan = {
     method: method.method,
-    numNeurons,
+    numNeurons: numNeurons + padding,
     layers,
     allocation: allocations.map(({specialisedShare, sharedRatio}) => ({specialisedShare, sharedRatio})),
   };
@@ -105,6 +110,26 @@ function requireMeasured({method, profiles, where}: PlanInput): void {
     });
   if (predictors && profiles.some((profile) => !profile.predicted)) throw lacks('predictors');
   if (gradients && profiles.some((profile) => !profile.gradients)) throw lacks('gradients');
+}
+
+/** Refuses to compare tasks, or samples, where there is only one. */
+function requireSpread({method, profiles: [profile], cv, where}: PlanInput): void {
+  if (!looksAtSpread(method) || !profile || cvRows(profile, cv) > 1) return;
+  const one = cv === 'tasks' ? 'task' : 'sample';
+  throw new ConfigError(
+    `${where}: allocation adaptive and sharedBy low-cv ask how neurons differ from ${one} to ${one}, but the profile has one ${one}.`,
+    {
+      hint:
+        cv === 'tasks'
+          ? 'Give more sources, take tasks from a field with profile.task, or set profile.cv to samples; then profile again.'
+          : 'Raise profile.samplesPerTask or give more sources; then profile again.',
+    },
+  );
+}
+
+/** Whether a method asks for the coefficient of variation of neurons. */
+function looksAtSpread(method: SplitOptions): boolean {
+  return method.method === 'expertweaver' && (method.allocation === 'adaptive' || method.sharedBy === 'low-cv');
 }
 
 async function planLayer(input: PlanInput, layer: number, shape: LayerAllocation): Promise<LayerPlan> {
@@ -150,9 +175,10 @@ function withRepresentatives(plan: LayerPlan, profile: LayerProfile, method: Spl
 function allocate({method, profiles, cv, where}: PlanInput): LayerAllocation[] {
   switch (method.allocation) {
     case 'uniform':
-      return profiles.map((profile) =>
-        uniformAllocation(method.method === 'expertweaver' ? neuronCv(profile, cv) : null, method),
-      );
+      return profiles.map((profile) => {
+        const isCompared = method.method === 'expertweaver' && cvRows(profile, cv) > 1;
+        return uniformAllocation(isCompared ? neuronCv(profile, cv) : null, method);
+      });
     case 'adaptive':
       return profiles.map((profile, layer) =>
         adaptiveAllocation(neuronCv(profile, cv), method, method, `${where}, layer ${layer}`),
