@@ -30,7 +30,7 @@ export function moe(
   capacity: Capacity,
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
   const T = x_TD.shape[0];
-  const logit_TE = routerLogits(x_TD, params.router as tf.Tensor2D, params.routerUp as tf.Tensor2D | null);
+  const logit_TE = routerLogits(x_TD, params);
   const chosen = route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
   const room = expertRoom(capacity, T, layout);
   const {y_TD, load_E} =

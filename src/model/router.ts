@@ -3,11 +3,13 @@ import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
 import type {Routing} from './architecture.js';
+import type {RouterTree} from './parameters.js';
 
 /** Logits of all experts, float32 [T, E]; see `RouterKind`. */
-export function routerLogits(x_TD: tf.Tensor2D, router_DE: tf.Tensor2D, up_DE: tf.Tensor2D | null): tf.Tensor2D {
-  const gate_TE = matMul(x_TD, router_DE);
-  return up_DE ? tf.abs(swiglu(gate_TE, matMul(x_TD, up_DE))) : gate_TE;
+export function routerLogits(x_TD: tf.Tensor2D, {router, routerUp, routerOut}: RouterTree<tf.Tensor>): tf.Tensor2D {
+  const first_TE = matMul(x_TD, router as tf.Tensor2D);
+  if (routerUp) return tf.abs(swiglu(first_TE, matMul(x_TD, routerUp as tf.Tensor2D)));
+  return routerOut ? matMul(tf.tanh(first_TE), routerOut as tf.Tensor2D) : first_TE;
 }
 
 /** Which experts each token uses, and how much of each. */

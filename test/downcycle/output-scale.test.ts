@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {convert, planOf} from '../../src/downcycle/convert.js';
+import {routerDraw} from '../../src/downcycle/drawn-router.js';
 import {methodSchema, type SplitOptions} from '../../src/downcycle/options.js';
 import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
 import {decode} from '../../src/model/decoder.js';
@@ -45,15 +46,17 @@ function routedNorms(dense: Model, mixture: Model): {dense: number; routed: numb
 }
 
 describe('outputScale match', () => {
-  for (const words of [{method: 'expertweaver'}, {method: 'random'}]) {
+  const routers = (['random', 'mlp'] as const).map((router) => ({method: 'contiguous', router}));
+  for (const words of [{method: 'expertweaver'}, {method: 'random'}, ...routers]) {
     onEveryEngine(
-      `gives the routed sum the norm of the same neurons in the dense model (${words.method})`,
+      `gives the routed sum the norm of the same neurons in the dense model (${Object.values(words).join(', ')})`,
       async () => {
         const method = methodOf(words);
         const how = {model: TINY_LLAMA, method, seed: 3, profile: await tinyProfile()};
-        const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), sequences);
+        const draw = routerDraw(method, how.seed);
+        const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), sequences, draw);
         expect(routedScale.every((scale) => scale > 1)).toBe(true); // softmax weights of 2 of 4 sum to less than 1
-        const out = scratch(`moe-${words.method}`);
+        const out = scratch('moe');
         await convert({...how, routedScale, out});
         const [dense, mixture] = [await loadModel(TINY_LLAMA), await loadModel(out)];
         tf.tidy(() => {
