@@ -35,6 +35,12 @@ export function route(logit_TE: tf.Tensor2D, bias_E: tf.Tensor1D | null, topK: n
   return {expert_TK, weight_TK: weights(logit_TE, score_TE, expert_TK, routing), score_TE};
 }
 
+/** Sends each token to experts that something else chose; they weigh what `routing` makes of the router's logits. */
+export function routeTo(expert_TK: tf.Tensor2D, logit_TE: tf.Tensor2D, routing: Routing): Route {
+  const score_TE = scores(logit_TE, routing);
+  return {expert_TK, weight_TK: weights(logit_TE, score_TE, expert_TK, routing), score_TE};
+}
+
 function weights(logit_TE: tf.Tensor2D, score_TE: tf.Tensor2D, expert_TK: tf.Tensor2D, routing: Routing): tf.Tensor2D {
   if (routing.weight === 'one') return tf.fill([expert_TK.shape[0], expert_TK.shape[1]], routing.scale);
   const picked_TK =
