@@ -33,7 +33,7 @@ export const conversionsSchema = z
       .boolean()
       .default(false)
       .describe(
-        'Also measure every mixture with the experts of the largest Σ|h| in place of those that its router chooses: the best that a router could do.',
+        'Also measure every mixture with the experts of the largest Σ|h| in place of those that its router chooses: what a router that foresees them all would give.',
       ),
     windowTokens: quantity
       .refine((count) => count > 1, 'must be at least 2: the first token is not foretold')

@@ -67,7 +67,7 @@ export interface Perplexity {
 
 /** How perplexity is measured. */
 export interface PerplexityOptions {
-  /** What chooses the experts of a mixture; default `'router'`, `'oracle'` for the best that a router could do. */
+  /** What chooses the experts of a mixture; default `'router'`, `'oracle'` for what a router that foresees them all would give. */
   readonly chooser?: Chooser;
 }
 

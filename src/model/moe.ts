@@ -24,8 +24,8 @@ export interface RouterTrace {
 
 /**
  * What chooses a token's experts: the router, or the oracle, which looks at what every expert would do and takes those of
- * the largest Σ|h| over their neurons (ground-truth selection of MoEfication, arXiv 2110.01786). The oracle says how much
- * a router could give at best; the experts it chooses weigh what the model's router gives them, or one where that is its rule.
+ * the largest Σ|h| over their neurons (ground-truth selection of MoEfication, arXiv 2110.01786). A yardstick for routers: the
+ * experts it chooses weigh what the model's router gives them, or one where that is its rule.
  */
 export type Chooser = 'router' | 'oracle';
 

@@ -61,7 +61,7 @@ ${table(rows)}
 
 function oracleNote(rows: readonly ConversionSummary[]): string {
   if (rows.every(({oracle}) => oracle === null)) return '';
-  return ' With oracle: the geometric mean if each token had the experts of the largest Σ|h|, the best that a router could choose.';
+  return ' With oracle: the geometric mean if each token had the experts of the largest Σ|h| over their neurons, as a router would choose that foresees them all.';
 }
 
 function table(rows: readonly ConversionSummary[]): string {

@@ -59,7 +59,7 @@ describe('measurePerplexity', () => {
 
   onEngine('wasm', 'is less with the oracle than with the means of gate rows', async () => {
     const model = 'checkpoints/dense-4m';
-    const method = splitOptions({method: 'moefication', experts: 32, topK: 8});
+    const method = splitOptions({method: 'contiguous', experts: 32, topK: 8, weights: 'one'});
     await convert({model, out: scratch('moe'), method, seed: 1});
     const source = {name: 'a', path: 'data/geography.txt'};
     const windows = [await readWindows(source, await loadTokenizer(model), {windowTokens: 128, maxTokens: 512})];
