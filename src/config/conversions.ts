@@ -29,6 +29,12 @@ export const conversionsSchema = z
       .describe(
         'Held-out texts, a column each: never calibrate or tune on them. Without any, the validation part of each source.',
       ),
+    oracle: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Also measure every mixture with the experts of the largest Σ|h| in place of those that its router chooses: what a router that foresees them all would give.',
+      ),
     windowTokens: quantity
       .refine((count) => count > 1, 'must be at least 2: the first token is not foretold')
       .default(512)

@@ -163,6 +163,12 @@ export function routerUpTensor(site: FfnSite, make: MadeTensor['make']): MadeTen
   return routerUp ? floatTensor(site, routerUp, make) : [];
 }
 
+/** The second layer of a router of two, float32 [E, E]. */
+export function routerOutTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
+  const {routerOut} = mixtureSpecs(site);
+  return routerOut ? floatTensor(site, routerOut, make) : [];
+}
+
 /** The selection bias, float32 [E]; none where the router has none. */
 export function biasTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
   const {bias} = mixtureSpecs(site);

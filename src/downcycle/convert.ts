@@ -21,6 +21,7 @@ import {
   readGateRows,
   writeMoe,
 } from './convert-source.js';
+import {drawRouter, routerDraw} from './drawn-router.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
 import type {SplitOptions} from './options.js';
 import {padDense} from './padding.js';
@@ -118,13 +119,15 @@ interface Planned {
 
 async function write(
   source: DenseSource,
-  {method, calibration, out, where = 'convert'}: ConvertOptions,
+  {method, calibration, out, seed, where = 'convert'}: ConvertOptions,
   {architecture, provenance, plan, scales}: Planned,
   onProgress?: OnProgress,
 ): Promise<void> {
-  const fitOptions = fitOptionsOf(method);
+  const fitOptions = fitOptionsOf(method, seed);
   if (fitOptions && !calibration) {
-    throw new ConfigError(`${where}: router ridge and repair refit need calibration text, none was given.`);
+    throw new ConfigError(
+      `${where}: router ridge, router centroid and repair refit need calibration text, none was given.`,
+    );
   }
   requireRepairable(method, architecture, where);
   const fit = fitOptions && calibration ? await startFit(source, calibration, plan, fitOptions) : null;
@@ -135,9 +138,11 @@ async function write(
     errors[layer] = result.error;
     return result;
   };
+  const draw = routerDraw(method, seed);
+  const drawn = draw && ((layer: number, experts: number) => drawRouter(draw, source.architecture, layer, experts));
   try {
     const ffn = (site: FfnSite): MadeTensor[] =>
-      splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted});
+      splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted, drawn});
     await writeMoe(
       source,
       out,
@@ -164,20 +169,24 @@ export function requireRepairable({repair}: SplitOptions, {norm, family}: Archit
 }
 
 /** What must be fitted for a method; null if nothing. */
-function fitOptionsOf(method: SplitOptions): FitOptions | null {
+function fitOptionsOf(method: SplitOptions, seed: number): FitOptions | null {
   const refits = method.repair === 'refit';
   const {router, weights} = method.method === 'all-shared' ? ({router: 'gate-mean', weights: 'one'} as const) : method;
-  return refits || router === 'ridge' ? {router, refits, refitWeight: method.repairWeight, weights} : null;
+  const isNeeded = refits || router === 'ridge' || router === 'centroid';
+  return isNeeded ? {router, seed, refits, refitWeight: method.repairWeight, weights} : null;
 }
 
 /** Whether a conversion needs calibration text besides a profile. */
 export function needsCalibration(method: SplitOptions): boolean {
-  return fitOptionsOf(method) !== null;
+  return fitOptionsOf(method, 0) !== null;
 }
 
 function routerOf(method: SplitOptions): {readonly selectionBias: boolean; readonly router: RouterKind} {
   const router = method.method === 'all-shared' ? 'gate-mean' : method.router;
-  return {selectionBias: router === 'ridge', router: router === 'representative' ? 'representative' : 'linear'};
+  return {
+    selectionBias: router === 'ridge',
+    router: router === 'representative' || router === 'mlp' ? router : 'linear',
+  };
 }
 
 /** The plan that {@link convert} would follow. @throws as it does. */

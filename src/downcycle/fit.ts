@@ -1,9 +1,7 @@
-// What a conversion learns from calibration text in closed form, layer by layer and with the converted layers before it in
-// place: routers by ridge regression, down projections by least squares. Shapes: T tokens, D width, F neurons, E the most
-// experts a layer has.
+// What a conversion learns from calibration text, layer by layer and with the converted layers before it in place: routers,
+// and down projections by least squares. Shapes: T tokens, D width, F neurons, E the most experts a layer has.
 import * as tf from '@tensorflow/tfjs';
 import {addFfn, throughAttention} from '../model/decoder.js';
-import {routerLogits} from '../model/router.js';
 import {hiddenTensor, type LayerScope, startWalk, type Walk} from '../model/walk.js';
 import {choleskySolve} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
@@ -11,24 +9,23 @@ import {swiglu} from '../op/swiglu.js';
 import {ModelError} from '../util/errors.js';
 import type {Calibration} from './calibration.js';
 import type {DenseSource} from './convert-source.js';
-import type {ConversionPlan, LayerPlan} from './plan.js';
-import {compileSums, sumActivity} from './predicted-activity.js';
-import {fitActivity} from './ridge.js';
+import {
+  type Choice,
+  type ChoiceInput,
+  type ChoiceOptions,
+  chooseBy,
+  compileChoice,
+  neuronWeights,
+} from './fit-choice.js';
+import type {ConversionPlan} from './plan.js';
 import {denseFfn} from './watch.js';
 
 /** What is fitted. */
-export interface FitOptions {
-  /**
-   * gate-mean: the mean of an expert's gate rows. representative: the activation of one of its neurons. ridge: its activity
-   * as the input foresees it; only this is fitted.
-   */
-  readonly router: 'gate-mean' | 'representative' | 'ridge';
+export interface FitOptions extends ChoiceOptions {
   /** Whether down projections are fitted to what the dense model computes. */
   readonly refits: boolean;
   /** How much a fitted down projection is held to the dense one: λ in `λ · mean diag(MᵀM) · |W - Wd|²`. */
   readonly refitWeight: number;
-  /** What the result of a chosen expert is multiplied with. */
-  readonly weights: 'one' | 'score';
 }
 
 /** What was fitted for a layer. */
@@ -50,11 +47,6 @@ export interface Fit {
   dispose(): void;
 }
 
-/** Least length that anything is divided by: a row of zeros stays one. */
-const TINY = 1e-30;
-/** Logits of experts that a layer does not have: never chosen. */
-const NEVER = -1e30;
-
 /** Starts fitting; the engine must have been started. */
 export async function startFit(
   {folder, architecture, numNeurons}: DenseSource,
@@ -74,43 +66,25 @@ export async function startFit(
       const plan = layers[index];
       if (!plan || index !== (last?.index ?? -1) + 1) throw new Error(`layer ${index} is fitted out of turn`);
       await walk.load(index);
-      last = {index, fitted: await fitLayer({walk, converted, functions, options, sizes}, plan)};
+      last = {index, fitted: await fitLayer({walk, layer: index, plan, converted, functions, options, sizes})};
       return last.fitted;
     },
     dispose: () => {
-      for (const fn of [functions.sums, functions.grams, functions.advance]) fn.dispose();
+      for (const fn of [functions.choice, functions.grams, functions.advance]) fn.dispose();
       walk.dispose();
     },
   };
 }
 
-interface Fitting {
-  readonly walk: Walk;
-  /** Hidden states of the converted model, moved on layer by layer. */
-  readonly converted: readonly Float32Array[];
+interface Fitting extends Omit<ChoiceInput, 'functions'> {
   readonly functions: ReturnType<typeof compileFit>;
   readonly options: FitOptions;
-  readonly sizes: {readonly numNeurons: number; readonly mostExperts: number};
 }
 
-/** How a layer chooses, as tensors of one shape whichever layer it is. */
-type Choice = [
-  router_DE: tf.Tensor2D,
-  /** Zeros where the router is linear. */
-  up_DE: tf.Tensor2D,
-  bias_E: tf.Tensor1D,
-  /** 1 where a neuron is an expert's. */
-  member_EF: tf.Tensor2D,
-  /** 1 where a neuron is shared. */
-  shared_F: tf.Tensor1D,
-  /** 1 at place K - 1: which of the sorted logits is the least that is chosen. */
-  last_E: tf.Tensor1D,
-];
-
-async function fitLayer(fitting: Fitting, plan: LayerPlan): Promise<FittedLayer> {
-  const choice = await chooseBy(fitting, plan);
-  const {walk, options} = fitting;
-  const [router_DE, , bias_E] = choice;
+async function fitLayer(fitting: Fitting): Promise<FittedLayer> {
+  const {walk, plan, options} = fitting;
+  const choice = await chooseBy({...fitting, functions: fitting.functions.choice});
+  const [router_DE, , , bias_E] = choice;
   try {
     const grams = options.refits ? await addGrams(fitting, choice) : null;
     const down_FD = grams ? refit(grams, denseDown(walk), options.refitWeight) : denseDown(walk);
@@ -143,43 +117,6 @@ async function transposed(x: tf.Tensor2D): Promise<Float32Array> {
   const values = Float32Array.from(await turned.data());
   turned.dispose();
   return values;
-}
-
-/** The router and the experts of a layer; empty experts are never chosen. */
-async function chooseBy({walk, converted, functions, options, sizes}: Fitting, plan: LayerPlan): Promise<Choice> {
-  const {numNeurons: F, mostExperts: E} = sizes;
-  const member = new Float32Array(E * F);
-  for (const [e, ids] of plan.experts.entries()) for (const id of ids) member[e * F + id] = 1;
-  const shared = new Float32Array(F);
-  for (const id of plan.shared) shared[id] = 1;
-  const last = Float32Array.from({length: E}, (_, place) => (place === plan.topK - 1 ? 1 : 0));
-  const never = Float32Array.from({length: E}, (_, e) => (e < plan.experts.length ? 0 : NEVER));
-  const sums = options.router === 'ridge' ? await sumActivity(walk, functions.sums, converted, F) : null;
-  return tf.tidy(() => {
-    const member_EF = tf.tensor2d(member, [E, F]);
-    const expertOf = (x: tf.Tensor2D): tf.Tensor2D => matMul(x, member_EF, {transposeB: true});
-    const choose = (router_DE: tf.Tensor2D, bias_E: tf.Tensor, up_DE = tf.zerosLike(router_DE)): Choice => [
-      router_DE,
-      up_DE,
-      tf.add(bias_E, tf.tensor1d(never)) as tf.Tensor1D,
-      member_EF,
-      tf.tensor1d(shared),
-      tf.tensor1d(last),
-    ];
-    const {gate, up} = denseFfn(walk.read().ffn);
-    if (options.router === 'representative') {
-      const one_EF = tf.oneHot(tf.tensor1d(paddedRepresentatives(plan, E), 'int32'), F).toFloat() as tf.Tensor2D;
-      const unitColumns = (x_DF: tf.Tensor2D): tf.Tensor2D => {
-        const picked_DE = matMul(x_DF, one_EF, {transposeB: true});
-        return tf.div(picked_DE, tf.maximum(tf.norm(picked_DE, 'euclidean', 0), TINY));
-      };
-      return choose(unitColumns(gate), tf.zeros([E]), unitColumns(up));
-    }
-    if (!sums) return choose(tf.div(expertOf(gate), plan.experts[0]?.length ?? 1), tf.zeros([E]));
-    // Regression is linear: what is foreseen of an expert is the sum of what is foreseen of its neurons.
-    const {weight_DF, intercept_F} = fitActivity(sums);
-    return choose(expertOf(weight_DF), tf.reshape(expertOf(tf.reshape(intercept_F, [1, F])), [E]));
-  });
 }
 
 interface Grams {
@@ -243,7 +180,7 @@ export function compileFit(walk: Walk, options: FitOptions) {
     return {h_TD, m_TF: tf.mul(hidden_TF, neuronWeights(y_TD, choice, options)) as tf.Tensor2D};
   };
   return {
-    sums: compileSums(walk),
+    choice: compileChoice(walk),
     grams: walk.compile('refit_grams', (scope, x_TD: tf.Tensor2D, dense_TD: tf.Tensor2D, ...choice: Choice) => {
       const {h_TD, m_TF} = masked(scope, x_TD, choice);
       const {gate, up, down} = denseFfn(scope.params.ffn);
@@ -271,27 +208,6 @@ export function compileFit(walk: Walk, options: FitOptions) {
       },
     ),
   };
-}
-
-/** What each token multiplies each neuron with: 1 if shared, the weight of its expert if that was chosen, else 0; [T, F]. */
-function neuronWeights(
-  y_TD: tf.Tensor2D,
-  [router_DE, up_DE, bias_E, member_EF, shared_F, last_E]: Choice,
-  {router, weights}: FitOptions,
-): tf.Tensor2D {
-  const logit_TE = tf.add(routerLogits(y_TD, router_DE, router === 'representative' ? up_DE : null), bias_E);
-  const sorted_TE = tf.topk(logit_TE, logit_TE.shape[1]).values;
-  const least_T1 = tf.sum(tf.mul(sorted_TE, last_E), 1, true);
-  const chosen_TE = tf.mul(tf.cast(tf.greaterEqual(logit_TE, least_T1), 'float32'), tf.max(last_E));
-  const weight_TE = weights === 'one' ? chosen_TE : tf.mul(chosen_TE, tf.softmax(logit_TE as tf.Tensor2D));
-  return tf.add(matMul(weight_TE as tf.Tensor2D, member_EF), shared_F);
-}
-
-/** Representatives of a layer's experts; experts that it does not have get the first neuron, and are never chosen. */
-function paddedRepresentatives({representatives = new Int32Array(0)}: LayerPlan, E: number): Int32Array {
-  const padded = new Int32Array(E);
-  padded.set(representatives);
-  return padded;
 }
 
 function denseDown(walk: Walk): tf.Tensor2D {

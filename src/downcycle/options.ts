@@ -45,14 +45,20 @@ const repairFields = {
     .describe('How much refit holds to the dense weights, as a share of the mean square of the activations.'),
 };
 
+/** What can score the experts of a split; the field of the schema says what each is. */
+const ROUTERS = ['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const;
+
+/** One of {@link ROUTERS}. */
+export type RouterName = (typeof ROUTERS)[number];
+
 /** What every split says; `router` and `weights` by the default of the method. */
-const cutFields = (router: 'gate-mean' | 'representative' | 'ridge', weights: 'score' | 'one') => ({
+const cutFields = (router: RouterName, weights: 'score' | 'one') => ({
   ...countFields,
   router: z
-    .enum(['gate-mean', 'representative', 'ridge'])
+    .enum(ROUTERS)
     .default(router)
     .describe(
-      'What scores an expert: the mean of its gate rows, the activation of its most typical neuron (CMoE), or the ridge regression of its activity on the input of the FFN.',
+      'What scores an expert. gate-mean: the mean of its gate rows. representative: the activation of its most typical neuron (CMoE). ridge: the ridge regression of its activity on the input of the FFN. centroid: the k-means centre of FFN inputs on which it is most active (LLaMA-MoE v2). random: a row drawn at random, the control. mlp: two layers with a tanh between them, drawn at random, to be trained (LLaMA-MoE v1).',
     ),
   weights: z
     .enum(['score', 'one'])
@@ -218,8 +224,11 @@ const llamaMoeSchema = z.strictObject({
   allocation: allocation('uniform'),
 });
 
+/** Routers that are there before anything is fitted, so that the routed part can be measured on the dense model. */
+const SCALABLE: readonly RouterName[] = ['gate-mean', 'random', 'mlp'];
+
 interface Fitted {
-  readonly router: string;
+  readonly router: RouterName;
   readonly weights: string;
   readonly outputScale: string;
   readonly repair: string;
@@ -228,10 +237,10 @@ interface Fitted {
 const fitted = {
   check: ({router, weights, outputScale, repair}: Fitted): boolean =>
     (router !== 'ridge' || weights === 'one') &&
-    (outputScale === 'none' || (router === 'gate-mean' && weights === 'score' && repair === 'none')),
+    (outputScale === 'none' || (SCALABLE.includes(router) && weights === 'score' && repair === 'none')),
   says: {
     error:
-      'router ridge needs weights one; outputScale match needs router gate-mean, weights score and repair none. Change one of them.',
+      'router ridge needs weights one; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
     path: ['router'],
   },
 };

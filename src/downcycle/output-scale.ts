@@ -4,12 +4,13 @@ import {compile} from '../engine/compile.js';
 import {SOFTMAX_ROUTING} from '../model/architecture.js';
 import {decode} from '../model/decoder.js';
 import {loadModel, type Model} from '../model/model.js';
-import {type GluTree, mapTree} from '../model/parameters.js';
-import {route} from '../model/router.js';
+import {type GluTree, mapTree, type RouterTree} from '../model/parameters.js';
+import {route, routerLogits} from '../model/router.js';
 import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {untaped} from '../op/untaped.js';
 import {ModelError} from '../util/errors.js';
+import {drawRouter, type RouterDraw} from './drawn-router.js';
 import {type ConversionPlan, type LayerPlan, neuronMap} from './plan.js';
 
 /**
@@ -19,15 +20,17 @@ import {type ConversionPlan, type LayerPlan, neuronMap} from './plan.js';
  * Softmax weights that are not renormalised (ExpertWeaver, eq. 13) sum to less than one, and unchosen experts give
  * nothing, so that the cut model starts far from its parent. Only the dense model is run: a neuron's share in the routed
  * sum is the weight of its expert. The engine must have been started.
+ * @param draw what draws the routers; without it they are the means of gate rows.
  * @throws ModelError if a layer's routed experts give nothing.
  */
 export async function measureRoutedScale(
   path: string,
   plan: ConversionPlan,
   sequences: readonly (readonly number[])[],
+  draw: RouterDraw | null = null,
 ): Promise<number[]> {
   const model = await loadModel(path);
-  const run = compileSums(model, plan);
+  const run = compileSums(model, plan, draw);
   try {
     const sums = plan.layers.map(() => ({dense: 0, routed: 0}));
     for (const sequence of sequences) {
@@ -54,7 +57,9 @@ function factor(dense: number, routed: number, path: string, layer: number): num
 }
 
 /** `token_BS → [dense, routed]` of each layer, one after another: squared norms over all positions. */
-function compileSums({architecture, parameters}: Model, {layers, numNeurons}: ConversionPlan) {
+function compileSums({architecture, parameters}: Model, plan: ConversionPlan, draw: RouterDraw | null) {
+  const {layers, numNeurons} = plan;
+  const drawn = layers.map(({experts}, layer) => draw && drawRouter(draw, architecture, layer, experts.length));
   return compile(
     (token_BS: tf.Tensor2D) => {
       const params = mapTree(parameters, (variable) => variable.read());
@@ -62,8 +67,9 @@ function compileSums({architecture, parameters}: Model, {layers, numNeurons}: Co
       const onFfnInput = (layer: number, x_TD: tf.Tensor2D): void => {
         const [ffn, plan] = [params.layers[layer]?.ffn, layers[layer]];
         if (ffn?.kind !== 'dense' || !plan) throw new Error(`layer ${layer} is not dense, or has no plan`);
+        const router = drawn[layer] ?? null;
         const expertOf_F = neuronMap(plan, numNeurons, layer).subarray(0, ffn.down.shape[0]); // padding gives nothing
-        sums.push(...untaped(() => squaredNorms(x_TD, ffn, plan, expertOf_F)));
+        sums.push(...untaped(() => squaredNorms(x_TD, ffn, {...plan, router}, expertOf_F)));
       };
       decode(params, architecture, {token_BS}, {onFfnInput});
       return {sums: tf.stack(sums)};
@@ -76,7 +82,7 @@ function compileSums({architecture, parameters}: Model, {layers, numNeurons}: Co
 function squaredNorms(
   x_TD: tf.Tensor2D,
   {gate, up, down}: GluTree<tf.Tensor>,
-  {experts, topK}: LayerPlan,
+  {experts, topK, router}: LayerPlan & {readonly router: RouterTree<Float32Array> | null},
   expertOf_F: Int32Array,
 ): tf.Tensor[] {
   const E = experts.length;
@@ -84,11 +90,18 @@ function squaredNorms(
   const gate_TF = matMul(x_TD, gate as tf.Tensor2D);
   const h_TF = swiglu(gate_TF, matMul(x_TD, up as tf.Tensor2D));
   const width = experts[0]?.length ?? 1;
-  const logit_TE = tf.div(matMul(gate_TF, member_FE), width) as tf.Tensor2D; // x · the mean of the experts' gate rows
+  const logit_TE: tf.Tensor2D = router
+    ? routerLogits(x_TD, routerTensors(router, E))
+    : tf.div(matMul(gate_TF, member_FE), width); // x · the mean of the experts' gate rows
   const {expert_TK, weight_TK} = route(logit_TE, null, topK, SOFTMAX_ROUTING);
   const weight_TE = tf.sum(tf.mul(oneHot(expert_TK, E), tf.expandDims(weight_TK, -1)), 1) as tf.Tensor2D;
   const weights = [tf.sum(member_FE, 1), matMul(weight_TE, member_FE, {transposeB: true})];
   return weights.map((weight) => tf.sum(tf.square(matMul(tf.mul(h_TF, weight) as tf.Tensor2D, down as tf.Tensor2D))));
+}
+
+function routerTensors({router, routerOut}: RouterTree<Float32Array>, E: number): RouterTree<tf.Tensor> {
+  const matrix = (values: Float32Array): tf.Tensor => tf.tensor2d(values, [values.length / E, E]);
+  return {router: matrix(router), routerUp: null, routerOut: routerOut && matrix(routerOut)};
 }
 
 function oneHot<T extends tf.Tensor>(index: tf.Tensor, depth: number): T {

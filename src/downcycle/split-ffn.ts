@@ -1,4 +1,6 @@
 // The tensors of a layer's mixture, cut out of its dense FFN.
+import type {RouterTree} from '../model/parameters.js';
+import {transposed} from '../util/transpose.js';
 import {type GluMatrix, gatherNeurons} from './convert-gather.js';
 import {
   biasTensor,
@@ -6,6 +8,7 @@ import {
   type FfnSite,
   gluTensors,
   type MadeTensor,
+  routerOutTensor,
   routerTensor,
   routerUpTensor,
   valuesOf,
@@ -20,6 +23,8 @@ export interface SplitChanges {
   readonly scale?: number | undefined;
   /** Gives a layer's router and down projection in place of the means of gate rows and of the dense one. */
   readonly fitted?: ((layer: number) => Promise<FittedLayer>) | null;
+  /** Gives the router of a layer in our layout where it is drawn at random. */
+  readonly drawn?: ((layer: number, numExperts: number) => RouterTree<Float32Array>) | null;
 }
 
 /**
@@ -29,7 +34,7 @@ export interface SplitChanges {
 export function splitFfn(
   site: FfnSite,
   {layers}: ConversionPlan,
-  {scale = 1, fitted = null}: SplitChanges = {},
+  {scale = 1, fitted = null, drawn = null}: SplitChanges = {},
 ): MadeTensor[] {
   const plan = layers[site.layer];
   if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
@@ -44,13 +49,22 @@ export function splitFfn(
   const whole = (matrix: DenseMatrix, which: GluMatrix) => cut(matrix, which, plan.shared);
   if (site.specs.kind === 'dense') return gluTensors(site, site.specs, whole);
   const {shared, experts} = site.specs;
-  const makeRouter = async () =>
-    fitted ? (await fitted(site.layer)).router_ED : routerOf((await site.read()).gate, plan);
+  const numExperts = plan.experts.length;
+  const makeRouter = async () => {
+    if (drawn) return onDisk(drawn(site.layer, numExperts).router, numExperts);
+    return fitted ? (await fitted(site.layer)).router_ED : routerOf((await site.read()).gate, plan);
+  };
   const makeUp = async () => routerOf((await site.read()).up, plan);
-  const makeBias = async () => (await fitted?.(site.layer))?.bias_E ?? new Float32Array(plan.experts.length);
+  const makeOut = () => {
+    const {routerOut = null} = drawn?.(site.layer, numExperts) ?? {};
+    if (!routerOut) throw new Error('a router of two layers is drawn, and was not');
+    return onDisk(routerOut, numExperts);
+  };
+  const makeBias = async () => (await fitted?.(site.layer))?.bias_E ?? new Float32Array(numExperts);
   return [
     ...routerTensor(site, makeRouter),
     ...routerUpTensor(site, makeUp),
+    ...routerOutTensor(site, makeOut),
     ...biasTensor(site, makeBias),
     ...(shared ? gluTensors(site, shared, whole) : []),
     ...gluTensors(site, experts, (matrix, which, e) => cut(matrix, which, plan.experts[e] ?? new Int32Array(0), scale)),
@@ -62,6 +76,11 @@ function routerOf(matrix: DenseMatrix, {experts, representatives}: LayerPlan): F
   const {columns} = matrix;
   if (representatives) return representativeRows(valuesOf(matrix), columns, representatives);
   return routerRows(valuesOf(matrix), columns, experts);
+}
+
+/** A matrix of a router, [in, E], in the Hugging Face layout [E, in]. */
+function onDisk(values: Float32Array, numExperts: number): Float32Array {
+  return transposed(values, values.length / numExperts, numExperts);
 }
 
 /** Columns of a fitted down projection [D, F]. */

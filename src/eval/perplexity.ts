@@ -8,6 +8,7 @@ import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {decoderLayer, finalHidden} from '../model/decoder.js';
 import {readParameter} from '../model/load.js';
+import type {Chooser} from '../model/moe.js';
 import {parameterSpecs} from '../model/parameters.js';
 import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';
@@ -64,6 +65,12 @@ export interface Perplexity {
   readonly tokens: number;
 }
 
+/** How perplexity is measured. */
+export interface PerplexityOptions {
+  /** What chooses the experts of a mixture; default `'router'`, `'oracle'` for what a router that foresees them all would give. */
+  readonly chooser?: Chooser;
+}
+
 /**
  * Perplexity of a model on some texts of windows of one length, computed in float32. The engine must have been started.
  *
@@ -73,12 +80,13 @@ export async function measurePerplexity(
   model: string,
   texts: readonly TextWindows[],
   windowLength: number,
+  options: PerplexityOptions = {},
 ): Promise<Perplexity[]> {
   const folder = await openModelFolder(model);
   try {
     const architecture = architectureFromConfig(folder.config, `${model}/config.json`);
     const tokens = joinInts(texts.map((text) => text.tokens));
-    const losses = await lossesOf(folder, architecture, {tokens, sequenceLength: windowLength});
+    const losses = await lossesOf(folder, architecture, {tokens, sequenceLength: windowLength}, options);
     let end = 0;
     return texts.map(({name, tokens: {length}}) => {
       end += length;
@@ -100,10 +108,11 @@ async function lossesOf(
   folder: ModelFolder,
   architecture: Architecture,
   text: {readonly tokens: Int32Array; readonly sequenceLength: number},
+  options: PerplexityOptions,
 ): Promise<Float64Array> {
   const walk = await startWalk(folder, architecture, text);
   const forward = walk.compile('layer', ({params, layout, context}, x_TD: tf.Tensor2D) => ({
-    next_TD: decoderLayer(x_TD, params, layout, architecture, context).next_TD,
+    next_TD: decoderLayer(x_TD, params, layout, architecture, context, options).next_TD,
   }));
   try {
     for (let layer = 0; layer < architecture.ffn.length; layer++) {

@@ -6,6 +6,7 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
 import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
 import {openDense} from '../downcycle/convert-source.js';
+import {routerDraw} from '../downcycle/drawn-router.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
@@ -188,7 +189,7 @@ async function calibrationFor({profile, where}: Omit<ConvertOptions, 'out'>, con
   const calibration = await calibrationOf({model, data, profile: options, shards: layoutOf(config).shards});
   if (!profile || profile.metadata.tokenHash === calibration.hash) return calibration;
   throw new ConfigError(
-    `${where}: outputScale match, router ridge and repair refit measure on the calibration text of the config, but the profile was made on other text.`,
+    `${where}: outputScale match, router ridge, router centroid and repair refit measure on the calibration text of the config, but the profile was made on other text.`,
     {hint: 'Make the profile with this config, or leave --profile out.'},
   );
 }
@@ -199,7 +200,8 @@ async function withScale(
   calibration: Calibration,
 ): Promise<{plan: ConversionPlan; routedScale: number[]}> {
   const plan = await planOf(how);
-  return {plan, routedScale: await measureRoutedScale(how.model, plan, sequencesOf(calibration))};
+  const draw = routerDraw(how.method, how.seed);
+  return {plan, routedScale: await measureRoutedScale(how.model, plan, sequencesOf(calibration), draw)};
 }
 
 function denseOf(options: ArmOptions, {model}: Config): string {

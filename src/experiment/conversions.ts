@@ -35,6 +35,8 @@ interface ConversionRow {
   /** Null where nothing is drawn by lot. */
   readonly seed: number | null;
   readonly perplexities: readonly Perplexity[];
+  /** With oracle routing; absent where that is not asked for, or nothing is chosen. */
+  readonly oracle?: readonly Perplexity[];
   readonly parameters: ParameterCount;
   /** Of the conversion, without profile and measurement; null for the dense model. */
   readonly seconds: number | null;
@@ -68,7 +70,7 @@ export async function compareConversions(loaded: LoadedConfig, onEvent: OnEvent)
   const store = await openRows(join(folder, 'rows.jsonl'));
   const windows = config.conversions.texts.length > 0 ? await readTexts(config) : await heldOutTexts(loaded);
   const profile = await profileOf(loaded, (what, done, total) => onEvent({kind: 'profile', what, done, total}));
-  const basis = basisOf(profile, windows, config.conversions.windowTokens);
+  const basis = basisOf(profile, windows, config.conversions);
   const rows = [await store.row(keyOf(basis, 'dense'), () => measureDense(config, windows))];
   for (const [i, task] of tasks.entries()) {
     const text = `${i + 1} of ${tasks.length}  ${task.arm} at ${percent(task.sparsity)}`;
@@ -116,6 +118,14 @@ export function countsAt({experts, shared, topK}: LayerShape, sparsity: number, 
 
 /** Whether a method draws anything by lot. */
 function isSeeded(options: SplitOptions): boolean {
+  return drawsNeurons(options) || drawsRouters(options);
+}
+
+function drawsRouters(options: SplitOptions): boolean {
+  return options.method !== 'all-shared' && ['centroid', 'random', 'mlp'].includes(options.router);
+}
+
+function drawsNeurons(options: SplitOptions): boolean {
   switch (options.method) {
     case 'random':
     case 'expertweaver':
@@ -147,13 +157,21 @@ async function measureTask(
     const {seconds, peakBytes} = await withPeakMemory(() =>
       convertSplit(method, {...config, seed}, {out, profile, where: at(['arms', arm])}),
     );
-    const perplexities = await measurePerplexity(out, windows, config.conversions.windowTokens);
-    const parameters = countParameters(await architectureOf(out));
+    const {windowTokens, oracle: isOracleAsked} = config.conversions;
+    const architecture = await architectureOf(out);
+    const hasExperts = architecture.ffn.some(({kind}) => kind === 'moe');
+    const perplexities = await measurePerplexity(out, windows, windowTokens);
+    const oracle = isOracleAsked && hasExperts && (await measureOracle(out, windows, windowTokens));
+    const measured = {perplexities, ...(oracle && {oracle}), parameters: countParameters(architecture)};
     const drawn = isSeeded(method) ? seed : null;
-    return {arm, method: method.method, sparsity, seed: drawn, perplexities, parameters, seconds, peakBytes};
+    return {arm, method: method.method, sparsity, seed: drawn, ...measured, seconds, peakBytes};
   } finally {
     await rm(out, {recursive: true, force: true});
   }
+}
+
+function measureOracle(model: string, windows: readonly TextWindows[], windowTokens: number): Promise<Perplexity[]> {
+  return measurePerplexity(model, windows, windowTokens, {chooser: 'oracle'});
 }
 
 async function measureDense({model, conversions}: Config, windows: readonly TextWindows[]) {
@@ -253,14 +271,15 @@ async function openRows(path: string): Promise<RowStore> {
   };
 }
 
-/** What every row depends on: the model's weights, the calibration text and how it was watched, the texts measured. */
+/** What every row depends on: the model's weights, the calibration text and how it was watched, what is measured. */
 function basisOf(
   {metadata: {model, tokenHash, options}}: Profile,
   windows: readonly TextWindows[],
-  windowTokens: number,
+  {windowTokens, oracle}: Config['conversions'],
 ): object {
   const texts = windows.map(({name, tokens}) => ({name, tokens: createHash('sha256').update(tokens).digest('hex')}));
-  return {fingerprint: model.fingerprint, tokenHash, options, texts, windowTokens, version: packageVersion()};
+  const extra = oracle ? {oracle} : {}; // rows without it are the same whether or not it could have been asked for
+  return {fingerprint: model.fingerprint, tokenHash, options, texts, windowTokens, ...extra, version: packageVersion()};
 }
 
 function keyOf(basis: object, task: Task | 'dense'): string {

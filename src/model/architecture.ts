@@ -52,9 +52,10 @@ export interface Routing {
 
 /**
  * linear: `x·router`. representative: `|silu(x·router) ⊙ (x·routerUp)|`, the activation of one neuron of each expert
- * (CMoE, eq. 8; the absolute value is that of its code).
+ * (CMoE, eq. 8; the absolute value is that of its code). mlp: `tanh(x·router)·routerOut`, as many hidden neurons as experts
+ * and no biases (the published code of LLaMA-MoE v1, arXiv 2406.16554).
  */
-export type RouterKind = 'linear' | 'representative';
+export type RouterKind = 'linear' | 'representative' | 'mlp';
 
 /** The feed-forward part of one layer. */
 export type FfnLayout =
@@ -147,7 +148,8 @@ function countVectors(architecture: Architecture): number {
 function countFfn(layout: FfnLayout, D: number): ParameterCount {
   if (layout.kind === 'dense') return {total: 3 * D * layout.width, active: 3 * D * layout.width};
   const {experts, topK, expertWidth, sharedWidth, selectionBias, router} = layout;
-  const always = (router === 'linear' ? 1 : 2) * D * experts + (selectionBias ? experts : 0) + 3 * D * sharedWidth;
+  const routers = {linear: D * experts, representative: 2 * D * experts, mlp: (D + experts) * experts};
+  const always = routers[router] + (selectionBias ? experts : 0) + 3 * D * sharedWidth;
   return {total: always + 3 * D * expertWidth * experts, active: always + 3 * D * expertWidth * topK};
 }
 

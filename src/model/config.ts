@@ -21,7 +21,9 @@ const moeLayerSchema = z
     expert_width: count,
     shared_width: z.int('a whole number is needed').nonnegative('0 or more is needed'),
     selection_bias: flag,
-    router: z.enum(['linear', 'representative'], {error: '"linear" or "representative" is needed'}).default('linear'),
+    router: z
+      .enum(['linear', 'representative', 'mlp'], {error: '"linear", "representative" or "mlp" is needed'})
+      .default('linear'),
   })
   .refine(({experts, top_k}) => top_k <= experts, {error: 'it must be at most experts', path: ['top_k']});
 const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {

@@ -9,7 +9,7 @@ import type {Architecture, FfnLayout} from './architecture.js';
 import {type AttentionContext, attention} from './attention.js';
 import type {Capacity} from './capacity.js';
 import {glu} from './glu.js';
-import {moe, type RouterTrace} from './moe.js';
+import {type Chooser, moe, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
@@ -24,6 +24,8 @@ export interface DecoderInput {
 export interface ForwardOptions {
   /** Default `'dropless'`. */
   readonly capacity?: Capacity;
+  /** Default `'router'`; `'oracle'` is for measuring only. */
+  readonly chooser?: Chooser;
   /** Sees what every feed-forward part computes with, [T, D]: how activations are profiled. */
   readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
 }
@@ -103,7 +105,7 @@ export function logits(hidden_TD: tf.Tensor2D, params: DecoderTree<tf.Tensor>): 
 }
 
 /** How one layer is run. */
-interface LayerOptions extends Pick<ForwardOptions, 'capacity'> {
+interface LayerOptions extends Pick<ForwardOptions, 'capacity' | 'chooser'> {
   readonly onInput?: (y_TD: tf.Tensor2D) => void;
 }
 
@@ -114,7 +116,7 @@ export function decoderLayer(
   layout: FfnLayout,
   architecture: Architecture,
   context: AttentionContext,
-  {capacity = 'dropless', onInput}: LayerOptions = {},
+  {capacity = 'dropless', chooser = 'router', onInput}: LayerOptions = {},
 ): {readonly next_TD: tf.Tensor2D; readonly router: RouterTrace | null} {
   const {h_TD, y_TD} = throughAttention(x_TD, layer, architecture, context);
   onInput?.(y_TD);
@@ -122,7 +124,7 @@ export function decoderLayer(
     return {next_TD: addFfn(h_TD, glu(y_TD, layer.ffn), layer, architecture), router: null};
   }
   if (layout.kind !== 'moe') throw new Error('a layer has experts its architecture does not name');
-  const result = moe(y_TD, layer.ffn, layout, architecture.routing, capacity);
+  const result = moe(y_TD, layer.ffn, layout, architecture.routing, capacity, chooser);
   return {next_TD: addFfn(h_TD, result.y_TD, layer, architecture), router: result.router};
 }
 

@@ -3,12 +3,13 @@ import {combine, dispatch, type ExpertRoom, expertProduct, expertSlots} from '..
 import {matMul} from '../op/mat-mul.js';
 import {multiplied, swigluMultiplied} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';
+import {topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import type {FfnLayout, Routing} from './architecture.js';
 import {type Capacity, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import type {FfnTree, GluTree} from './parameters.js';
-import {type Route, route, routerLogits} from './router.js';
+import {type Route, route, routerLogits, routeTo} from './router.js';
 
 type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
@@ -21,6 +22,13 @@ export interface RouterTrace {
   readonly load_E: tf.Tensor1D;
 }
 
+/**
+ * What chooses a token's experts: the router, or the oracle, which looks at what every expert would do and takes those of
+ * the largest Σ|h| over their neurons (ground-truth selection of MoEfication, arXiv 2110.01786). A yardstick for routers: the
+ * experts it chooses weigh what the model's router gives them, or one where that is its rule.
+ */
+export type Chooser = 'router' | 'oracle';
+
 /** A mixture-of-experts layer: `shared(x) + Σ_k weight_k · expert_k(x)`; [T, D] → [T, D]. */
 export function moe(
   x_TD: tf.Tensor2D,
@@ -28,10 +36,14 @@ export function moe(
   layout: MoeLayout,
   routing: Routing,
   capacity: Capacity,
+  chooser: Chooser = 'router',
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
   const T = x_TD.shape[0];
-  const logit_TE = routerLogits(x_TD, params.router as tf.Tensor2D, params.routerUp as tf.Tensor2D | null);
-  const chosen = route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
+  const logit_TE = routerLogits(x_TD, params);
+  const chosen =
+    chooser === 'oracle'
+      ? routeTo(topIndices(expertActivity(x_TD, params.experts), layout.topK), logit_TE, routing)
+      : route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
   const room = expertRoom(capacity, T, layout);
   const {y_TD, load_E} =
     room === 'all' ? everyToken(x_TD, params.experts, chosen) : gatheredTokens(x_TD, params.experts, chosen, room);
@@ -60,12 +72,23 @@ function gatheredTokens(
 function everyToken(x_TD: tf.Tensor2D, experts: GluTree<tf.Tensor>, {expert_TK, weight_TK}: Route) {
   const [E, D, F] = experts.gate.shape as [number, number, number];
   const T = x_TD.shape[0];
-  const wide = (w_EDF: tf.Tensor): tf.Tensor2D => tf.reshape(tf.transpose(w_EDF, [1, 0, 2]), [D, E * F]);
-  const h_TEF = tf.reshape(swiglu(matMul(x_TD, wide(experts.gate)), matMul(x_TD, wide(experts.up))), [T, E, F]);
+  const h_TEF = hiddenOfAll(x_TD, experts);
   const chosen_TKE = untaped(() => tf.oneHot(expert_TK, E).toFloat());
   const weight_TE = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), 1);
   const weighted = tf.reshape(tf.mul(h_TEF, tf.expandDims(weight_TE, -1)), [T, E * F]) as tf.Tensor2D;
   const y_TD = matMul(weighted, tf.reshape(experts.down, [E * F, D]) as tf.Tensor2D);
   const load_E = untaped(() => tf.cast(tf.sum(chosen_TKE, [0, 1]), 'int32')) as tf.Tensor1D;
   return {y_TD, load_E};
+}
+
+/** Σ|h| over the neurons of each expert, [T, E]. */
+function expertActivity(x_TD: tf.Tensor2D, experts: GluTree<tf.Tensor>): tf.Tensor2D {
+  return tf.sum(tf.abs(hiddenOfAll(x_TD, experts)), 2);
+}
+
+/** h of every neuron of every expert, [T, E, F]. */
+function hiddenOfAll(x_TD: tf.Tensor2D, {gate, up}: GluTree<tf.Tensor>): tf.Tensor3D {
+  const [E, D, F] = gate.shape as [number, number, number];
+  const wide = (w_EDF: tf.Tensor): tf.Tensor2D => tf.reshape(tf.transpose(w_EDF, [1, 0, 2]), [D, E * F]);
+  return tf.reshape(swiglu(matMul(x_TD, wide(gate)), matMul(x_TD, wide(up))), [x_TD.shape[0], E, F]);
 }

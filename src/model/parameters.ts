@@ -1,4 +1,4 @@
-import type {Architecture, FfnLayout} from './architecture.js';
+import type {Architecture, FfnLayout, RouterKind} from './architecture.js';
 
 /** The three matrices of a GLU: [D, F], [D, F], [F, D]; with a leading expert axis when stacked. */
 export interface GluTree<T> {
@@ -7,21 +7,27 @@ export interface GluTree<T> {
   readonly down: T;
 }
 
+/** The matrices of a router; those its kind has not are null: see `RouterKind`. */
+export interface RouterTree<T> {
+  /** [D, E] */
+  readonly router: T;
+  /** [D, E], of a representative router. */
+  readonly routerUp: T | null;
+  /** [E, E], of an mlp router. */
+  readonly routerOut: T | null;
+}
+
 /** The feed-forward parameters of a layer. */
 export type FfnTree<T> =
   | ({readonly kind: 'dense'} & GluTree<T>)
-  | {
+  | ({
       readonly kind: 'moe';
-      /** [D, E] */
-      readonly router: T;
-      /** [D, E], or null where the router is linear. */
-      readonly routerUp: T | null;
       /** [E], or null without a selection bias. */
       readonly bias: T | null;
       readonly shared: GluTree<T> | null;
       /** Stacked [E, ...]. */
       readonly experts: GluTree<T>;
-    };
+    } & RouterTree<T>);
 
 /** The parameters of an attention part; what the family does not have is null. */
 export type AttentionTree<T> = {
@@ -134,11 +140,19 @@ function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<Parameter
   const {experts, expertWidth, sharedWidth, selectionBias, router} = layout;
   return {
     kind: 'moe',
-    router: specOf(`${path}.router`, [D, experts], 'router'),
-    routerUp: router === 'representative' ? specOf(`${path}.routerUp`, [D, experts], 'router') : null,
+    ...routerSpecs(router, path, D, experts),
     bias: selectionBias ? specOf(`${path}.bias`, [experts], 'bias') : null,
     shared: sharedWidth > 0 ? gluSpecs(`${path}.shared`, [], D, sharedWidth, 'shared') : null,
     experts: gluSpecs(`${path}.experts`, [experts], D, expertWidth, 'expert'),
+  };
+}
+
+/** The matrices of the router of a layer whose feed-forward part is at `path`. */
+export function routerSpecs(kind: RouterKind, path: string, D: number, E: number): RouterTree<ParameterSpec> {
+  return {
+    router: specOf(`${path}.router`, [D, E], 'router'),
+    routerUp: kind === 'representative' ? specOf(`${path}.routerUp`, [D, E], 'router') : null,
+    routerOut: kind === 'mlp' ? specOf(`${path}.routerOut`, [E, E], 'router') : null,
   };
 }
 
@@ -211,7 +225,8 @@ function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
   return {
     kind: 'moe',
     router: fn(ffn.router),
-    routerUp: ffn.routerUp && fn(ffn.routerUp),
+    routerUp: mapLeaf(ffn.routerUp, fn),
+    routerOut: mapLeaf(ffn.routerOut, fn),
     bias: mapLeaf(ffn.bias, fn),
     shared: ffn.shared && mapGlu(ffn.shared, fn),
     experts: mapGlu(ffn.experts, fn),

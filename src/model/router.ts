@@ -3,11 +3,13 @@ import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
 import type {Routing} from './architecture.js';
+import type {RouterTree} from './parameters.js';
 
 /** Logits of all experts, float32 [T, E]; see `RouterKind`. */
-export function routerLogits(x_TD: tf.Tensor2D, router_DE: tf.Tensor2D, up_DE: tf.Tensor2D | null): tf.Tensor2D {
-  const gate_TE = matMul(x_TD, router_DE);
-  return up_DE ? tf.abs(swiglu(gate_TE, matMul(x_TD, up_DE))) : gate_TE;
+export function routerLogits(x_TD: tf.Tensor2D, {router, routerUp, routerOut}: RouterTree<tf.Tensor>): tf.Tensor2D {
+  const first_TE = matMul(x_TD, router as tf.Tensor2D);
+  if (routerUp) return tf.abs(swiglu(first_TE, matMul(x_TD, routerUp as tf.Tensor2D)));
+  return routerOut ? matMul(tf.tanh(first_TE), routerOut as tf.Tensor2D) : first_TE;
 }
 
 /** Which experts each token uses, and how much of each. */
@@ -30,6 +32,12 @@ export function route(logit_TE: tf.Tensor2D, bias_E: tf.Tensor1D | null, topK: n
   const score_TE = scores(logit_TE, routing);
   const ranked_TE = routing.order === 'topk-then-score' ? logit_TE : score_TE;
   const expert_TK = topIndices(bias_E ? tf.add(ranked_TE, bias_E) : ranked_TE, topK);
+  return {expert_TK, weight_TK: weights(logit_TE, score_TE, expert_TK, routing), score_TE};
+}
+
+/** Sends each token to experts that something else chose; they weigh what `routing` makes of the router's logits. */
+export function routeTo(expert_TK: tf.Tensor2D, logit_TE: tf.Tensor2D, routing: Routing): Route {
+  const score_TE = scores(logit_TE, routing);
   return {expert_TK, weight_TK: weights(logit_TE, score_TE, expert_TK, routing), score_TE};
 }
 

@@ -2,7 +2,7 @@ import type {FloatDtype} from '../format/dtype.js';
 import {writeModelFolder} from '../format/model-folder.js';
 import {numElements} from '../format/safetensors-header.js';
 import {ModelError} from '../util/errors.js';
-import {transpose} from '../util/transpose.js';
+import {transposed} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import {architectureToConfig, withDtype} from './config.js';
 import type {ConfigRecord} from './family/definition.js';
@@ -83,7 +83,5 @@ function onDisk(values: Float32Array, {shape, isTransposed, begin, end}: DiskTen
   const part = values.subarray(begin, end);
   if (!isTransposed) return part;
   const [columns = 1, rows = 1] = shape;
-  const transposed = new Float32Array(part.length);
-  transpose(part, rows, columns, transposed);
-  return transposed;
+  return transposed(part, rows, columns);
 }

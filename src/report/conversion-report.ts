@@ -48,7 +48,7 @@ async function conversionPage(title: string, rows: readonly ConversionSummary[])
 <body>
 <main>
 <h1>${escapeHtml(title)}</h1>
-<p class="lead">Perplexity right after conversion, without training. Lower is better; ± is half a 95% interval over seeds.</p>
+<p class="lead">Perplexity right after conversion, without training. Lower is better; ± is half a 95% interval over seeds.${oracleNote(rows)}</p>
 <h2>Table</h2>
 ${table(rows)}
 <h2>Perplexity against idle neurons</h2>
@@ -59,8 +59,13 @@ ${table(rows)}
 `;
 }
 
+function oracleNote(rows: readonly ConversionSummary[]): string {
+  if (rows.every(({oracle}) => oracle === null)) return '';
+  return ' With oracle: the geometric mean if each token had the experts of the largest Σ|h| over their neurons, as a router would choose that foresees them all.';
+}
+
 function table(rows: readonly ConversionSummary[]): string {
-  const columns = conversionColumns(rows[0]?.perplexities.map(({name}) => name) ?? []);
+  const columns = conversionColumns(rows);
   const left = (align: string): string => (align === 'left' ? ' class="left"' : '');
   const head = columns.map(({title, align}) => `<th${left(align)}>${escapeHtml(title).replaceAll('\n', '<br>')}</th>`);
   const body = rows.map(

@@ -8,6 +8,8 @@ export interface MeasuredConversion {
   readonly sparsity: number;
   readonly seed: number | null;
   readonly perplexities: readonly {readonly name: string; readonly perplexity: number}[];
+  /** With oracle routing; absent where that was not measured. */
+  readonly oracle?: readonly {readonly name: string; readonly perplexity: number}[];
   readonly parameters: {readonly total: number; readonly active: number};
   readonly seconds: number | null;
   readonly peakBytes: number | null;
@@ -28,6 +30,8 @@ export interface ConversionSummary {
   readonly perplexities: readonly (Estimate & {readonly name: string})[];
   /** Geometric mean over texts. */
   readonly geometricMean: Estimate;
+  /** The same with oracle routing; null where that was not measured. */
+  readonly oracle: Estimate | null;
   readonly activeParameters: number;
   readonly seconds: number | null;
   readonly peakBytes: number | null;
@@ -48,14 +52,17 @@ export function summariseConversions(measured: readonly MeasuredConversion[]): C
 
 /** Columns of the table, for a terminal, a page or a file. */
 export function conversionColumns(
-  texts: readonly string[],
+  rows: readonly ConversionSummary[],
 ): (TableColumn & {readonly cell: (row: ConversionSummary) => string})[] {
   const right = (title: string, cell: (row: ConversionSummary) => string) => ({title, align: 'right' as const, cell});
+  const texts = rows[0]?.perplexities.map(({name}) => name) ?? [];
+  const hasOracle = rows.some(({oracle}) => oracle !== null);
   return [
     {title: 'method', align: 'left', cell: ({arm}) => arm},
     right('idle', ({sparsity}) => `${Number((100 * sparsity).toPrecision(3))}%`),
     ...texts.map((text, i) => right(text, ({perplexities}) => estimateText(perplexities[i]))),
     right('geometric\nmean', ({geometricMean}) => estimateText(geometricMean)),
+    ...(hasOracle ? [right('with\noracle', ({oracle}) => estimateText(oracle))] : []),
     right('active\nparams', ({activeParameters}) => formatCount(activeParameters)),
     right('time', ({seconds}) => (seconds === null ? '-' : formatDuration(seconds))),
     right('peak\nMB', ({peakBytes}) => (peakBytes === null ? '-' : (peakBytes / 1e6).toFixed(0))),
@@ -65,21 +72,24 @@ export function conversionColumns(
 /** The measurements as comma-separated values, one line a seed. */
 export function conversionCsv(measured: readonly MeasuredConversion[]): string {
   const texts = measured[0]?.perplexities.map(({name}) => name) ?? [];
+  const oracleTexts = measured.some(({oracle}) => oracle) ? texts : [];
   const head = [
     'method',
     'sparsity',
     'seed',
     ...texts,
+    ...oracleTexts.map((text) => `oracle_${text}`),
     'total_parameters',
     'active_parameters',
     'seconds',
     'peak_bytes',
   ];
-  const lines = measured.map(({arm, sparsity, seed, perplexities, parameters, seconds, peakBytes}) => [
+  const lines = measured.map(({arm, sparsity, seed, perplexities, oracle, parameters, seconds, peakBytes}) => [
     arm,
     sparsity,
     seed ?? '',
     ...perplexities.map(({perplexity}) => perplexity),
+    ...oracleTexts.map((_, i) => oracle?.[i]?.perplexity ?? ''),
     parameters.total,
     parameters.active,
     seconds ?? '',
@@ -95,6 +105,7 @@ function summary(group: readonly MeasuredConversion[]): ConversionSummary {
     name,
     ...estimate(group.map((one) => one.perplexities[i]?.perplexity ?? Number.NaN)),
   }));
+  const oracles = group.flatMap(({oracle}) => (oracle ? [geometricMean(oracle)] : []));
   const mean = (values: readonly (number | null)[]): number | null =>
     values.includes(null) ? null : estimate(values as number[]).mean;
   return {
@@ -102,14 +113,15 @@ function summary(group: readonly MeasuredConversion[]): ConversionSummary {
     sparsity: first.sparsity,
     numSeeds: group.length,
     perplexities,
-    geometricMean: estimate(group.map(geometricMean)),
+    geometricMean: estimate(group.map((one) => geometricMean(one.perplexities))),
+    oracle: oracles.length > 0 ? estimate(oracles) : null,
     activeParameters: first.parameters.active,
     seconds: mean(group.map(({seconds}) => seconds)),
     peakBytes: mean(group.map(({peakBytes}) => peakBytes)),
   };
 }
 
-function geometricMean({perplexities}: MeasuredConversion): number {
+function geometricMean(perplexities: MeasuredConversion['perplexities']): number {
   const logs = perplexities.map(({perplexity}) => Math.log(perplexity));
   return Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length);
 }
@@ -122,7 +134,7 @@ function estimate(values: readonly number[]): Estimate {
   return {mean, halfWidth: (STUDENT[n - 2] ?? 1.96 + 2.7 / (n - 1)) * Math.sqrt(variance / n)};
 }
 
-function estimateText(value: Estimate | undefined): string {
+function estimateText(value: Estimate | null | undefined): string {
   if (!value || !Number.isFinite(value.mean)) return '-';
   const digits = value.mean < 100 ? 2 : value.mean < 1000 ? 1 : 0;
   const mean = value.mean.toFixed(digits);

@@ -14,6 +14,13 @@ export function transpose(source: Float32Array, rows: number, columns: number, t
   }
 }
 
+/** A transposed copy of `source` [rows, columns]. */
+export function transposed(source: Float32Array, rows: number, columns: number): Float32Array {
+  const target = new Float32Array(source.length);
+  transpose(source, rows, columns, target);
+  return target;
+}
+
 function transposeBlock(
   source: Float32Array,
   rows: number,

@@ -162,9 +162,8 @@ function logitsOfRouter(model: Model, layer: number, x: Float32Array): Float32Ar
 }
 
 function logits(model: Model, layer: number, x: Float32Array): tf.Tensor2D {
-  const {router, routerUp} = mixtureOf(model, layer);
   const x_TD = tf.tensor2d(x, [x.length / model.architecture.width, model.architecture.width]);
-  return routerLogits(x_TD, router as tf.Tensor2D, routerUp as tf.Tensor2D | null);
+  return routerLogits(x_TD, mixtureOf(model, layer));
 }
 
 function ffnOf({ffn, routing, width}: Architecture, model: Model, layer: number, x: Float32Array): Float32Array {

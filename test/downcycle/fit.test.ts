@@ -27,7 +27,7 @@ const calibration: Calibration = {
   hash: 'h',
 };
 const shape = {experts: 4, shared: 2, topK: 2};
-const refit: FitOptions = {router: 'gate-mean', refits: true, refitWeight: 1e-3, weights: 'one'};
+const refit: FitOptions = {router: 'gate-mean', seed: 1, refits: true, refitWeight: 1e-3, weights: 'one'};
 
 function planOf(topK: number): ConversionPlan {
   const layers = [0, 1].map(() => ({...contiguousSplit(24, shape), topK}));
@@ -187,7 +187,7 @@ describe('a fitted conversion', () => {
   it('needs text to fit on', async () => {
     const method = splitOptions({method: 'contiguous', ...counts});
     await expect(convert({model: TINY_LLAMA, out: scratch('moe'), method, seed: 1})).rejects.toThrow(
-      'convert: router ridge and repair refit need calibration text, none was given.',
+      'convert: router ridge, router centroid and repair refit need calibration text, none was given.',
     );
   });
 });

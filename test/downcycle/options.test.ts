@@ -68,13 +68,14 @@ describe('methodSchema', () => {
     {router: 'ridge'}, // weights are scores
     {outputScale: 'match', weights: 'one'},
     {outputScale: 'match', router: 'representative'},
+    {outputScale: 'match', router: 'centroid'},
     {outputScale: 'match', repair: 'refit'}, // which makes other down projections than the factors were measured on
   ])('refuses %o', (words) => {
     expect(issuesOf({method: 'random', ...cut, ...words})).toEqual([
       {
         path: 'router',
         message:
-          'router ridge needs weights one; outputScale match needs router gate-mean, weights score and repair none. Change one of them.',
+          'router ridge needs weights one; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
       },
     ]);
   });

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {convert, planOf} from '../../src/downcycle/convert.js';
+import {routerDraw} from '../../src/downcycle/drawn-router.js';
 import {methodSchema, type SplitOptions} from '../../src/downcycle/options.js';
 import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
 import {decode} from '../../src/model/decoder.js';
@@ -44,24 +45,32 @@ function routedNorms(dense: Model, mixture: Model): {dense: number; routed: numb
   return sums;
 }
 
+/** Measures the factors, converts with them, and compares what the routed neurons give. */
+async function expectMatched(words: object): Promise<void> {
+  const method = methodOf(words);
+  const how = {model: TINY_LLAMA, method, seed: 3, profile: await tinyProfile()};
+  const draw = routerDraw(method, how.seed);
+  const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), sequences, draw);
+  expect(routedScale.every((scale) => scale > 1)).toBe(true); // softmax weights of 2 of 4 sum to less than 1
+  await convert({...how, routedScale, out: scratch('moe')});
+  const [dense, mixture] = [await loadModel(TINY_LLAMA), await loadModel(scratch('moe'))];
+  tf.tidy(() => {
+    for (const norms of routedNorms(dense, mixture)) expect(norms.routed / norms.dense).toBeCloseTo(1, 4);
+  });
+  dense.dispose();
+  mixture.dispose();
+}
+
 describe('outputScale match', () => {
-  for (const words of [{method: 'expertweaver'}, {method: 'random'}]) {
-    onEveryEngine(
-      `gives the routed sum the norm of the same neurons in the dense model (${words.method})`,
-      async () => {
-        const method = methodOf(words);
-        const how = {model: TINY_LLAMA, method, seed: 3, profile: await tinyProfile()};
-        const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), sequences);
-        expect(routedScale.every((scale) => scale > 1)).toBe(true); // softmax weights of 2 of 4 sum to less than 1
-        const out = scratch(`moe-${words.method}`);
-        await convert({...how, routedScale, out});
-        const [dense, mixture] = [await loadModel(TINY_LLAMA), await loadModel(out)];
-        tf.tidy(() => {
-          for (const norms of routedNorms(dense, mixture)) expect(norms.routed / norms.dense).toBeCloseTo(1, 4);
-        });
-        dense.dispose();
-        mixture.dispose();
-      },
+  for (const method of ['expertweaver', 'random']) {
+    onEveryEngine(`gives the routed sum the norm of the same neurons in the dense model (${method})`, () =>
+      expectMatched({method}),
+    );
+  }
+
+  for (const router of ['random', 'mlp']) {
+    onEngine('wasm', `does so under a router that is drawn (${router})`, () =>
+      expectMatched({method: 'contiguous', router}),
     );
   }
 

@@ -1,8 +1,9 @@
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
 import {logitsOf} from '../../src/downcycle/proof.js';
-import {measurePerplexity} from '../../src/eval/perplexity.js';
+import {measurePerplexity, readWindows} from '../../src/eval/perplexity.js';
 import {loadModel} from '../../src/model/model.js';
+import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {createRng} from '../../src/util/rng.js';
 import {splitOptions} from '../downcycle/split-options.js';
 import {useScratch} from '../format/scratch.js';
@@ -54,6 +55,17 @@ describe('measurePerplexity', () => {
     await convert({model: TINY_LLAMA, out: scratch('moe'), method, seed: 1});
     const found = await measurePerplexity(scratch('moe'), texts, S);
     expect(found.map(({perplexity}) => perplexity)).toBeAllClose(await byLogits(scratch('moe')), {rtol: 1e-5});
+  });
+
+  onEngine('wasm', 'is less with the oracle than with the means of gate rows', async () => {
+    const model = 'checkpoints/dense-4m';
+    const method = splitOptions({method: 'contiguous', experts: 32, topK: 8, weights: 'one'});
+    await convert({model, out: scratch('moe'), method, seed: 1});
+    const source = {name: 'a', path: 'data/geography.txt'};
+    const windows = [await readWindows(source, await loadTokenizer(model), {windowTokens: 128, maxTokens: 512})];
+    const [router] = await measurePerplexity(scratch('moe'), windows, 128);
+    const [oracle] = await measurePerplexity(scratch('moe'), windows, 128, {chooser: 'oracle'});
+    expect(oracle!.perplexity).toBeLessThan(router!.perplexity);
   });
 
   onEngine('tensorflow-compiled', 'leaves no tensor behind', () =>

@@ -4,7 +4,12 @@ import {join} from 'node:path';
 import * as fc from 'fast-check';
 import {describe, expect, it, vi} from 'vitest';
 import {countsAt} from '../../src/experiment/conversions.js';
-import {conversionCsv, type MeasuredConversion, summariseConversions} from '../../src/report/conversion-table.js';
+import {
+  conversionColumns,
+  conversionCsv,
+  type MeasuredConversion,
+  summariseConversions,
+} from '../../src/report/conversion-table.js';
 import {spawnCli, tempFolder, writeConfig} from '../cli/support.js';
 import {DENSE, TEXT, writeModel} from '../train/support.js';
 
@@ -68,10 +73,32 @@ describe('the table of conversions', () => {
       ['x', 0.5, 3],
     ]);
     expect(rows[0]!.geometricMean).toEqual({mean: expect.closeTo(4, 10) as number, halfWidth: null});
+    expect(rows.map(({oracle}) => oracle)).toEqual([null, null, null]);
+    expect(conversionColumns(rows).map(({title}) => title)).not.toContain('with\noracle');
     const [a] = rows[2]!.perplexities;
     expect(a!.mean).toBe(12);
     expect(a!.halfWidth).toBeCloseTo((4.303 * 2) / Math.sqrt(3), 6); // standard deviation 2, two degrees of freedom
     expect(rows[2]!.geometricMean.mean).toBeCloseTo(24, 10);
+  });
+
+  it('has a column with the oracle where some row was measured with it', () => {
+    const oracle = (a: number, b: number) => ({
+      oracle: [
+        {name: 'a', perplexity: a},
+        {name: 'b, c', perplexity: b},
+      ],
+    });
+    const some = [measured('dense', 0, null, 2, 8), {...measured('x', 0.5, 1, 10, 40), ...oracle(4, 9)}];
+    const summaries = summariseConversions(some);
+    expect(summaries[1]!.oracle!.mean).toBeCloseTo(6, 10);
+    const column = conversionColumns(summaries).find(({title}) => title === 'with\noracle');
+    expect(summaries.map((row) => column!.cell(row))).toEqual(['-', '6.00']);
+    expect(conversionCsv(some).split('\n')).toEqual([
+      'method,sparsity,seed,a,"b, c",oracle_a,"oracle_b, c",total_parameters,active_parameters,seconds,peak_bytes',
+      'dense,0,,2,8,,,10,7,2,3000000',
+      'x,0.5,1,10,40,4,9,10,7,2,3000000',
+      '',
+    ]);
   });
 
   it('is written as comma-separated values, a line a seed', () => {
@@ -117,6 +144,43 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
     await writeModel(join(folder, 'model'), {...DENSE, normEps: 1e-3});
     expect((await run(folder)).stdout).not.toBe(first.stdout);
     expect((await readFile(join(root, 'rows.jsonl'), 'utf8')).split('\n')).toHaveLength(2 * 6 + 1);
+  });
+
+  it('prints what an oracle would give beside every router, and nothing where nothing is chosen', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), DENSE);
+    await writeConfig(folder, TEXT, arms);
+    const asked = ['--set', 'conversions.oracle=true', '--set', 'conversions.seeds=[1]'];
+    const {code, stdout, stderr} = await run(folder, ...asked);
+    expect(code, stderr).toBe(0);
+    const [head, oracle] = [stdout.split('\n').slice(0, 2), / +(\S+) +\S+ +\S+ +\S+$/];
+    expect(head.join(' ')).toMatch(/with.*oracle/);
+    const cellOf = (arm: string) => oracle.exec(stdout.split('\n').find((line) => line.startsWith(`${arm} `))!)![1]!;
+    expect(['dense', 'pruned'].map(cellOf)).toEqual(['-', '-']);
+    for (const arm of ['mine', 'lots']) expect(Number(cellOf(arm))).toBeGreaterThan(1);
+    const root = join(folder, 'checkpoints', 'tiny', 'conversions');
+    expect(readFileSync(join(root, 'index.html'), 'utf8')).toContain('With oracle:');
+    expect(readFileSync(join(root, 'conversions.csv'), 'utf8')).toMatch(
+      /^method,sparsity,seed,scripture,oracle_scripture,/,
+    );
+  });
+
+  it('draws routers by every seed, though neurons are not drawn', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), DENSE);
+    const arm = (router: string) =>
+      `  ${router}: {method: contiguous, experts: 8, topK: 4, weights: one, router: ${router}}`;
+    const routers = ['gate-mean', 'random', 'mlp', 'centroid'];
+    const section = 'conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128}';
+    await writeConfig(folder, TEXT, `arms:\n${routers.map(arm).join('\n')}\n${section}\n`);
+    const {code, stderr} = await run(folder);
+    expect(code, stderr).toBe(0);
+    const csv = readFileSync(join(folder, 'checkpoints', 'tiny', 'conversions', 'conversions.csv'), 'utf8').split('\n');
+    for (const router of routers) {
+      const rows = csv.filter((line) => line.startsWith(`${router},`)).map((line) => line.split(','));
+      expect(rows.map(([, , seed]) => seed)).toEqual(router === 'gate-mean' ? [''] : ['1', '2']);
+      expect(new Set(rows.map(([, , , perplexity]) => perplexity)).size).toBe(rows.length);
+    }
   });
 
   it('refuses what it cannot measure, before anything is computed', async () => {

@@ -44,6 +44,8 @@ const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
     ffn: [{...MOE, selectionBias: true, router: 'linear'}],
     routing: {...SOFTMAX_ROUTING, score: 'sigmoid'},
   },
+  'with a representative router': {ffn: [{...MOE, router: 'representative'}]},
+  'with a router of two layers': {ffn: [{...MOE, router: 'mlp'}]},
   'without a shared one': {ffn: [{...MOE, sharedWidth: 0}, DENSE, MOE]},
   ...Object.fromEntries(
     Object.entries(ROUTINGS).map(([name, words]) => [`with ${name}`, {routing: {...SOFTMAX_ROUTING, ...words}}]),
@@ -94,6 +96,14 @@ describe('the gradient of the loss', () => {
     onEveryEngine(`is the slope of the float64 decoder's, experts computing ${way}`, async (engine) => {
       const {gradients} = await lossAndGradients(engine, model, tokens, options);
       expectSlopes(gradients, slopes());
+    });
+  }
+
+  for (const router of ['representative', 'mlp'] as const) {
+    onEveryEngine(`is the slope of the float64 decoder's in every matrix of a router (${router})`, async (engine) => {
+      const routed = randomModel({ffn: [{...MOE, router}]});
+      const {gradients} = await lossAndGradients(engine, routed, tokens);
+      expectSlopes(gradients, slopesOf(routed));
     });
   }
 

@@ -1,5 +1,5 @@
 // A decoder in plain JavaScript and float64, one token and one expert at a time: the statement of what a model computes.
-import type {Architecture, FfnLayout, Routing} from '../../src/model/architecture.js';
+import type {Architecture, FfnLayout, RouterKind, Routing} from '../../src/model/architecture.js';
 
 type Vector = readonly number[];
 
@@ -91,11 +91,25 @@ function feedForward(x: Vector, weights: Weights, l: number, layout: FfnLayout, 
   const part = (name: string, e: number): number[] =>
     Array.from(matrix(`experts.${name}`)).slice(e * size, (e + 1) * size);
   const bias = weights[`${path}.bias`]?.values;
-  const results = choose(times(x, matrix('router')), bias, layout.topK, routing).map(({expert, weight}) =>
+  const results = choose(routerLogits(x, layout.router, matrix), bias, layout.topK, routing).map(({expert, weight}) =>
     scale(glu(x, part('gate', expert), part('up', expert), part('down', expert)), weight),
   );
   if (layout.sharedWidth > 0) results.push(glu(x, matrix('shared.gate'), matrix('shared.up'), matrix('shared.down')));
   return results.reduce(add);
+}
+
+function routerLogits(x: Vector, kind: RouterKind, matrix: (name: string) => ArrayLike<number>): Vector {
+  const first = times(x, matrix('router'));
+  switch (kind) {
+    case 'linear':
+      return first;
+    case 'representative': {
+      const up = times(x, matrix('routerUp'));
+      return first.map((value, e) => Math.abs(value * sigmoid(value) * up[e]!));
+    }
+    case 'mlp':
+      return times(first.map(Math.tanh), matrix('routerOut'));
+  }
 }
 
 /** The experts of one token with their weights. */

@@ -7,6 +7,7 @@ import {architectureFromConfig} from '../../src/model/config.js';
 import {type DecoderInput, type DecoderOutput, decode, logits} from '../../src/model/decoder.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
 import {loadParameters} from '../../src/model/load.js';
+import type {Chooser} from '../../src/model/moe.js';
 import {diskTensors} from '../../src/model/names.js';
 import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs, treeOf} from '../../src/model/parameters.js';
 import {linearCrossEntropy} from '../../src/op/linear-cross-entropy.js';
@@ -27,6 +28,7 @@ export interface HostModel {
 export interface RunOptions {
   /** Room for the rows of experts, in even shares: they are gathered. Without it every expert computes every token. */
   readonly gather?: number;
+  readonly chooser?: Chooser;
   /** int32 [B, S] */
   readonly segments?: Host;
 }
@@ -77,12 +79,12 @@ export async function forward(
   {run}: TestEngine,
   {architecture, weights}: HostModel,
   tokens: Host,
-  {gather, segments}: RunOptions = {},
+  {gather, segments, chooser = 'router'}: RunOptions = {},
 ): Promise<Forward> {
   const capacity = capacityOf(gather);
   const fn = (...[token_BS, ...rest]: tf.Tensor[]): tf.Tensor[] => {
     const {params, input} = takeApart(architecture, token_BS!, rest, segments !== undefined);
-    const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
+    const {hidden_TD, routers} = decode(params, architecture, input, {capacity, chooser});
     return [logits(hidden_TD, params), ...routers.flatMap(({logit_TE, load_E}) => [logit_TE, load_E])];
   };
   const [first, ...rest] = await run(fn, tokens, ...(segments ? [segments] : []), ...leafValues(architecture, weights));

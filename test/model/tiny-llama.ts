@@ -97,7 +97,7 @@ const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
       expertWidth: fc.integer({min: 1, max: 5}),
       sharedWidth: fc.integer({min: 0, max: 4}),
       selectionBias: fc.boolean(),
-      router: fc.constantFrom('linear', 'representative'),
+      router: fc.constantFrom('linear', 'representative', 'mlp'),
       less: fc.nat(3),
     })
     .map(({less, ...rest}) => ({...rest, topK: Math.max(1, rest.experts - less)})),

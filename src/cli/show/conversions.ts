@@ -3,7 +3,7 @@ import {textTable} from '../../report/table.js';
 
 /** The table of conversions for a terminal. */
 export function conversionText(rows: readonly ConversionSummary[], head: (text: string) => string): string {
-  const columns = conversionColumns(rows[0]?.perplexities.map(({name}) => name) ?? []);
+  const columns = conversionColumns(rows);
   return textTable(
     columns,
     rows.map((row) => columns.map(({cell}) => cell(row))),
