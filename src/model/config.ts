@@ -22,6 +22,7 @@ const moeLayerSchema = z
     shared_width: z.int('a whole number is needed').nonnegative('0 or more is needed'),
     selection_bias: flag,
     router: z.enum(['linear', 'representative'], {error: '"linear" or "representative" is needed'}).default('linear'),
+    expert_bias: flag.optional(),
   })
   .refine(({experts, top_k}) => top_k <= experts, {error: 'it must be at most experts', path: ['top_k']});
 const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
@@ -98,6 +99,7 @@ function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
     sharedWidth: layer.shared_width,
     selectionBias: layer.selection_bias,
     router: layer.router,
+    ...(layer.expert_bias && {expertBias: true}),
   };
 }
 
@@ -116,6 +118,7 @@ function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSc
             shared_width: layout.sharedWidth,
             selection_bias: layout.selectionBias,
             router: layout.router,
+            ...(layout.expertBias && {expert_bias: true}),
           },
     ),
   };
