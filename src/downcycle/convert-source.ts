@@ -11,7 +11,7 @@ import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '..
 import {ModelError} from '../util/errors.js';
 import {modelFingerprint} from './convert-fingerprint.js';
 import type {GluMatrix, RawMatrix} from './convert-gather.js';
-import {NEURONS_FILE, renderNeuronMaps} from './neuron-maps.js';
+import {NEURONS_FILE} from './neuron-maps.js';
 import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 
 /** An open dense model. */
@@ -56,8 +56,8 @@ export type OnProgress = (done: number, total: number) => void;
 export interface MoeContent {
   readonly architecture: Architecture;
   readonly provenance: Provenance;
-  /** Expert of every neuron of each layer's dense FFN, if each went to one: see {@link NEURONS_FILE}. */
-  readonly neuronMaps?: readonly Int32Array[];
+  /** The bytes of {@link NEURONS_FILE}, if experts are made of the neurons of a dense FFN. */
+  readonly neurons?: Uint8Array;
   /** The tensors of one layer's mixture. */
   readonly ffn: (site: FfnSite) => MadeTensor[];
 }
@@ -112,7 +112,7 @@ export async function writeMoe(
   onProgress?: OnProgress,
 ): Promise<void> {
   const {folder} = source;
-  const {provenance, neuronMaps} = content;
+  const {provenance, neurons} = content;
   const tensors = allTensors(source, content);
   const byName = new Map(tensors.map((tensor) => [tensor.spec.name, tensor]));
   let done = 0;
@@ -128,7 +128,7 @@ export async function writeMoe(
     copyFrom: folder.path,
     extraFiles: {
       [PROVENANCE_FILE]: renderProvenance(provenance),
-      ...(neuronMaps && {[NEURONS_FILE]: renderNeuronMaps(neuronMaps)}),
+      ...(neurons && {[NEURONS_FILE]: neurons}),
     },
   });
 }
@@ -169,6 +169,18 @@ export function routerUpTensor(site: FfnSite, make: MadeTensor['make']): MadeTen
 export function biasTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
   const {bias} = mixtureSpecs(site);
   return bias ? floatTensor(site, bias, make) : [];
+}
+
+/** The bias of each expert, [D], in the dtype of the down projection that it joins; none where experts have none. */
+export function expertBiasTensors(
+  {names, dtypes, specs}: FfnSite,
+  make: (expert: number) => Promise<Float32Array>,
+): MadeTensor[] {
+  if (specs.kind === 'dense' || !specs.expertBias) return [];
+  return diskTensors(specs.expertBias, names).map(({name, shape}, expert) => ({
+    spec: {name, shape, dtype: dtypes.down},
+    make: () => make(expert),
+  }));
 }
 
 /** The parameters that a layer's mixture has; a layer of a plan without experts has none. */

@@ -21,6 +21,7 @@ import {
   writeMoe,
 } from './convert-source.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
+import {renderNeuronMaps} from './neuron-maps.js';
 import type {SplitOptions} from './options.js';
 import {planConversion, profileNeeds} from './partition/plan-conversion.js';
 import {type ConversionPlan, neuronMaps, planHash} from './plan.js';
@@ -135,7 +136,8 @@ async function write(
   try {
     const ffn = (site: FfnSite): MadeTensor[] =>
       splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted});
-    await writeMoe(source, out, {architecture, provenance, neuronMaps: neuronMaps(plan), ffn}, onProgress);
+    const neurons = renderNeuronMaps(neuronMaps(plan));
+    await writeMoe(source, out, {architecture, provenance, neurons, ffn}, onProgress);
     if (errors.some((error) => error !== null)) await recordErrors(out, errors);
   } finally {
     fit?.dispose();

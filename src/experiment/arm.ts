@@ -6,6 +6,9 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
 import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
 import {openDense} from '../downcycle/convert-source.js';
+import {differenceOf as methodDifference} from '../downcycle/difference.js';
+import {type DiveConversion, type DiveConvertOptions, dive} from '../downcycle/dive.js';
+import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
@@ -14,8 +17,6 @@ import type {Profile} from '../downcycle/profile-file.js';
 import {calibrationOf} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, readProvenance, recordProof} from '../downcycle/provenance.js';
-import {splitDifference} from '../downcycle/split-difference.js';
-import {intendedDifference} from '../downcycle/upcycle/difference.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
@@ -101,7 +102,7 @@ async function isStale(start: string, options: ArmOptions, config: Config): Prom
 /** Why an arm is not meant to start out equal to the dense model, in words; null if it is. */
 function differenceOf(options: ArmOptions): string | null {
   if ('like' in options) return 'drawn at random';
-  const difference = isUpcycle(options) ? intendedDifference(options) : splitDifference(options);
+  const difference = methodDifference(options);
   return difference === null ? null : `not equal to its parent by design: ${difference}`;
 }
 
@@ -130,6 +131,10 @@ async function make(
     await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
     return;
   }
+  if (isDive(options)) {
+    await convertDive(options, config, {out: arm.start, where, profile: await profile()});
+    return;
+  }
   const {profile: watched} = await howToSplit(options, config, profile, where);
   await convertSplit(options, config, {out: arm.start, where, ...(watched && {profile: watched})});
 }
@@ -148,6 +153,16 @@ export async function convertSplit(
   return convert({...how, ...scaled, ...(calibration && isFitted && {calibration})});
 }
 
+/** Makes a mixture of pruned copies of the config's dense model; they are measured on the config's calibration text. */
+export async function convertDive(
+  method: DiveOptions,
+  config: Config,
+  given: Pick<DiveConvertOptions, 'out' | 'profile' | 'where' | 'dryRun'>,
+): Promise<DiveConversion> {
+  const calibration = await calibrationFor(given, config);
+  return dive({model: config.model, method, seed: config.seed, calibration, ...given});
+}
+
 async function howToSplit(
   method: SplitOptions,
   {seed, model}: Config,
@@ -162,17 +177,20 @@ async function howToSplit(
 /**
  * What the conversion of an arm would make; nothing is written but what profiling keeps.
  *
- * @throws UsageError if the arm splits no dense model.
+ * @throws UsageError if the arm is not made of the neurons of a dense model.
  */
 export async function planArm(
   arm: Arm,
   config: Config,
   profile: () => Promise<Profile>,
   where: string,
-): Promise<Conversion> {
+): Promise<Conversion | DiveConversion> {
   const options = optionsOf(arm, config);
   if ('like' in options || isUpcycle(options)) {
     throw new UsageError(`${where}: arm ${arm.name} splits no dense model; there is no plan of it.`);
+  }
+  if (isDive(options)) {
+    return convertDive(options, config, {out: arm.start, where, profile: await profile(), dryRun: true});
   }
   const how = await howToSplit(options, config, profile, where);
   return convert({...how, out: arm.start, dryRun: true});
@@ -183,12 +201,15 @@ export async function planArm(
  *
  * @throws ConfigError if the profile, which the record of the conversion names, was made on other text.
  */
-async function calibrationFor({profile, where}: Omit<ConvertOptions, 'out'>, config: Config): Promise<Calibration> {
+async function calibrationFor(
+  {profile, where}: Pick<ConvertOptions, 'profile' | 'where'>,
+  config: Config,
+): Promise<Calibration> {
   const {model, data, profile: options} = config;
   const calibration = await calibrationOf({model, data, profile: options, shards: layoutOf(config).shards});
   if (!profile || profile.metadata.tokenHash === calibration.hash) return calibration;
   throw new ConfigError(
-    `${where}: outputScale match, router ridge and repair refit measure on the calibration text of the config, but the profile was made on other text.`,
+    `${where}: outputScale match, router ridge, repair refit and method dive measure on the calibration text of the config, but the profile was made on other text.`,
     {hint: 'Make the profile with this config, or leave --profile out.'},
   );
 }

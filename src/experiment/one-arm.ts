@@ -4,6 +4,7 @@ import type {LoadedConfig} from '../config/load.js';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import {type Config, missingArm} from '../config/schema.js';
 import type {Conversion} from '../downcycle/convert.js';
+import type {DiveConversion} from '../downcycle/dive.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import {startEngine} from '../engine/start.js';
 import {train} from '../train/run.js';
@@ -60,7 +61,7 @@ export async function convertArm(
 export async function planConfig(
   {loaded, arm: name, profile}: Omit<ConvertArmOptions, 'out'>,
   onEvent: OnEvent = () => undefined,
-): Promise<Conversion> {
+): Promise<Conversion | DiveConversion> {
   const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
   await checkArms(loaded, [arm.name]);
   await start(loaded, onEvent);
