@@ -148,7 +148,7 @@ async function planDive(
   const width = roundHalfEven(method.keep * source.numNeurons);
   const pruned = (tasks: readonly number[]): Pruning[] => profile.layers.map((layer) => prune(layer, tasks, width));
   const models = calibration.tasks.map((_, task) => pruned([task]));
-  const affinity = affinityOf(await crossPerplexity(source, calibration, models, onLayer), method.experts);
+  const affinity = affinityOf(await crossPerplexity(source, calibration, models, {onLayer}), method.experts);
   const layers = profile.layers.map((layer) => affinity.clusters.map((tasks) => prune(layer, tasks, width)));
   return {width, affinity, layers};
 }

@@ -2,10 +2,11 @@
 import * as tf from '@tensorflow/tfjs';
 import {addFfn, throughAttention} from '../../model/decoder.js';
 import {hiddenTensor, type LayerFunction, startWalk, type Walk} from '../../model/walk.js';
-import {openHead} from '../../model/walk-head.js';
+import {openHead, type WalkHead} from '../../model/walk-head.js';
 import {matMul} from '../../op/mat-mul.js';
 import {swiglu} from '../../op/swiglu.js';
 import {ModelError} from '../../util/errors.js';
+import {joinFloats} from '../../util/join.js';
 import type {Calibration} from '../calibration.js';
 import type {DenseSource} from '../convert-source.js';
 import {denseFfn} from '../watch.js';
@@ -20,6 +21,13 @@ export type PrunedLayers = readonly Pruning[];
 /** Told how many layers of all rounds are done. */
 export type OnLayer = (done: number, total: number) => void;
 
+/** How pruned models are measured. */
+export interface CrossOptions {
+  readonly onLayer?: OnLayer | undefined;
+  /** Bytes of hidden states that are kept at once, at least those of one model; 1 GiB by default. */
+  readonly hiddenBytes?: number;
+}
+
 /**
  * Perplexity of each pruned model on the calibration text of each task, [models, n].
  *
@@ -31,27 +39,21 @@ export async function crossPerplexity(
   {folder, architecture}: DenseSource,
   calibration: Calibration,
   models: readonly PrunedLayers[],
-  onLayer?: OnLayer,
+  {onLayer, hiddenBytes = HIDDEN_BYTES}: CrossOptions = {},
 ): Promise<number[][]> {
   const walk = await startWalk(folder, architecture, calibration);
   const layer = compileLayer(walk);
   const head = await openHead(folder, walk, calibration);
   try {
-    const bytes = walk.batches.reduce((sum, {byteLength}) => sum + byteLength, 0);
-    const perRound = Math.max(1, Math.floor(HIDDEN_BYTES / bytes));
-    const numLayers = architecture.ffn.length;
-    const rounds = Math.ceil(models.length / perRound);
+    const textBytes = walk.batches.reduce((sum, {byteLength}) => sum + byteLength, 0);
+    const perRound = Math.max(1, Math.floor(hiddenBytes / textBytes));
+    const total = Math.ceil(models.length / perRound) * architecture.ffn.length;
     const result: number[][] = [];
-    for (let round = 0; round < rounds; round++) {
-      const some = models.slice(round * perRound, (round + 1) * perRound);
-      const hidden = await throughLayers(walk, layer, some, (done) =>
-        onLayer?.(round * numLayers + done, rounds * numLayers),
-      );
-      for (const batches of hidden) {
-        const losses: Float32Array[] = [];
-        for (const [b, batch] of batches.entries()) losses.push(await head.losses(batch, b));
-        result.push(perplexities(losses, calibration));
-      }
+    let done = 0;
+    for (let begin = 0; begin < models.length; begin += perRound) {
+      const round = models.slice(begin, begin + perRound);
+      const hidden = await throughLayers(walk, layer, round, () => onLayer?.(++done, total));
+      for (const batches of hidden) result.push(perplexities(await lossesOf(head, batches), calibration));
     }
     return result;
   } finally {
@@ -82,13 +84,13 @@ async function throughLayers(
   walk: Walk,
   layer: PrunedLayer,
   models: readonly PrunedLayers[],
-  onLayer: (done: number) => void,
+  onLayer: () => void,
 ): Promise<Float32Array[][]> {
   const hidden = models.map(() => walk.batches.map((batch) => batch.slice()));
   for (let l = 0; l < walk.architecture.ffn.length; l++) {
     await walk.load(l);
     for (const [m, model] of models.entries()) await moveOn(walk, layer, hidden[m] ?? [], model[l]);
-    onLayer(l + 1);
+    onLayer();
   }
   return hidden;
 }
@@ -112,15 +114,18 @@ async function moveOn(
   tf.dispose([kept_F, mean_F]);
 }
 
+async function lossesOf(head: WalkHead, batches: readonly Float32Array[]): Promise<Float32Array> {
+  const losses: Float32Array[] = [];
+  for (const [b, batch] of batches.entries()) losses.push(await head.losses(batch, b));
+  return joinFloats(losses);
+}
+
 /** e to the mean loss of the foretold tokens of each task, [n]. */
-function perplexities(losses: readonly Float32Array[], {tasks, taskOfSample_J, sequenceLength}: Calibration): number[] {
+function perplexities(losses: Float32Array, {tasks, taskOfSample_J, sequenceLength}: Calibration): number[] {
   const sums = new Float64Array(tasks.length);
-  let at = 0;
-  for (const batch of losses) {
-    for (const loss of batch) {
-      const task = taskOfSample_J[Math.floor(at++ / sequenceLength)] as number;
-      sums[task] = (sums[task] as number) + loss; // 0 where nothing is foretold
-    }
+  for (const [i, loss] of losses.entries()) {
+    const task = taskOfSample_J[Math.floor(i / sequenceLength)] as number;
+    sums[task] = (sums[task] as number) + loss; // 0 where nothing is foretold
   }
   return tasks.map((name, task) => {
     const samples = taskOfSample_J.filter((one) => one === task).length;

@@ -1,6 +1,6 @@
 import {describe, expect, it} from 'vitest';
 import {openDense} from '../../../src/downcycle/convert-source.js';
-import {crossPerplexity} from '../../../src/downcycle/dive/cross-perplexity.js';
+import {type CrossOptions, crossPerplexity} from '../../../src/downcycle/dive/cross-perplexity.js';
 import {type Pruning, prune} from '../../../src/downcycle/dive/prune.js';
 import {ModelError} from '../../../src/util/errors.js';
 import {useScratch} from '../../format/scratch.js';
@@ -15,10 +15,10 @@ const calibration = tinyCalibration();
 const profiled = () => watched(calibration, scratch('partial'));
 const TASKS = Array.from({length: NUM_TASKS}, (_, task) => task);
 
-async function measure(models: readonly (readonly Pruning[])[], onLayer?: (done: number, total: number) => void) {
+async function measure(models: readonly (readonly Pruning[])[], options?: CrossOptions) {
   const source = await openDense(TINY_LLAMA);
   try {
-    return await crossPerplexity(source, calibration, models, onLayer);
+    return await crossPerplexity(source, calibration, models, options);
   } finally {
     await source.folder.close();
   }
@@ -53,15 +53,21 @@ describe('crossPerplexity', () => {
     expect(found[2]).toEqual(found[0]);
   });
 
-  onEngine('wasm', 'tells how many layers are done', async () => {
-    const profile = await profiled();
-    const told: number[][] = [];
-    await measure([profile.layers.map((layer) => prune(layer, [0], 3))], (...progress) => told.push(progress));
-    expect(told).toEqual([
-      [1, 2],
-      [2, 2],
-    ]);
-  });
+  onEngine(
+    'wasm',
+    'does not depend on how many models go through a layer at once, and tells how far it is',
+    async () => {
+      const profile = await profiled();
+      const models = TASKS.map((task) => profile.layers.map((layer) => prune(layer, [task], WIDTH)));
+      const told: number[][] = [];
+      const onLayer = (...progress: number[]): void => void told.push(progress);
+      const expected = await measure(models);
+      const textBytes = calibration.tokens.length * 16 * 4;
+      for (const hiddenBytes of [1, 2 * textBytes])
+        expect(await measure(models, {onLayer, hiddenBytes})).toEqual(expected);
+      expect(told).toEqual([...[1, 2, 3, 4, 5, 6].map((done) => [done, 6]), ...[1, 2, 3, 4].map((done) => [done, 4])]);
+    },
+  );
 
   it('refuses a model whose loss is not finite, naming the task', () =>
     withEngine('wasm', async () => {
