@@ -14,7 +14,7 @@ import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import type {ConversionPlan} from '../downcycle/plan.js';
 import type {Profile} from '../downcycle/profile-file.js';
-import {calibrationOf} from '../downcycle/profile-model.js';
+import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, readProvenance, recordProof} from '../downcycle/provenance.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
@@ -79,10 +79,11 @@ export async function makeStart(
   arms: readonly Arm[],
   profile: () => Promise<Profile>,
   where: string,
+  onProgress?: ProfileProgress,
 ): Promise<StartingModel> {
   const options = optionsOf(arm, config);
   if (await isStale(arm.start, options, config)) await rm(arm.start, {recursive: true});
-  if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where);
+  if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where, onProgress);
   const architecture = await architectureOf(arm.start);
   const difference = differenceOf(options);
   const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
@@ -119,6 +120,7 @@ async function make(
   arms: readonly Arm[],
   profile: () => Promise<Profile>,
   where: string,
+  onProgress?: ProfileProgress,
 ): Promise<void> {
   const {seed, model} = config;
   if ('like' in options) {
@@ -132,7 +134,7 @@ async function make(
     return;
   }
   if (isDive(options)) {
-    await convertDive(options, config, {out: arm.start, where, profile: await profile()});
+    await convertDive(options, config, {out: arm.start, where, profile: await profile()}, onProgress);
     return;
   }
   const {profile: watched} = await howToSplit(options, config, profile, where);
@@ -158,9 +160,12 @@ export async function convertDive(
   method: DiveOptions,
   config: Config,
   given: Pick<DiveConvertOptions, 'out' | 'profile' | 'where' | 'dryRun'>,
+  onProgress?: ProfileProgress,
 ): Promise<DiveConversion> {
   const calibration = await calibrationFor(given, config);
-  return dive({model: config.model, method, seed: config.seed, calibration, ...given});
+  const onLayer = (done: number, total: number): void =>
+    onProgress?.('taking pruned models through layers', done, total);
+  return dive({model: config.model, method, seed: config.seed, calibration, ...given}, {onLayer});
 }
 
 async function howToSplit(
@@ -184,13 +189,15 @@ export async function planArm(
   config: Config,
   profile: () => Promise<Profile>,
   where: string,
+  onProgress?: ProfileProgress,
 ): Promise<Conversion | DiveConversion> {
   const options = optionsOf(arm, config);
   if ('like' in options || isUpcycle(options)) {
     throw new UsageError(`${where}: arm ${arm.name} splits no dense model; there is no plan of it.`);
   }
   if (isDive(options)) {
-    return convertDive(options, config, {out: arm.start, where, profile: await profile(), dryRun: true});
+    const given = {out: arm.start, where, profile: await profile(), dryRun: true};
+    return convertDive(options, config, given, onProgress);
   }
   const how = await howToSplit(options, config, profile, where);
   return convert({...how, out: arm.start, dryRun: true});

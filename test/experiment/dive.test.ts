@@ -55,6 +55,7 @@ describe('an arm of dive', () => {
     const folder = await workplace();
     const plan = await run(folder, 'convert', 'config.yaml', '--dry-run');
     expect(plan.code, plan.stderr).toBe(0);
+    expect(plan.stderr).toContain('taking pruned models through layers  2 of 2');
     expect(plan.stdout).toMatch(/^expert {2}task +own {2}elsewhere {2}nearest\n/);
     for (const task of ['scripture', 'javascript', 'geography']) {
       expect(plan.stdout).toMatch(new RegExp(`^ +[01] {2}${task} +[\\d.]+ +[\\d.]+ {2}\\w+ -?[01]\\.\\d\\d$`, 'm'));
