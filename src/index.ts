@@ -5,6 +5,8 @@ export {configHash, resolvedYaml} from './config/resolved.js';
 export {type ArmOptions, type Config, type ConfigInput, configSchema} from './config/schema.js';
 export {type PrepareOptions, type PrepareProgress, type PrepareResult, prepare} from './data/prepare.js';
 export {type Conversion, type ConvertOptions, convert} from './downcycle/convert.js';
+export {readKeptNeurons} from './downcycle/dive/kept-neurons.js';
+export {type DiveConversion, type DiveConvertOptions, dive} from './downcycle/dive.js';
 export {readNeuronMaps} from './downcycle/neuron-maps.js';
 export {type Profile, readProfile, writeProfile} from './downcycle/profile-file.js';
 export {type ProfileModelOptions, type ProfileProgress, profileModel} from './downcycle/profile-model.js';

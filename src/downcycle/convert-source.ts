@@ -12,7 +12,7 @@ import {ModelError} from '../util/errors.js';
 import {modelFingerprint} from './convert-fingerprint.js';
 import type {GluMatrix, RawMatrix} from './convert-gather.js';
 import {requireFinite, requireFiniteWeights} from './finite-weights.js';
-import {NEURONS_FILE, type NeuronMaps, renderNeuronMaps} from './neuron-maps.js';
+import {NEURONS_FILE} from './neuron-maps.js';
 import {PROVENANCE_FILE, type Provenance, readProvenance, renderProvenance} from './provenance.js';
 
 /** An open dense model. */
@@ -57,8 +57,8 @@ export type OnProgress = (done: number, total: number) => void;
 export interface MoeContent {
   readonly architecture: Architecture;
   readonly provenance: Provenance;
-  /** Where the neurons of each layer's dense FFN went, if each went to one expert. */
-  readonly neurons?: NeuronMaps;
+  /** The bytes of {@link NEURONS_FILE}, if experts are made of the neurons of a dense FFN. */
+  readonly neurons?: Uint8Array;
   /** The tensors of one layer's mixture. */
   readonly ffn: (site: FfnSite) => MadeTensor[];
 }
@@ -126,7 +126,7 @@ export async function writeMoe(
     copyFrom: folder.path,
     extraFiles: {
       [PROVENANCE_FILE]: renderProvenance(provenance),
-      ...(neurons && {[NEURONS_FILE]: renderNeuronMaps(neurons)}),
+      ...(neurons && {[NEURONS_FILE]: neurons}),
     },
   });
 }
@@ -173,6 +173,18 @@ export function routerOutTensor(site: FfnSite, make: MadeTensor['make']): MadeTe
 export function biasTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[] {
   const {bias} = mixtureSpecs(site);
   return bias ? floatTensor(site, bias, make) : [];
+}
+
+/** The bias of each expert, [D], in the dtype of the down projection that it joins; none where experts have none. */
+export function expertBiasTensors(
+  {names, dtypes, specs}: FfnSite,
+  make: (expert: number) => Promise<Float32Array>,
+): MadeTensor[] {
+  if (specs.kind === 'dense' || !specs.expertBias) return [];
+  return diskTensors(specs.expertBias, names).map(({name, shape}, expert) => ({
+    spec: {name, shape, dtype: dtypes.down},
+    make: () => make(expert),
+  }));
 }
 
 /** The parameters that a layer's mixture has; a layer of a plan without experts has none. */

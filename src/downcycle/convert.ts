@@ -23,6 +23,7 @@ import {
 } from './convert-source.js';
 import {drawRouter, routerDraw} from './drawn-router.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
+import {renderNeuronMaps} from './neuron-maps.js';
 import type {SplitOptions} from './options.js';
 import {padDense} from './padding.js';
 import {planConversion, profileNeeds} from './partition/plan-conversion.js';
@@ -143,12 +144,8 @@ async function write(
   try {
     const ffn = (site: FfnSite): MadeTensor[] =>
       splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted, drawn});
-    await writeMoe(
-      source,
-      out,
-      {architecture, provenance, neurons: {maps: neuronMaps(plan), padding: provenance.padding}, ffn},
-      onProgress,
-    );
+    const neurons = renderNeuronMaps({maps: neuronMaps(plan), padding: provenance.padding});
+    await writeMoe(source, out, {architecture, provenance, neurons, ffn}, onProgress);
     if (errors.some((error) => error !== null)) await recordErrors(out, errors);
   } finally {
     fit?.dispose();

@@ -52,7 +52,7 @@ export async function readNeuronMaps(folder: string): Promise<readonly Int32Arra
   try {
     const maps: Int32Array[] = [];
     for (const layer of provenance.layers.keys()) maps.push(await readMap(file, layer));
-    checkHash(maps, provenance.neuronMapHash, file.path);
+    requireRecorded(mapHash(maps), provenance.neuronMapHash, file.path);
     return maps;
   } finally {
     await file.close();
@@ -76,8 +76,8 @@ async function readMap(file: SafetensorsFile, layer: number): Promise<Int32Array
   return new Int32Array((await file.readBytes(name)).buffer);
 }
 
-function checkHash(maps: readonly Int32Array[], recorded: string, path: string): void {
-  const found = mapHash(maps);
+/** @throws ModelError if the neurons in a file are not those that its record names. */
+export function requireRecorded(found: string, recorded: string, path: string): void {
   if (found === recorded) return;
   throw new ModelError(
     `${path}: this is not the map that ${PROVENANCE_FILE} names: its SHA-256 is ${short(found)}..., ${short(recorded)}... is recorded.`,

@@ -1,8 +1,9 @@
 // The `profile` section of a config, and what an arm says about how its mixture of experts is made.
 import {z} from 'zod';
 import {PAPER_RULE} from './allocation.js';
+import {diveSchema, isDive} from './dive-options.js';
 import {choosable} from './option-checks.js';
-import {upcycleSchema} from './upcycle-options.js';
+import {isUpcycle, upcycleSchema} from './upcycle-options.js';
 
 /** λ of the refit of down projections. */
 const REFIT_WEIGHT = 0.5;
@@ -273,7 +274,7 @@ export const splitSchema = z.discriminatedUnion('method', [
 ]);
 
 /** How a mixture of experts is made out of dense models. */
-export const methodSchema = z.discriminatedUnion('method', [splitSchema, upcycleSchema]);
+export const methodSchema = z.discriminatedUnion('method', [splitSchema, upcycleSchema, diveSchema]);
 
 /** Which calibration text neurons are watched on, and how their spread is read. */
 export const profileSchema = z.strictObject({
@@ -324,3 +325,8 @@ export type MethodOptions = z.output<typeof methodSchema>;
 
 /** The methods that split a dense FFN, as against those that copy it. */
 export type SplitOptions = z.output<typeof splitSchema>;
+
+/** Whether a method splits a dense FFN. */
+export function isSplit(options: MethodOptions): options is SplitOptions {
+  return !isUpcycle(options) && !isDive(options);
+}

@@ -8,9 +8,9 @@ import {decode, logits} from '../model/decoder.js';
 import {loadModel, type Model} from '../model/model.js';
 import {type DecoderTree, type LayerTree, mapTree} from '../model/parameters.js';
 import {DataError, ModelError} from '../util/errors.js';
+import {differenceOf} from './difference.js';
+import type {DiveOptions} from './dive-options.js';
 import {type Proof, type Provenance, readProvenance} from './provenance.js';
-import {splitDifference} from './split-difference.js';
-import {intendedDifference} from './upcycle/difference.js';
 import {granularFactor} from './upcycle/granular.js';
 import type {UpcycleMethod} from './upcycle-options.js';
 
@@ -26,8 +26,9 @@ export type Sequences = readonly (readonly number[])[];
  * Runs a dense model and the mixture made out of it on the same tokens and compares their logits; one model is in
  * memory at a time. The engine must have been started.
  *
- * A split runs with all its experts at weight 1, factors folded into it taken out; copies of the FFN run with all
- * experts at weights that sum to 1, and copies of its shards so that those of each shard do.
+ * A split runs with all its experts at weight 1, factors folded into it taken out; copies of the FFN, pruned ones that
+ * keep every neuron too, run with all experts at weights that sum to 1, and copies of its shards so that those of each
+ * shard do.
  * @param sequences a few hundred tokens in all are plenty.
  * @throws ModelError if a folder is damaged, the mixture has no record, was made from scratch or changed on purpose when it
  * was copied, or logits are not finite.
@@ -132,8 +133,7 @@ function requireProvable(provenance: Provenance, mixture: string): asserts prove
   if (provenance.kind === 'scratch') {
     throw new ModelError(`${mixture} was drawn at random: there is no dense model it could be equal to.`);
   }
-  const difference =
-    provenance.kind === 'upcycle' ? intendedDifference(provenance.method) : splitDifference(provenance.method);
+  const difference = differenceOf(provenance.method);
   if (difference === null) return;
   throw new ModelError(`${mixture} is not meant to equal a dense model: ${difference}.`);
 }
@@ -155,7 +155,7 @@ function proofArchitecture(architecture: Architecture, provenance: DerivedProven
 }
 
 /** Takes the factor out that shards were multiplied with, and makes the copies of each weigh 1 instead of all experts. */
-function copyScale(method: UpcycleMethod): number {
+function copyScale(method: UpcycleMethod | DiveOptions): number {
   return method.method === 'granular-upcycle' ? method.shards / granularFactor(method) : 1;
 }
 

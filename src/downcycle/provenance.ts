@@ -7,6 +7,7 @@ import {ORIGIN_FILES} from '../format/model-folder.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
+import {diveSchema} from './dive-options.js';
 import {profileSchema, splitSchema} from './options.js';
 import {upcycleSchema} from './upcycle-options.js';
 
@@ -34,6 +35,21 @@ const common = {
   equivalence: proofSchema.nullable(),
 };
 
+const calibrationSchema = z.strictObject({
+  tasks: z.array(z.string()),
+  tokenHash: z.string(),
+  options: profileSchema,
+});
+
+const affinitySchema = z.strictObject({
+  /** Of the model pruned on task i, on the text of task j. */
+  perplexity: z.array(z.array(z.number())),
+  /** Pearson correlation of tasks. */
+  correlation: z.array(z.array(z.number())),
+  /** Ids of the tasks that each expert was pruned on. */
+  clusters: z.array(z.array(z.int())),
+});
+
 const layerSchema = z.strictObject({
   experts: z.int(),
   topK: z.int(),
@@ -57,17 +73,30 @@ const provenanceSchema = z.discriminatedUnion('kind', [
     ...common,
     source: sourceSchema,
     method: splitSchema,
-    calibration: z.strictObject({tasks: z.array(z.string()), tokenHash: z.string(), options: profileSchema}).nullable(),
+    calibration: calibrationSchema.nullable(),
     neuronMapHash: z.string(),
     /** Neurons of zeros that were appended to each dense FFN; their ids are the last. */
     padding: z.int().min(0).default(0),
     layers: z.array(layerSchema),
   }),
   z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: upcycleSchema}),
+  z.strictObject({
+    kind: z.literal('prune'),
+    ...common,
+    source: sourceSchema,
+    method: diveSchema,
+    calibration: calibrationSchema,
+    affinity: affinitySchema,
+    /** Neurons of each dense FFN, and those of them that each expert keeps. */
+    numNeurons: z.int(),
+    expertWidth: z.int(),
+    /** SHA-256 of the lists of neurons that experts keep. */
+    neuronMapHash: z.string(),
+  }),
   z.strictObject({kind: z.literal('scratch'), ...common}),
 ]);
 
-/** Where a model came from: cut out of a dense one, copied from one, or drawn at random. */
+/** Where a model came from: cut out of a dense one, copied from one, made of one pruned in several ways, or drawn at random. */
 export type Provenance = z.output<typeof provenanceSchema>;
 
 /** Versions of what makes a model, for its record. */

@@ -7,7 +7,6 @@ import type {ParameterSpec} from '../model/parameters.js';
 import {saveModel} from '../model/save.js';
 import {refuseExisting} from '../util/atomic.js';
 import {createRng} from '../util/rng.js';
-import {transposed} from '../util/transpose.js';
 import {
   type DenseSource,
   type ExpertCut,
@@ -20,6 +19,7 @@ import {
   routerTensor,
   writeMoe,
 } from './convert-source.js';
+import {freshRouter} from './fresh-router.js';
 import {currentVersions, PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 import {dropNeurons} from './upcycle/drop.js';
 import {groupRows, requireShards, shardMatrix} from './upcycle/granular.js';
@@ -139,8 +139,7 @@ function copyFfn(site: FfnSite, architecture: Architecture, {method, seed}: Upcy
 function groupedRouter(router: ParameterSpec, architecture: Architecture, shards: number, seed: number): Float32Array {
   const [width = 0, experts = 0] = router.shape;
   const groups = {...router, shape: [width, experts / shards]};
-  const rows = transposed(initialValues(groups, architecture, seed), width, experts / shards);
-  return groupRows(rows, width, shards);
+  return groupRows(freshRouter(groups, architecture, seed), width, shards);
 }
 
 function expertCut(method: UpcycleMethod, layer: number, seed: number): ExpertCut {

@@ -1,17 +1,13 @@
 // How well a model foretells a text: perplexity over windows of tokens, layer by layer.
 import * as tf from '@tensorflow/tfjs';
 import {readDocuments, type Source} from '../data/source.js';
-import {compile} from '../engine/compile.js';
-import {createVariable} from '../engine/variable.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
-import {decoderLayer, finalHidden} from '../model/decoder.js';
-import {readParameter} from '../model/load.js';
+import {decoderLayer} from '../model/decoder.js';
 import type {Chooser} from '../model/moe.js';
-import {parameterSpecs} from '../model/parameters.js';
 import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';
-import {tokenLosses} from '../op/linear-cross-entropy.js';
+import {openHead} from '../model/walk-head.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, ModelError} from '../util/errors.js';
 import {joinInts} from '../util/join.js';
@@ -134,35 +130,15 @@ async function lossesOf(
 async function headLosses(
   folder: ModelFolder,
   walk: Walk,
-  {tokens, sequenceLength}: {readonly tokens: Int32Array; readonly sequenceLength: number},
+  text: {readonly tokens: Int32Array; readonly sequenceLength: number},
 ): Promise<Float64Array> {
-  const {architecture, batchSize} = walk;
-  const specs = parameterSpecs(architecture);
-  const load = async (spec: typeof specs.embed) =>
-    createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
-  const norm = specs.norm && (await load(specs.norm));
-  const table = await load(specs.head ?? specs.embed);
-  const head = compile(
-    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => ({
-      loss_T: tokenLosses(finalHidden(x_TD, norm?.read() ?? null, architecture), table.read() as tf.Tensor2D, label_T),
-    }),
-    {name: 'head_losses'},
-  );
-  const losses = new Float64Array(tokens.length);
-  const size = batchSize * sequenceLength;
+  const head = await openHead(folder, walk, text);
+  const losses = new Float64Array(text.tokens.length);
   try {
-    for (const [b, batch] of walk.batches.entries()) {
-      const label = (_: unknown, i: number): number =>
-        (i + 1) % sequenceLength === 0 ? -1 : (tokens[b * size + i + 1] as number);
-      const inputs = [hiddenTensor(walk, batch), tf.tensor1d(Int32Array.from({length: size}, label), 'int32')] as const;
-      const {loss_T} = await head(...inputs);
-      losses.set(await loss_T.data(), b * size);
-      tf.dispose([...inputs, loss_T]);
-    }
+    const size = walk.batchSize * text.sequenceLength;
+    for (const [b, batch] of walk.batches.entries()) losses.set(await head.losses(batch, b), b * size);
     return losses;
   } finally {
     head.dispose();
-    norm?.dispose();
-    table.dispose();
   }
 }

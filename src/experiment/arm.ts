@@ -6,17 +6,18 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
 import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
 import {openDense} from '../downcycle/convert-source.js';
+import {differenceOf as methodDifference} from '../downcycle/difference.js';
+import {type DiveConversion, type DiveConvertOptions, dive} from '../downcycle/dive.js';
+import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
 import {routerDraw} from '../downcycle/drawn-router.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import type {ConversionPlan} from '../downcycle/plan.js';
 import type {Profile} from '../downcycle/profile-file.js';
-import {calibrationOf} from '../downcycle/profile-model.js';
+import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, readProvenance, recordProof} from '../downcycle/provenance.js';
-import {splitDifference} from '../downcycle/split-difference.js';
-import {intendedDifference} from '../downcycle/upcycle/difference.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
@@ -79,10 +80,11 @@ export async function makeStart(
   arms: readonly Arm[],
   profile: () => Promise<Profile>,
   where: string,
+  onProgress?: ProfileProgress,
 ): Promise<StartingModel> {
   const options = optionsOf(arm, config);
   if (await isStale(arm.start, options, config)) await rm(arm.start, {recursive: true});
-  if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where);
+  if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where, onProgress);
   const architecture = await architectureOf(arm.start);
   const difference = differenceOf(options);
   const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
@@ -102,7 +104,7 @@ async function isStale(start: string, options: ArmOptions, config: Config): Prom
 /** Why an arm is not meant to start out equal to the dense model, in words; null if it is. */
 function differenceOf(options: ArmOptions): string | null {
   if ('like' in options) return 'drawn at random';
-  const difference = isUpcycle(options) ? intendedDifference(options) : splitDifference(options);
+  const difference = methodDifference(options);
   return difference === null ? null : `not equal to its parent by design: ${difference}`;
 }
 
@@ -119,6 +121,7 @@ async function make(
   arms: readonly Arm[],
   profile: () => Promise<Profile>,
   where: string,
+  onProgress?: ProfileProgress,
 ): Promise<void> {
   const {seed, model} = config;
   if ('like' in options) {
@@ -129,6 +132,10 @@ async function make(
   }
   if (isUpcycle(options)) {
     await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
+    return;
+  }
+  if (isDive(options)) {
+    await convertDive(options, config, {out: arm.start, where, profile: await profile()}, onProgress);
     return;
   }
   const {profile: watched} = await howToSplit(options, config, profile, where);
@@ -149,6 +156,19 @@ export async function convertSplit(
   return convert({...how, ...scaled, ...(calibration && isFitted && {calibration})});
 }
 
+/** Makes a mixture of pruned copies of the config's dense model; they are measured on the config's calibration text. */
+export async function convertDive(
+  method: DiveOptions,
+  config: Config,
+  given: Pick<DiveConvertOptions, 'out' | 'profile' | 'where' | 'dryRun'>,
+  onProgress?: ProfileProgress,
+): Promise<DiveConversion> {
+  const calibration = await calibrationFor(given, config);
+  const onLayer = (done: number, total: number): void =>
+    onProgress?.('taking pruned models through layers', done, total);
+  return dive({model: config.model, method, seed: config.seed, calibration, ...given}, {onLayer});
+}
+
 async function howToSplit(
   method: SplitOptions,
   {seed, model}: Config,
@@ -163,17 +183,22 @@ async function howToSplit(
 /**
  * What the conversion of an arm would make; nothing is written but what profiling keeps.
  *
- * @throws UsageError if the arm splits no dense model.
+ * @throws UsageError if the arm is not made of the neurons of a dense model.
  */
 export async function planArm(
   arm: Arm,
   config: Config,
   profile: () => Promise<Profile>,
   where: string,
-): Promise<Conversion> {
+  onProgress?: ProfileProgress,
+): Promise<Conversion | DiveConversion> {
   const options = optionsOf(arm, config);
   if ('like' in options || isUpcycle(options)) {
     throw new UsageError(`${where}: arm ${arm.name} splits no dense model; there is no plan of it.`);
+  }
+  if (isDive(options)) {
+    const given = {out: arm.start, where, profile: await profile(), dryRun: true};
+    return convertDive(options, config, given, onProgress);
   }
   const how = await howToSplit(options, config, profile, where);
   return convert({...how, out: arm.start, dryRun: true});
@@ -184,12 +209,15 @@ export async function planArm(
  *
  * @throws ConfigError if the profile, which the record of the conversion names, was made on other text.
  */
-async function calibrationFor({profile, where}: Omit<ConvertOptions, 'out'>, config: Config): Promise<Calibration> {
+async function calibrationFor(
+  {profile, where}: Pick<ConvertOptions, 'profile' | 'where'>,
+  config: Config,
+): Promise<Calibration> {
   const {model, data, profile: options} = config;
   const calibration = await calibrationOf({model, data, profile: options, shards: layoutOf(config).shards});
   if (!profile || profile.metadata.tokenHash === calibration.hash) return calibration;
   throw new ConfigError(
-    `${where}: outputScale match, router ridge, router centroid and repair refit measure on the calibration text of the config, but the profile was made on other text.`,
+    `${where}: outputScale match, router ridge, router centroid, repair refit and method dive measure on the calibration text of the config, but the profile was made on other text.`,
     {hint: 'Make the profile with this config, or leave --profile out.'},
   );
 }

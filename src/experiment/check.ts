@@ -3,6 +3,8 @@ import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import {requireDivisible} from '../downcycle/allocation.js';
 import {requireRepairable} from '../downcycle/convert.js';
+import {requireDivable} from '../downcycle/dive.js';
+import {isDive} from '../downcycle/dive-options.js';
 import type {MethodOptions} from '../downcycle/options.js';
 import {requireShards} from '../downcycle/upcycle/granular.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
@@ -39,6 +41,13 @@ export async function checkArms(loaded: LoadedConfig, arms: readonly string[]): 
 
 async function checkArm({config, at}: LoadedConfig, arm: string, options: MethodOptions): Promise<void> {
   const key = `arms.${arm}`;
+  if (isDive(options)) {
+    const {data, profile, model} = config;
+    const sizes = {tasks: data.sources.length, sampleTokens: profile.tokensPerSample};
+    const numNeurons = await denseWidth(model);
+    if (numNeurons !== null) requireDivable(options, {...sizes, numNeurons}, `${at(['arms', arm])}: ${key}`);
+    return;
+  }
   if (!isUpcycle(options)) {
     const architecture = await architectureOf(config.model);
     const [first] = architecture.ffn;

@@ -68,9 +68,11 @@ export async function compare(
   const {root} = layoutOf(config);
   if (overwrite) for (const arm of arms) await rm(arm.start, {recursive: true, force: true});
   await makeFolder(join(root, 'start'));
-  const profile = once(() => profileOf(loaded, (what, done, total) => onEvent({kind: 'profile', what, done, total})));
+  const onProgress = (what: string, done: number, total: number): void => onEvent({kind: 'profile', what, done, total});
+  const profile = once(() => profileOf(loaded, onProgress));
   for (const arm of startOrder(arms, config)) {
-    onEvent({kind: 'arm', ...(await makeStart(arm, config, arms, profile, loaded.at(['arms', arm.name])))});
+    const start = await makeStart(arm, config, arms, profile, loaded.at(['arms', arm.name]), onProgress);
+    onEvent({kind: 'arm', ...start});
   }
   const runs: TrainResult[] = [];
   for (const arm of arms) {

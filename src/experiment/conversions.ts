@@ -7,6 +7,7 @@ import type {Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import type {LayerShape} from '../downcycle/allocation.js';
 import {roundHalfEven} from '../downcycle/allocation.js';
+import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import type {Profile} from '../downcycle/profile-file.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
@@ -19,7 +20,7 @@ import {makeFolder} from '../util/atomic.js';
 import {ConfigError, systemCode} from '../util/errors.js';
 import {withPeakMemory} from '../util/peak-memory.js';
 import {packageVersion} from '../util/version.js';
-import {architectureOf, convertSplit, layoutOf} from './arm.js';
+import {architectureOf, convertDive, convertSplit, layoutOf} from './arm.js';
 import {checkArms} from './check.js';
 import {type OnEvent, profileOf} from './profile.js';
 
@@ -46,7 +47,7 @@ interface ConversionRow {
 /** What is to be measured. */
 interface Task {
   readonly arm: string;
-  readonly method: SplitOptions;
+  readonly method: SplitOptions | DiveOptions;
   readonly sparsity: number;
   readonly seed: number;
 }
@@ -91,11 +92,18 @@ function tasksOf({config, file, at}: LoadedConfig): Task[] {
   }
   return sparsities.flatMap((sparsity) =>
     arms.flatMap(({arm, options}) => {
-      const method = {...options, ...countsAt(options, sparsity, at(['arms', arm]))};
-      const made = 1 - (method.shared + method.topK) / (method.experts + method.shared); // whole chunks are idle
+      const {method, made} = atSparsity(options, sparsity, at(['arms', arm]));
       return (isSeeded(method) ? seeds : seeds.slice(0, 1)).map((seed) => ({arm, method, sparsity: made, seed}));
     }),
   );
+}
+
+/** A method at a sparsity, and the sparsity that whole chunks make of it. */
+function atSparsity(options: Task['method'], sparsity: number, where: string): {method: Task['method']; made: number} {
+  // Experts of dive may overlap: what counts is how much of an FFN's width runs for a token.
+  if (isDive(options)) return {method: {...options, keep: (1 - sparsity) / options.topK}, made: sparsity};
+  const method = {...options, ...countsAt(options, sparsity, where)};
+  return {method, made: 1 - (method.shared + method.topK) / (method.experts + method.shared)};
 }
 
 /**
@@ -117,8 +125,8 @@ export function countsAt({experts, shared, topK}: LayerShape, sparsity: number, 
 }
 
 /** Whether a method draws anything by lot. */
-function isSeeded(options: SplitOptions): boolean {
-  return drawsNeurons(options) || drawsRouters(options);
+function isSeeded(options: Task['method']): boolean {
+  return isDive(options) || drawsNeurons(options) || drawsRouters(options);
 }
 
 function drawsRouters(options: SplitOptions): boolean {
@@ -154,8 +162,9 @@ async function measureTask(
 ): Promise<Omit<ConversionRow, 'key'>> {
   const out = join(folder, `${MODEL}${process.pid}`);
   try {
-    const {seconds, peakBytes} = await withPeakMemory(() =>
-      convertSplit(method, {...config, seed}, {out, profile, where: at(['arms', arm])}),
+    const given = {out, profile, where: at(['arms', arm])};
+    const {seconds, peakBytes} = await withPeakMemory<unknown>(() =>
+      isDive(method) ? convertDive(method, {...config, seed}, given) : convertSplit(method, {...config, seed}, given),
     );
     const {windowTokens, oracle: isOracleAsked} = config.conversions;
     const architecture = await architectureOf(out);

@@ -1,6 +1,7 @@
 import {existsSync} from 'node:fs';
 import {readdir, stat} from 'node:fs/promises';
 import {basename, dirname, join, resolve} from 'node:path';
+import {countKept, readKeptNeurons} from '../downcycle/dive/kept-neurons.js';
 import {countNeurons, NEURONS_FILE, type NeuronCount, readNeuronMaps} from '../downcycle/neuron-maps.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import {PROVENANCE_FILE, type Provenance, readProvenance} from '../downcycle/provenance.js';
@@ -33,6 +34,8 @@ export interface ModelInspection {
   readonly provenance: Provenance | null;
   /** Where the neurons of each layer's dense FFN went. Null if the folder has no map of them. */
   readonly neurons: readonly NeuronCount[] | null;
+  /** Of each layer, how many neurons of the dense FFN 0, 1, ... E experts keep. Null unless they are pruned copies of it. */
+  readonly kept: readonly (readonly number[])[] | null;
   /** Whether it is part of a checkpoint, trained since it was made. */
   readonly isTrained: boolean;
   /** What the files hold that the architecture has no place for, one line each. */
@@ -175,12 +178,16 @@ async function summariseTokenizer({path, tokenizerFiles}: ModelFolder): Promise<
 }
 
 /** Folders of other makers have no record, and those of older versions no map. */
-async function originOf(path: string): Promise<Pick<ModelInspection, 'provenance' | 'neurons' | 'isTrained'>> {
+async function originOf(path: string): Promise<Pick<ModelInspection, 'provenance' | 'neurons' | 'kept' | 'isTrained'>> {
   const provenance = existsSync(join(path, PROVENANCE_FILE)) ? await readProvenance(path) : null;
-  const hasMap = provenance?.kind === 'split' && existsSync(join(path, NEURONS_FILE));
+  const made = existsSync(join(path, NEURONS_FILE)) ? provenance : null;
   return {
     provenance,
-    neurons: hasMap ? (await readNeuronMaps(path)).map(countNeurons) : null,
+    neurons: made?.kind === 'split' ? (await readNeuronMaps(path)).map(countNeurons) : null,
+    kept:
+      made?.kind === 'prune'
+        ? (await readKeptNeurons(path)).map((experts) => countKept(experts, made.numNeurons))
+        : null,
     isTrained: existsSync(join(dirname(resolve(path)), TRAINER)),
   };
 }

@@ -4,7 +4,9 @@ import type {LoadedConfig} from '../config/load.js';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import {type Config, missingArm} from '../config/schema.js';
 import type {Conversion} from '../downcycle/convert.js';
+import type {DiveConversion} from '../downcycle/dive.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
+import type {ProfileProgress} from '../downcycle/profile-model.js';
 import {startEngine} from '../engine/start.js';
 import {train} from '../train/run.js';
 import {checkFolder} from '../train/run-folder.js';
@@ -60,11 +62,12 @@ export async function convertArm(
 export async function planConfig(
   {loaded, arm: name, profile}: Omit<ConvertArmOptions, 'out'>,
   onEvent: OnEvent = () => undefined,
-): Promise<Conversion> {
+): Promise<Conversion | DiveConversion> {
   const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
   await checkArms(loaded, [arm.name]);
   await start(loaded, onEvent);
-  return planArm(arm, loaded.config, profiler(loaded, profile, onEvent), loaded.at(['arms', arm.name]));
+  const where = loaded.at(['arms', arm.name]);
+  return planArm(arm, loaded.config, profiler(loaded, profile, onEvent), where, progress(onEvent));
 }
 
 /**
@@ -123,15 +126,18 @@ async function makeArm(
   const arms = armsOf(config);
   if (options && 'like' in options) {
     const parent = armOf(loaded, options.like);
-    await makeStart(parent, config, arms, profiled, at(['arms', parent.name]));
+    await makeStart(parent, config, arms, profiled, at(['arms', parent.name]), progress(onEvent));
   }
-  return makeStart(arm, config, arms, profiled, at(['arms', arm.name]));
+  return makeStart(arm, config, arms, profiled, at(['arms', arm.name]), progress(onEvent));
 }
 
 /** Reads the profile at a path, or makes that of the config. */
 function profiler(loaded: LoadedConfig, path: string | undefined, onEvent: OnEvent): () => Promise<Profile> {
-  const onWatch = (what: string, done: number, total: number): void => onEvent({kind: 'profile', what, done, total});
-  return () => (path === undefined ? profileOf(loaded, onWatch) : readProfile(path));
+  return () => (path === undefined ? profileOf(loaded, progress(onEvent)) : readProfile(path));
+}
+
+function progress(onEvent: OnEvent): ProfileProgress {
+  return (what, done, total) => onEvent({kind: 'profile', what, done, total});
 }
 
 function armOf({config}: LoadedConfig, name: string): Arm {

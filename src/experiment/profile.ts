@@ -3,12 +3,11 @@ import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
-import type {ProfileOptions} from '../downcycle/options.js';
+import {isSplit, type ProfileOptions} from '../downcycle/options.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
 import {isProfileOf, type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
 import {removeProgress} from '../downcycle/profile-progress.js';
-import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {startEngine} from '../engine/start.js';
 import {refuseExisting} from '../util/atomic.js';
 import {DowncycleError} from '../util/errors.js';
@@ -28,7 +27,7 @@ const SAMPLE_LENGTH = [
 /** How a config's model is profiled: as its `profile` says, and with what the methods of its arms look at besides. */
 export function profileOptionsOf({profile, arms}: Config): ProfileOptions {
   const needs = Object.values(arms).flatMap((options) =>
-    'like' in options || isUpcycle(options) ? [] : [profileNeeds(options)],
+    'like' in options || !isSplit(options) ? [] : [profileNeeds(options)],
   );
   return {
     ...profile,

@@ -71,6 +71,8 @@ export type FfnLayout =
       readonly selectionBias: boolean;
       /** What gives the logits: see {@link RouterKind}. */
       readonly router: RouterKind;
+      /** There if the down projection of every routed expert has a bias. */
+      readonly expertBias?: true;
     };
 
 /** Everything the mathematics of a decoder needs to know besides its weights. */
@@ -150,7 +152,13 @@ function countFfn(layout: FfnLayout, D: number): ParameterCount {
   const {experts, topK, expertWidth, sharedWidth, selectionBias, router} = layout;
   const routers = {linear: D * experts, representative: 2 * D * experts, mlp: (D + experts) * experts};
   const always = routers[router] + (selectionBias ? experts : 0) + 3 * D * sharedWidth;
-  return {total: always + 3 * D * expertWidth * experts, active: always + 3 * D * expertWidth * topK};
+  const expert = 3 * D * expertWidth + countExpertBias(layout, D);
+  return {total: always + expert * experts, active: always + expert * topK};
+}
+
+/** Numbers in the bias of one routed expert. */
+function countExpertBias(layout: FfnLayout, D: number): number {
+  return layout.kind === 'moe' && layout.expertBias ? D : 0;
 }
 
 /**
@@ -159,7 +167,9 @@ function countFfn(layout: FfnLayout, D: number): ParameterCount {
  */
 export function flopsPerToken(architecture: Architecture, sequenceLength: number): number {
   const {vocab, width, heads, headDim, ffn, tied} = architecture;
-  const vectors = ffn.length * countVectors(architecture) + countNorm(architecture);
+  const biases = ffn.map((layout) => (layout.kind === 'moe' ? layout.topK * countExpertBias(layout, width) : 0));
+  const vectors =
+    ffn.length * countVectors(architecture) + countNorm(architecture) + biases.reduce((sum, count) => sum + count, 0);
   const lookedUp = tied ? 0 : vocab * width;
   const matmul = countParameters(architecture).active - vectors - lookedUp;
   return 6 * matmul + 6 * ffn.length * heads * headDim * sequenceLength;

@@ -24,6 +24,7 @@ const moeLayerSchema = z
     router: z
       .enum(['linear', 'representative', 'mlp'], {error: '"linear", "representative" or "mlp" is needed'})
       .default('linear'),
+    expert_bias: flag.optional(),
   })
   .refine(({experts, top_k}) => top_k <= experts, {error: 'it must be at most experts', path: ['top_k']});
 const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
@@ -100,6 +101,7 @@ function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
     sharedWidth: layer.shared_width,
     selectionBias: layer.selection_bias,
     router: layer.router,
+    ...(layer.expert_bias && {expertBias: true}),
   };
 }
 
@@ -118,6 +120,7 @@ function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSc
             shared_width: layout.sharedWidth,
             selection_bias: layout.selectionBias,
             router: layout.router,
+            ...(layout.expertBias && {expert_bias: true}),
           },
     ),
   };

@@ -24,6 +24,7 @@ export function initialValues(
       return values.fill(1);
     case 'bias':
     case 'attention-bias':
+    case 'expert-bias':
       return values;
     case 'embedding':
     case 'attention':

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import {combine, dispatch, type ExpertRoom, expertProduct, expertSlots} from '../op/experts.js';
+import {addExpertBias, combine, dispatch, type ExpertRoom, expertProduct, expertSlots} from '../op/experts.js';
 import {matMul} from '../op/mat-mul.js';
 import {multiplied, swigluMultiplied} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';
@@ -45,8 +45,7 @@ export function moe(
       ? routeTo(topIndices(expertActivity(x_TD, params.experts), layout.topK), logit_TE, routing)
       : route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
   const room = expertRoom(capacity, T, layout);
-  const {y_TD, load_E} =
-    room === 'all' ? everyToken(x_TD, params.experts, chosen) : gatheredTokens(x_TD, params.experts, chosen, room);
+  const {y_TD, load_E} = room === 'all' ? everyToken(x_TD, params, chosen) : gatheredTokens(x_TD, params, chosen, room);
   return {
     y_TD: params.shared ? tf.add(y_TD, glu(x_TD, params.shared)) : y_TD,
     router: {logit_TE, score_TE: chosen.score_TE, load_E},
@@ -56,7 +55,7 @@ export function moe(
 /** Each expert computes the rows sent to it: gather, GLU by expert, gather back. */
 function gatheredTokens(
   x_TD: tf.Tensor2D,
-  {gate, up, down}: GluTree<tf.Tensor>,
+  {experts: {gate, up, down}, expertBias}: MoeTree<tf.Tensor>,
   {expert_TK, weight_TK}: Route,
   room: ExpertRoom,
 ) {
@@ -65,20 +64,22 @@ function gatheredTokens(
   const product = expertProduct(slots);
   const byExpert = (w: tf.Tensor): tf.Tensor2D => multiplied(x_RD, w as tf.Tensor3D, product);
   const y_RD = swigluMultiplied(byExpert(gate), byExpert(up), down as tf.Tensor3D, product);
-  return {y_TD: combine(y_RD, weight_TK, slots), load_E: slots.load_E};
+  const biased_RD = expertBias ? addExpertBias(y_RD, expertBias as tf.Tensor2D, slots) : y_RD;
+  return {y_TD: combine(biased_RD, weight_TK, slots), load_E: slots.load_E};
 }
 
 /** Every expert computes every token, weighted by zero where it was not chosen: exact, and three plain matmuls. */
-function everyToken(x_TD: tf.Tensor2D, experts: GluTree<tf.Tensor>, {expert_TK, weight_TK}: Route) {
+function everyToken(x_TD: tf.Tensor2D, {experts, expertBias}: MoeTree<tf.Tensor>, {expert_TK, weight_TK}: Route) {
   const [E, D, F] = experts.gate.shape as [number, number, number];
   const T = x_TD.shape[0];
   const h_TEF = hiddenOfAll(x_TD, experts);
   const chosen_TKE = untaped(() => tf.oneHot(expert_TK, E).toFloat());
-  const weight_TE = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), 1);
+  const weight_TE: tf.Tensor2D = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), 1);
   const weighted = tf.reshape(tf.mul(h_TEF, tf.expandDims(weight_TE, -1)), [T, E * F]) as tf.Tensor2D;
   const y_TD = matMul(weighted, tf.reshape(experts.down, [E * F, D]) as tf.Tensor2D);
   const load_E = untaped(() => tf.cast(tf.sum(chosen_TKE, [0, 1]), 'int32')) as tf.Tensor1D;
-  return {y_TD, load_E};
+  if (!expertBias) return {y_TD, load_E};
+  return {y_TD: tf.add(y_TD, matMul(weight_TE, expertBias as tf.Tensor2D)) as tf.Tensor2D, load_E};
 }
 
 /** Σ|h| over the neurons of each expert, [T, E]. */

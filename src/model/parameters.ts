@@ -27,6 +27,8 @@ export type FfnTree<T> =
       readonly shared: GluTree<T> | null;
       /** Stacked [E, ...]. */
       readonly experts: GluTree<T>;
+      /** [E, D], added to what each expert's down projection gives; null without. */
+      readonly expertBias: T | null;
     } & RouterTree<T>);
 
 /** The parameters of an attention part; what the family does not have is null. */
@@ -77,7 +79,8 @@ export type Role =
   | 'router'
   | 'bias'
   | 'shared'
-  | 'expert';
+  | 'expert'
+  | 'expert-bias';
 
 /** A parameter's name, shape and part. Matrices are [in, out]; stacked experts [E, in, out]. */
 export interface ParameterSpec {
@@ -137,13 +140,14 @@ function attentionSpecs(
 
 function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<ParameterSpec> {
   if (layout.kind === 'dense') return {kind: 'dense', ...gluSpecs(path, [], D, layout.width, 'ffn')};
-  const {experts, expertWidth, sharedWidth, selectionBias, router} = layout;
+  const {experts, expertWidth, sharedWidth, selectionBias, router, expertBias} = layout;
   return {
     kind: 'moe',
     ...routerSpecs(router, path, D, experts),
     bias: selectionBias ? specOf(`${path}.bias`, [experts], 'bias') : null,
     shared: sharedWidth > 0 ? gluSpecs(`${path}.shared`, [], D, sharedWidth, 'shared') : null,
     experts: gluSpecs(`${path}.experts`, [experts], D, expertWidth, 'expert'),
+    expertBias: expertBias ? specOf(`${path}.expertBias`, [experts, D], 'expert-bias') : null,
   };
 }
 
@@ -230,6 +234,7 @@ function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
     bias: mapLeaf(ffn.bias, fn),
     shared: ffn.shared && mapGlu(ffn.shared, fn),
     experts: mapGlu(ffn.experts, fn),
+    expertBias: mapLeaf(ffn.expertBias, fn),
   };
 }
 

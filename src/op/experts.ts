@@ -82,6 +82,26 @@ function expertGradients(
   return [dx_RD, tf.reshape(dw_EN, [E, D, F])];
 }
 
+/** Adds to each row the bias of its expert: [R, D] + [E, D] → [R, D]. */
+export function addExpertBias(row_RD: tf.Tensor2D, bias_ED: tf.Tensor2D, {room, expert_S}: ExpertSlots): tf.Tensor2D {
+  return tf.customGrad((...args) => {
+    const [rows, bias, save] = args as [tf.Tensor2D, tf.Tensor2D, tf.GradSaveFunc];
+    save([expert_S]);
+    const bias_E1D: tf.Tensor3D = tf.expandDims(bias, 1);
+    return {
+      value: byPart(rows, room, matricesOf(bias_E1D, room, expert_S), (part, one) => tf.add(part, one)),
+      gradFunc: (dy: tf.Tensor, [expert]: tf.Tensor[]) => {
+        const dRows = dy as tf.Tensor2D;
+        const [own, spare] = partsOf(dRows, bias.shape[0], room).map((part) => tf.sum(part, 1));
+        if (!own) throw new Error('experts have no rows');
+        if (!spare) return [dRows, own];
+        const inputs = {base: own, index: expert as tf.Tensor, rows: spare};
+        return [dRows, runKernel('DowncycleScatterAdd', inputs, {})];
+      },
+    };
+  })(row_RD, bias_ED) as tf.Tensor2D;
+}
+
 /** The experts' matrices as they are, and those of the spare blocks if there are any. */
 function matricesOf(w_EDF: tf.Tensor3D, {blocks}: ExpertRoom, expert_S: tf.Tensor1D): tf.Tensor3D[] {
   return blocks === 0 ? [w_EDF] : [w_EDF, tf.gather(w_EDF, expert_S)];

@@ -32,7 +32,7 @@ export function stepRates(learningRate: number, t: number, [beta1, beta2]: AdamW
 
 /** Whether a parameter decays: matrices and embeddings do, norms and biases do not. */
 export function decays(role: Role): boolean {
-  return role !== 'norm' && role !== 'bias' && role !== 'attention-bias';
+  return role !== 'norm' && role !== 'bias' && role !== 'attention-bias' && role !== 'expert-bias';
 }
 
 /** What is the same for every parameter of a step, as tensors inside the compiled function. */

@@ -138,7 +138,7 @@ describe('an arm', () => {
 
   test('has a method that exists', () => {
     expect(failure('arms:\n  a: {method: expertwever, experts: 3, topK: 1}\n').message).toBe(
-      'x.yaml:6:15: arms.a.method: expected one of expertweaver, cmoe, weave, moefication, llama-moe, random, contiguous, all-shared, sparse-upcycle, drop-upcycle, noise-upcycle, granular-upcycle, found "expertwever"; did you mean expertweaver?',
+      'x.yaml:6:15: arms.a.method: expected one of expertweaver, cmoe, weave, moefication, llama-moe, random, contiguous, all-shared, sparse-upcycle, drop-upcycle, noise-upcycle, granular-upcycle, dive, found "expertwever"; did you mean expertweaver?',
     );
     expect(failure('arms:\n  a: {experts: 3, topK: 1}\n').message).toContain('arms.a.method: missing; expected one of');
   });

@@ -15,6 +15,7 @@ it.each([
     {shared: 0, allocation: 'adaptive', alphaMin: 0.25, assignment: 'greedy'},
   ],
   ['copies', {method: 'sparse-upcycle', ...counts, from: 'dense'}, {from: 'dense'}],
+  ['a share that is kept', {method: 'dive', ...counts, keep: 0.25}, {keep: 0.25}],
   ['shards, which have no default', {method: 'granular-upcycle', ...counts, shards: 3}, {shards: 3}],
 ])('%s', (_, input, changed) => {
   expect(changedOptions(methodSchema.parse(input))).toEqual({...counts, ...changed});

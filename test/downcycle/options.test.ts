@@ -145,7 +145,7 @@ describe('methodSchema', () => {
   it('describes every field in the JSON Schema', () => {
     const schema = z.toJSONSchema(methodSchema, {io: 'input'}) as JsonSchema;
     const objects = alternatives(schema);
-    expect(objects).toHaveLength(14);
+    expect(objects).toHaveLength(15);
     for (const {properties, additionalProperties} of objects) {
       expect(additionalProperties).toBe(false);
       for (const field of Object.values(properties!)) expect(field.description).toMatch(/\.$/);

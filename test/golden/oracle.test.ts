@@ -53,7 +53,15 @@ describe('oracle routing', () => {
       const way = capacity === 'dropless' ? 'computing every token' : 'sent their tokens';
       onEveryEngine(`takes the experts of the largest Σ|h|, with ${name}, ${way}`, async ({run}) => {
         const fn = (...[x, router, gate, up, down]: tf.Tensor[]): tf.Tensor => {
-          const params = {kind: 'moe', router, routerUp: null, routerOut: null, bias: null, shared: null} as const;
+          const params = {
+            kind: 'moe',
+            router,
+            routerUp: null,
+            routerOut: null,
+            bias: null,
+            shared: null,
+            expertBias: null,
+          } as const;
           const experts = {gate: gate!, up: up!, down: down!};
           const linear = {...layout, router: 'linear'} as const;
           return moe(x as tf.Tensor2D, {...params, router: router!, experts}, linear, routing, capacity, 'oracle').y_TD;

@@ -52,7 +52,7 @@ function randomLeaf({path, shape, role}: ReturnType<typeof specsOf>[number], see
       shape,
       values.map((x) => 1 + 0.2 * x),
     );
-  const isBias = role === 'bias' || role === 'attention-bias';
+  const isBias = role === 'bias' || role === 'attention-bias' || role === 'expert-bias';
   const inputs = role === 'embedding' ? 1 : isBias ? 25 : shape.at(-2)!;
   return floats(
     shape,

@@ -46,6 +46,7 @@ const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
   },
   'with a representative router': {ffn: [{...MOE, router: 'representative'}]},
   'with a router of two layers': {ffn: [{...MOE, router: 'mlp'}]},
+  'with biases of their own': {ffn: [{...MOE, expertBias: true}], routing: {...SOFTMAX_ROUTING, renormalise: true}},
   'without a shared one': {ffn: [{...MOE, sharedWidth: 0}, DENSE, MOE]},
   ...Object.fromEntries(
     Object.entries(ROUTINGS).map(([name, words]) => [`with ${name}`, {routing: {...SOFTMAX_ROUTING, ...words}}]),
@@ -106,6 +107,13 @@ describe('the gradient of the loss', () => {
       expectSlopes(gradients, slopesOf(routed));
     });
   }
+  onEngine('wasm', "is the slope of the float64 decoder's for experts with biases, both ways", async (engine) => {
+    const biased = randomModel({ffn: [{...MOE, expertBias: true}]});
+    const expected = slopesOf(biased);
+    for (const options of [{gather: ROOM}, {}]) {
+      expectSlopes((await lossAndGradients(engine, biased, tokens, options)).gradients, expected);
+    }
+  });
 
   onEngine('wasm', "is the slope of the float64 decoder's in every word of a dialect", async (engine) => {
     for (const changes of Object.values(DIALECT_CASES)) {

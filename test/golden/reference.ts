@@ -91,9 +91,11 @@ function feedForward(x: Vector, weights: Weights, l: number, layout: FfnLayout, 
   const part = (name: string, e: number): number[] =>
     Array.from(matrix(`experts.${name}`)).slice(e * size, (e + 1) * size);
   const bias = weights[`${path}.bias`]?.values;
-  const results = choose(routerLogits(x, layout.router, matrix), bias, layout.topK, routing).map(({expert, weight}) =>
-    scale(glu(x, part('gate', expert), part('up', expert), part('down', expert)), weight),
-  );
+  const expertBias = weights[`${path}.expertBias`]?.values;
+  const results = choose(routerLogits(x, layout.router, matrix), bias, layout.topK, routing).map(({expert, weight}) => {
+    const y = glu(x, part('gate', expert), part('up', expert), part('down', expert));
+    return scale(expertBias ? add(y, rowOf(expertBias, expert, x.length)) : y, weight);
+  });
   if (layout.sharedWidth > 0) results.push(glu(x, matrix('shared.gate'), matrix('shared.up'), matrix('shared.down')));
   return results.reduce(add);
 }

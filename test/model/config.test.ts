@@ -80,7 +80,26 @@ describe('a config of a mixture of experts', () => {
     expect(read(config).routing).toEqual(SOFTMAX_ROUTING);
   });
 
+  it('says that experts have biases only where they do', () => {
+    const biased = {
+      ...config,
+      moe: {
+        ...moe,
+        layers: [
+          {...layer, expert_bias: true},
+          {...layer, expert_bias: false},
+        ],
+      },
+    };
+    const {ffn} = read(biased);
+    expect(ffn[0]).toMatchObject({expertBias: true});
+    expect(ffn[1]).not.toHaveProperty('expertBias');
+    expect(architectureToConfig(read(biased))).toMatchObject({moe: {layers: [{expert_bias: true}, {}]}});
+    expect(JSON.stringify(architectureToConfig(read(config)))).not.toContain('expert_bias');
+  });
+
   it.each([
+    [{layers: [{...layer, expert_bias: 1}, layer]}, 'moe.layers.0'],
     [{layers: [layer]}, 'moe.layers has 1 entries, num_hidden_layers is 2.'],
     [{layers: [layer, {...layer, top_k: 5}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, kind: 'moe'}]}, 'moe.layers.1'],

@@ -12,7 +12,7 @@ describe.each(Object.values(FAMILIES))('names of $modelType', ({modelType, names
     fc.assert(
       fc.property(architecturesOf(modelType), (architecture) => {
         for (const spec of leavesOf(parameterSpecs(architecture))) {
-          const isStacked = spec.role === 'expert';
+          const isStacked = spec.role === 'expert' || spec.role === 'expert-bias';
           const back = diskTensors(spec, names).map(({name}) => parameterName(name, names));
           const expected = back.map((_, e) => ({path: spec.path, expert: isStacked ? e : null}));
           expect(back).toEqual(expected);

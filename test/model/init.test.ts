@@ -11,6 +11,7 @@ const layout = {
   sharedWidth: 32,
   selectionBias: true,
   router: 'linear',
+  expertBias: true,
 } as const;
 const architecture = {
   ...tinyArchitecture,
@@ -39,7 +40,8 @@ describe('initialValues', () => {
   it('starts norms at one and biases at zero', () => {
     expect(new Set(values('norm'))).toEqual(new Set([1]));
     expect(new Set(values('layers.3.ffnNorm'))).toEqual(new Set([1]));
-    expect(new Set(values('layers.0.ffn.bias'))).toEqual(new Set([0]));
+    for (const path of ['layers.0.ffn.bias', 'layers.0.ffn.expertBias'])
+      expect(new Set(values(path))).toEqual(new Set([0]));
   });
 
   it.each(['embed', 'head', 'layers.0.ffn.experts.gate'])(

@@ -98,9 +98,14 @@ const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
       sharedWidth: fc.integer({min: 0, max: 4}),
       selectionBias: fc.boolean(),
       router: fc.constantFrom('linear', 'representative', 'mlp'),
+      isBiased: fc.boolean(),
       less: fc.nat(3),
     })
-    .map(({less, ...rest}) => ({...rest, topK: Math.max(1, rest.experts - less)})),
+    .map(({less, isBiased, ...rest}) => ({
+      ...rest,
+      topK: Math.max(1, rest.experts - less),
+      ...(isBiased && {expertBias: true as const}),
+    })),
 );
 
 const window = fc.option(fc.integer({min: 1, max: 9000}), {nil: null});

@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {missingRows} from '../../src/model/capacity.js';
 import {
+  addExpertBias,
   combine,
   dispatch,
   type ExpertRoom,
@@ -145,6 +146,39 @@ describe('the product by expert', () => {
 
   onEveryEngine('has the gradient of finite differences with spare blocks, full or not', async (engine) => {
     for (const blocks of [3, 7]) await checkGradients(engine, through(spare(blocks)), [x, matrices, weight]);
+  });
+});
+
+describe('the bias by expert', () => {
+  const bias = normals([E, D], 5);
+  const biased =
+    (room: ExpertRoom) =>
+    (input: tf.Tensor2D, b: tf.Tensor2D, weights: tf.Tensor2D): tf.Tensor => {
+      const slots = expertSlots(choiceTensor(), E, room);
+      return combine(addExpertBias(dispatch(input, slots), b, slots), weights, slots);
+    };
+
+  onEveryEngine('counts as much as the result it is added to, and not where there is no row', async ({run}) => {
+    for (const room of [only(P), only(1), spare(3), spare(7)]) {
+      const slot = walk(room);
+      const expected = Array.from({length: T}, (_, t) =>
+        Array.from({length: D}, (_, i) =>
+          [0, 1].reduce((sum, k) => {
+            if (slot[t * K + k] === null) return sum;
+            const value = rowOf(x, t)[i]! + rowOf(bias, CHOICE[t * K + k]!)[i]!;
+            return sum + weight.values[t * K + k]! * value;
+          }, 0),
+        ),
+      );
+      const [result] = await run(biased(room), x, bias, weight);
+      expect(result!.values).toBeAllClose(expected);
+    }
+  });
+
+  onEveryEngine('has the gradient of finite differences, whether all rows fit or not', async (engine) => {
+    for (const room of [only(P), only(1), spare(3), spare(7)]) {
+      await checkGradients(engine, biased(room), [x, bias, weight]);
+    }
   });
 });
 

@@ -109,7 +109,7 @@ describe('AdamW', () => {
   it('decays matrices, embeddings and routers, not norms and biases', () => {
     const matrices = ['embedding', 'attention', 'ffn', 'router', 'shared', 'expert'] as const;
     expect(matrices.filter((role) => !decays(role))).toEqual([]);
-    expect((['norm', 'bias', 'attention-bias'] as const).filter(decays)).toEqual([]);
+    expect((['norm', 'bias', 'attention-bias', 'expert-bias'] as const).filter(decays)).toEqual([]);
   });
 });
 

@@ -10,6 +10,7 @@ import type {
 import type {FfnLayout} from '../../model/architecture.js';
 import {formatCount, formatDuration, formatLoss} from '../../report/number.js';
 import {textTable} from '../../report/table.js';
+import {layoutText} from './layout.js';
 import {type Line, lines} from './lines.js';
 import {originText} from './origin.js';
 import {profileText} from './profile.js';
@@ -65,13 +66,6 @@ function layouts(ffn: readonly FfnLayout[]): string[] {
     const layers = texts.flatMap((other, layer) => (other === text ? [layer] : []));
     return layers.length === ffn.length ? text : `${text}: layers ${layers.join(', ')}`;
   });
-}
-
-function layoutText(layout: FfnLayout): string {
-  if (layout.kind === 'dense') return `dense, ${layout.width} wide`;
-  const {experts, topK, expertWidth, sharedWidth} = layout;
-  const shared = sharedWidth > 0 ? `, and a shared one ${sharedWidth} wide` : '';
-  return `${topK} of ${experts} experts ${expertWidth} wide${shared}`;
 }
 
 function tokenizerLine(tokenizer: ModelInspection['tokenizer']): Line {

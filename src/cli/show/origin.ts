@@ -1,27 +1,32 @@
 import {changedOptions} from '../../downcycle/changed-options.js';
+import {differenceOf} from '../../downcycle/difference.js';
 import {NEURONS_FILE, type NeuronCount} from '../../downcycle/neuron-maps.js';
 import type {Proof, Provenance} from '../../downcycle/provenance.js';
-import {splitDifference} from '../../downcycle/split-difference.js';
-import {intendedDifference} from '../../downcycle/upcycle/difference.js';
 import type {ModelInspection} from '../../experiment/inspect.js';
 import {layerText} from './layers.js';
 import {type Line, lines} from './lines.js';
 import {calibrationText} from './profile.js';
+import {clusterText, keptText} from './pruned.js';
 
 type Split = Extract<Provenance, {kind: 'split'}>;
+type Pruned = Extract<Provenance, {kind: 'prune'}>;
 
 /** Width that everything here keeps to, paths aside. */
 const COLUMNS = 80;
 
 /** Where a model came from and, if it was cut out of a dense one, how each layer was; nothing if it is not recorded. */
-export function originText({provenance, neurons, isTrained}: ModelInspection): string[] {
+export function originText({provenance, neurons, kept, isTrained}: ModelInspection): string[] {
   if (!provenance) return [];
   const trained: Line[] = isTrained ? [['trained', 'since it was made; what follows tells how it started']] : [];
-  const isSplit = provenance.kind === 'split';
-  return [
-    lines([...trained, ...originLines(provenance), ...(isSplit ? mapLines(provenance, neurons) : [])], COLUMNS),
-    ...(isSplit ? [layerText(provenance.layers, neurons, COLUMNS)] : []),
-  ];
+  const about = (more: readonly Line[]): string => lines([...trained, ...originLines(provenance), ...more], COLUMNS);
+  switch (provenance.kind) {
+    case 'split':
+      return [about(mapLines(provenance, neurons)), layerText(provenance.layers, neurons, COLUMNS)];
+    case 'prune':
+      return [about(keptLines(provenance, kept)), clusterText(provenance), ...(kept ? [keptText(kept)] : [])];
+    default:
+      return [about([])];
+  }
 }
 
 function originLines(provenance: Provenance): Line[] {
@@ -30,7 +35,7 @@ function originLines(provenance: Provenance): Line[] {
     ['origin', sourceText(provenance)],
     ...(provenance.kind === 'scratch' ? [] : [['method', methodText(provenance.method)] as const]),
     ['seed', String(seed)],
-    ...(provenance.kind === 'split' ? [['calibration', calibratedOn(provenance)] as const] : []),
+    ...('calibration' in provenance ? [['calibration', calibratedOn(provenance)] as const] : []),
     ['proof', proofText(provenance)],
     ['made by', `downcycle ${versions.downcycle} on Node ${versions.node}`],
   ];
@@ -39,7 +44,7 @@ function originLines(provenance: Provenance): Line[] {
 function sourceText(provenance: Provenance): string {
   if (provenance.kind === 'scratch') return 'made from scratch, weights drawn at random';
   const {path, revision, fingerprint} = provenance.source;
-  const verb = provenance.kind === 'split' ? 'cut out of' : 'copied from';
+  const verb = {split: 'cut out of', upcycle: 'copied from', prune: 'pruned copies of'}[provenance.kind];
   return `${verb} ${path}${revision === null ? '' : ` at ${revision}`}, fingerprint ${short(fingerprint)}`;
 }
 
@@ -48,15 +53,14 @@ function methodText(options: Parameters<typeof changedOptions>[0]): string {
   return [options.method, ...settings].join(', ');
 }
 
-function calibratedOn({calibration}: Split): string {
+function calibratedOn({calibration}: Split | Pruned): string {
   if (!calibration) return 'none recorded: the cut looks at no activations';
   return `${calibrationText(calibration)}, SHA-256 ${short(calibration.tokenHash)}`;
 }
 
 function proofText(provenance: Provenance): string {
   if (provenance.kind === 'scratch') return 'none: there is no dense model that it could equal';
-  const difference =
-    provenance.kind === 'split' ? splitDifference(provenance.method) : intendedDifference(provenance.method);
+  const difference = differenceOf(provenance.method);
   if (difference !== null) return `none: not equal to its parent by design: ${difference}`;
   return provenance.equivalence ? provedText(provenance.equivalence) : 'not proved yet';
 }
@@ -73,6 +77,14 @@ function mapLines({neuronMapHash, padding}: Split, neurons: ModelInspection['neu
     ['neurons', neuronsText(neurons)],
     ...(padding > 0 ? [['padding', `${padding} a layer: neurons of zeros, appended with the last ids`] as const] : []),
     ['neuron map', `${NEURONS_FILE}, SHA-256 ${short(neuronMapHash)} as recorded`],
+  ];
+}
+
+function keptLines({numNeurons, expertWidth, neuronMapHash}: Pruned, kept: ModelInspection['kept']): Line[] {
+  if (!kept) return [['neuron lists', `none: ${NEURONS_FILE} is not in the folder`]];
+  return [
+    ['neurons', `each expert keeps ${expertWidth} of ${numNeurons}; experts may overlap`],
+    ['neuron lists', `${NEURONS_FILE}, SHA-256 ${short(neuronMapHash)} as recorded`],
   ];
 }
 

@@ -1,13 +1,28 @@
 import type {Conversion} from '../../downcycle/convert.js';
+import type {DiveConversion} from '../../downcycle/dive.js';
 import {flopsPerToken} from '../../model/architecture.js';
 import {formatCount} from '../../report/number.js';
 import {textTable} from '../../report/table.js';
+import {layoutText} from './layout.js';
+import {clusterText, keptText} from './pruned.js';
 
 /** Training steps cost three forward passes. */
 const PASSES = 3;
 
 /** A plan layer by layer, and what it comes to. */
-export function planText(plan: Conversion, sequenceLength: number): string {
+export function planText(plan: Conversion | DiveConversion, sequenceLength: number): string {
+  return [...('kept' in plan ? prunedText(plan) : [splitText(plan)]), totals(plan, sequenceLength).join('\n')].join(
+    '\n\n',
+  );
+}
+
+/** How the tasks were clustered, and what the experts keep of each layer. */
+function prunedText({provenance, kept, architecture}: DiveConversion): string[] {
+  const [layout] = architecture.ffn.map(layoutText);
+  return [clusterText(provenance), `every layer: ${layout ?? ''}`, keptText(kept)];
+}
+
+function splitText(plan: Conversion): string {
   const columns = ['layer', 'shared', 'experts', 'wide', 'active', 'active\nneurons', 'r', 'alpha'].map((title) => ({
     title,
     align: 'right' as const,
@@ -22,11 +37,14 @@ export function planText(plan: Conversion, sequenceLength: number): string {
     layer.specialisedShare === null ? '-' : layer.specialisedShare.toFixed(2),
     layer.sharedRatio.toFixed(2),
   ]);
-  return `${textTable(columns, rows)}\n\n${totals(plan, sequenceLength).join('\n')}`;
+  return textTable(columns, rows);
 }
 
-function totals({dense, moe, architecture, parent, bytes, provenance}: Conversion, sequenceLength: number): string[] {
-  const {padding} = provenance;
+function totals(
+  {dense, moe, architecture, parent, bytes, provenance}: Conversion | DiveConversion,
+  sequenceLength: number,
+): string[] {
+  const padding = 'padding' in provenance ? provenance.padding : 0;
   const [before, after] = [parent, architecture].map((one) => flopsPerToken(one, sequenceLength) / PASSES);
   const saved = percent(1 - (after as number) / (before as number));
   return [

@@ -42,7 +42,7 @@ export function contribution({hMagnitude_F, downNorm_F}: LayerProfile): Float64A
 }
 
 /** Var(h_i)·|Wd_i|² over all tokens (FLAP, arXiv 2312.11983). */
-function flapScore({hMean_JF, hSquare_JF, downNorm_F, numNeurons}: LayerProfile): Float64Array {
+export function flapScore({hMean_JF, hSquare_JF, downNorm_F, numNeurons}: LayerProfile): Float64Array {
   const [mean_F, square_F] = [columnMeans(hMean_JF, numNeurons), columnMeans(hSquare_JF, numNeurons)];
   const variance = (mean: number, i: number): number => Math.max(0, (square_F[i] as number) - mean * mean); // but for rounding
   return mean_F.map((mean, i) => variance(mean, i) * (downNorm_F[i] as number) ** 2);

@@ -23,6 +23,7 @@ export const COMMON_NAMES: Names = {
   'layers.{l}.ffn.experts.gate': 'model.layers.{l}.mlp.experts.{e}.gate_proj.weight',
   'layers.{l}.ffn.experts.up': 'model.layers.{l}.mlp.experts.{e}.up_proj.weight',
   'layers.{l}.ffn.experts.down': 'model.layers.{l}.mlp.experts.{e}.down_proj.weight',
+  'layers.{l}.ffn.expertBias': 'model.layers.{l}.mlp.experts.{e}.down_proj.bias',
   head: 'lm_head.weight',
 };
 

@@ -1,0 +1,56 @@
+// The end of a walk: what the head of the model makes of the hidden states after the last layer.
+import * as tf from '@tensorflow/tfjs';
+import {compile} from '../engine/compile.js';
+import {createVariable} from '../engine/variable.js';
+import type {ModelFolder} from '../format/model-folder.js';
+import {tokenLosses} from '../op/linear-cross-entropy.js';
+import {finalHidden} from './decoder.js';
+import {readParameter} from './load.js';
+import {parameterSpecs} from './parameters.js';
+import {hiddenTensor, type Walk, type WalkText} from './walk.js';
+
+/** Final norm and head of the model of a walk. */
+export interface WalkHead {
+  /**
+   * Loss of the next token at every position, [B·S]; 0 at the last one of a sequence.
+   *
+   * @param hidden_TD hidden states of a batch after the last layer.
+   * @param batch which batch of the walk's text it is.
+   */
+  losses(hidden_TD: Float32Array, batch: number): Promise<Float32Array>;
+  dispose(): void;
+}
+
+/** Reads the final norm and the head. @throws ModelError naming file and tensor if one is missing or of another shape. */
+export async function openHead(folder: ModelFolder, walk: Walk, {tokens, sequenceLength}: WalkText): Promise<WalkHead> {
+  const {architecture} = walk;
+  const specs = parameterSpecs(architecture);
+  const load = async (spec: typeof specs.embed) =>
+    createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
+  const norm = specs.norm && (await load(specs.norm));
+  const table = await load(specs.head ?? specs.embed);
+  const run = compile(
+    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => ({
+      loss_T: tokenLosses(finalHidden(x_TD, norm?.read() ?? null, architecture), table.read() as tf.Tensor2D, label_T),
+    }),
+    {name: 'head_losses'},
+  );
+  const size = walk.batchSize * sequenceLength;
+  return {
+    losses: async (hidden_TD, batch) => {
+      const label = (_: unknown, i: number): number =>
+        (i + 1) % sequenceLength === 0 ? -1 : (tokens[batch * size + i + 1] as number);
+      const label_T = tf.tensor1d(Int32Array.from({length: size}, label), 'int32');
+      const inputs = [hiddenTensor(walk, hidden_TD), label_T] as const;
+      const {loss_T} = await run(...inputs);
+      const losses_T = Float32Array.from(await loss_T.data());
+      tf.dispose([...inputs, loss_T]);
+      return losses_T;
+    },
+    dispose: () => {
+      run.dispose();
+      norm?.dispose();
+      table.dispose();
+    },
+  };
+}

@@ -1,0 +1,28 @@
+import {describe, expect, it} from 'vitest';
+import {countParameters, type FfnLayout, flopsPerToken} from '../../src/model/architecture.js';
+import {tinyArchitecture} from './tiny-llama.js';
+
+const layout = {
+  kind: 'moe',
+  experts: 6,
+  topK: 2,
+  expertWidth: 8,
+  sharedWidth: 4,
+  selectionBias: false,
+  router: 'linear',
+} as const satisfies FfnLayout;
+
+describe('biases of experts', () => {
+  const plain = {...tinyArchitecture, ffn: [layout, layout]};
+  const biased = {...plain, ffn: [layout, {...layout, expertBias: true as const}]};
+
+  it('count as parameters, those of the chosen experts as active', () => {
+    const [without, within] = [countParameters(plain), countParameters(biased)];
+    expect(within.total - without.total).toBe(6 * tinyArchitecture.width);
+    expect(within.active - without.active).toBe(2 * tinyArchitecture.width);
+  });
+
+  it('are in no matmul', () => {
+    expect(flopsPerToken(biased, 32)).toBe(flopsPerToken(plain, 32));
+  });
+});
