@@ -16,7 +16,9 @@ describe('the options of dive', () => {
   it('have no shared part, and keep a share of the neurons', () => {
     expect(messages({...dive, shared: 1})).toHaveLength(1);
     for (const keep of [0, -1, 1.01]) expect(messages({...dive, keep})[0]).toMatch(/^keep: /);
-    expect(messages({...dive, topK: 5})).toEqual(['topK: topK must be at most experts. Lower topK or raise experts.']);
+    expect(messages({...dive, topK: 5})).toEqual([
+      'topK: topK (= 5) must be at most experts (= 4). Lower topK or raise experts.',
+    ]);
   });
 
   it('are neither a split nor copies', () => {
