@@ -17,15 +17,18 @@ interface Flow extends AssignmentProblem {
   readonly numGroups: number;
   readonly groupOf_N: Int32Array;
   readonly members_E: readonly number[][];
-  /** The member of group a that moves to group b most cheaply, [E, E], or -1; and what its move costs. */
+  /** The member of group a that moves to group b most cheaply, [E, E], or -1; and what its move costs, or costs at least. */
   readonly mover_EE: Int32Array;
   readonly move_EE: Float64Array;
+  /** 1 where the mover has left, so that the cost is that of a cheaper move than any that is left. */
+  readonly isStale_EE: Uint8Array;
   /** Dual price of a place: each item sits where cost + price is least, and a group with free places costs nothing. */
   readonly price_E: Float64Array;
 }
 
 /** Shortest paths from one new item to the groups, up to the nearest that has a free place. */
 interface Paths {
+  /** Length of the path, or less for a group that is not settled. */
   readonly reach_E: Float64Array;
   /** The group an item is pushed out of to enter this one, -1 if the new item enters it directly. */
   readonly from_E: Int32Array;
@@ -36,9 +39,10 @@ interface Paths {
  * The assignment of least total cost (a transportation problem), exact up to float64 rounding.
  *
  * Items enter one by one along a shortest augmenting path over the E groups, where edge a to b is the cheapest item to
- * move; prices keep the edges non-negative, so each path is one dense Dijkstra. O(N E^2) and the rescans of groups
- * that lose their cheapest item: 8,192 items in 64 groups take a third of a second, while one column for each
- * place would make it cubic in N. Ties go to the lower group, then to the lower item.
+ * move; prices keep the edges non-negative, so each path is one dense Dijkstra. O(N E^2) and the searches for movers
+ * that have left: 14,336 items in 256 groups take some two seconds (`scripts/bench/assignment.ts`), so that nothing
+ * approximate is needed for any FFN; one column for each place would make it cubic in N. Ties go to the lower group,
+ * then to the lower item.
  * @throws RangeError if the groups cannot hold all items.
  */
 export function optimalAssignment(problem: AssignmentProblem): Assignment {
@@ -83,33 +87,49 @@ function emptyFlow(problem: AssignmentProblem): Flow {
     members_E: Array.from({length: numGroups}, () => []),
     mover_EE: new Int32Array(numGroups * numGroups).fill(-1),
     move_EE: new Float64Array(numGroups * numGroups).fill(Number.POSITIVE_INFINITY),
+    isStale_EE: new Uint8Array(numGroups * numGroups),
     price_E: new Float64Array(numGroups),
   };
 }
 
-/** Dijkstra over the groups with reduced costs; stops at the first group with a free place. O(E^2). */
+/**
+ * Dijkstra over the groups with reduced costs; stops at the first group with a free place. O(E^2).
+ *
+ * Members are only searched for the cheapest to move where the path would take an edge whose mover has left.
+ */
 function shortestPaths(flow: Flow, item: number): Paths {
   const {cost_NE, numGroups, price_E} = flow;
-  const reach_E = price_E.map((price, group) => price + costOf(cost_NE, numGroups, item, group));
-  const from_E = new Int32Array(numGroups).fill(-1);
+  const direct_E = price_E.map((price, group) => price + costOf(cost_NE, numGroups, item, group));
+  const paths = {reach_E: direct_E.slice(), from_E: new Int32Array(numGroups).fill(-1)};
   const isSettled_E = new Uint8Array(numGroups);
+  const settled: number[] = [];
   for (;;) {
-    const group = nearest(reach_E, isSettled_E);
+    const group = nearest(paths.reach_E, isSettled_E);
+    if (refresh(flow, paths.from_E[group] as number, group)) {
+      paths.reach_E[group] = direct_E[group] as number;
+      paths.from_E[group] = -1;
+      for (const a of settled) relax(flow, paths, a, group);
+      continue;
+    }
+    if (hasPlace(flow, group)) return {...paths, target: group};
     isSettled_E[group] = 1;
-    if (hasPlace(flow, group)) return {reach_E, from_E, target: group};
-    relax(flow, group, reach_E, from_E, isSettled_E);
+    settled.push(group);
+    for (let b = 0; b < numGroups; b++) if (!isSettled_E[b]) relax(flow, paths, group, b);
   }
 }
 
-function relax(flow: Flow, a: number, reach_E: Float64Array, from_E: Int32Array, isSettled_E: Uint8Array): void {
-  const {numGroups, move_EE, price_E} = flow;
+/** Lets the path to group b come through group a if that is shorter. */
+function relax(
+  {numGroups, move_EE, price_E}: Flow,
+  {reach_E, from_E}: Omit<Paths, 'target'>,
+  a: number,
+  b: number,
+): void {
   const base = (reach_E[a] as number) - (price_E[a] as number);
-  for (let b = 0; b < numGroups; b++) {
-    const reach = base + (move_EE[a * numGroups + b] as number) + (price_E[b] as number);
-    if (isSettled_E[b] || reach >= (reach_E[b] as number)) continue;
-    reach_E[b] = reach;
-    from_E[b] = a;
-  }
+  const reach = base + (move_EE[a * numGroups + b] as number) + (price_E[b] as number);
+  if (reach >= (reach_E[b] as number)) return;
+  reach_E[b] = reach;
+  from_E[b] = a;
 }
 
 function nearest(reach_E: Float64Array, isSettled_E: Uint8Array): number {
@@ -151,23 +171,36 @@ function enter(flow: Flow, item: number, group: number): void {
 function leave(flow: Flow, item: number, group: number): void {
   const members = flow.members_E[group] as number[];
   members.splice(members.indexOf(item), 1);
-  for (let to = 0; to < flow.numGroups; to++) {
-    const edge = group * flow.numGroups + to;
-    if (flow.mover_EE[edge] !== item) continue;
-    flow.mover_EE[edge] = -1;
-    flow.move_EE[edge] = Number.POSITIVE_INFINITY;
-    for (const member of members) offer(flow, member, group, to);
+  for (let edge = group * flow.numGroups; edge < (group + 1) * flow.numGroups; edge++) {
+    if (flow.mover_EE[edge] === item) flow.isStale_EE[edge] = 1;
   }
 }
 
-/** Makes `item` the mover from group to `to` if none is cheaper. */
-function offer({cost_NE, numGroups, mover_EE, move_EE}: Flow, item: number, group: number, to: number): void {
+/** Finds the mover from group a to b anew if it has left; says whether it had. No edge leads from group -1. */
+function refresh(flow: Flow, a: number, b: number): boolean {
+  const edge = a * flow.numGroups + b;
+  if (a < 0 || !flow.isStale_EE[edge]) return false;
+  flow.isStale_EE[edge] = 0;
+  flow.mover_EE[edge] = -1;
+  flow.move_EE[edge] = Number.POSITIVE_INFINITY;
+  for (const member of flow.members_E[a] as number[]) offer(flow, member, a, b);
+  return true;
+}
+
+/** Makes `item` the mover from group to `to` if none is cheaper, nor was. */
+function offer(
+  {cost_NE, numGroups, mover_EE, move_EE, isStale_EE}: Flow,
+  item: number,
+  group: number,
+  to: number,
+): void {
   const edge = group * numGroups + to;
   const move = costOf(cost_NE, numGroups, item, to) - costOf(cost_NE, numGroups, item, group);
   const best = move_EE[edge] as number;
   if (move > best || (move === best && item > (mover_EE[edge] as number))) return;
   mover_EE[edge] = item;
   move_EE[edge] = move;
+  isStale_EE[edge] = 0;
 }
 
 function hasPlace({members_E, capacity_E}: Flow, group: number): boolean {

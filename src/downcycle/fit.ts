@@ -146,15 +146,20 @@ async function addGrams({walk, converted, functions}: Fitting, choice: Choice): 
   return {mm_FF, my_FD, error, size} as Grams;
 }
 
-/** `(MᵀM + λm) W = MᵀY + λm Wd` with m the mean diagonal of MᵀM; disposes the sums. */
+/**
+ * `(MᵀM + λm) W = MᵀY + λm Wd` with m the mean diagonal of MᵀM; disposes the sums.
+ *
+ * Matrices of F² numbers are let go before the next is made: the peak is in the solve, 20 bytes for each.
+ */
 function refit({mm_FF, my_FD}: Grams, down_FD: tf.Tensor2D, weight: number): tf.Tensor2D {
-  const solved = tf.tidy(() => {
-    const F = mm_FF.shape[0];
-    const held = tf.mul(tf.sum(tf.mul(mm_FF, tf.eye(F))), weight / F);
-    const left_FF = tf.add(mm_FF, tf.mul(tf.eye(F), held)) as tf.Tensor2D;
-    return choleskySolve(left_FF, tf.add(my_FD, tf.mul(down_FD, held)) as tf.Tensor2D);
-  });
-  tf.dispose([mm_FF, my_FD, down_FD]);
+  const F = mm_FF.shape[0];
+  const held = tf.tidy(() =>
+    tf.mul(tf.mean(tf.stridedSlice(tf.reshape(mm_FF, [F * F]), [0], [F * F], [F + 1])), weight),
+  );
+  const left_FF = tf.tidy(() => tf.add(mm_FF, tf.mul(tf.eye(F), held)) as tf.Tensor2D);
+  mm_FF.dispose();
+  const solved = tf.tidy(() => choleskySolve(left_FF, tf.add(my_FD, tf.mul(down_FD, held)) as tf.Tensor2D));
+  tf.dispose([held, left_FF, my_FD, down_FD]);
   return solved;
 }
 

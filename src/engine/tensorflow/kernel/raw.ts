@@ -10,14 +10,16 @@ export interface Raw {
   /** An int32 constant; a scalar if `shape` is left out. */
   int(values: number | readonly number[], shape?: readonly number[]): number;
   constant(values: HostValues, shape: readonly number[], dtype: number): number;
+  /** Frees an intermediate result before the body ends: for large ones that nothing needs any more. */
+  free(id: number): void;
 }
 
 /** Runs `body` and frees every intermediate result but those it returns. */
 export function withRaw(binding: Binding, body: (raw: Raw) => Metadata[]): Metadata[] {
-  const made: number[] = [];
+  const made = new Set<number>();
   const constant: Raw['constant'] = (values, shape, dtype) => {
     const id = binding.createTensor(shape, dtype, values);
-    made.push(id);
+    made.add(id);
     return id;
   };
   const raw: Raw = {
@@ -29,8 +31,12 @@ export function withRaw(binding: Binding, body: (raw: Raw) => Metadata[]): Metad
     run: (op, attributes, inputs) => {
       const [result] = binding.executeOp(op, attributes, inputs, 1);
       if (!result) throw new Error(`${op} has no output`);
-      made.push(result.id);
+      made.add(result.id);
       return result;
+    },
+    free: (id) => {
+      made.delete(id);
+      binding.deleteTensor(id);
     },
   };
   const results = body(raw);
