@@ -149,7 +149,8 @@ async function addGrams({walk, converted, functions}: Fitting, choice: Choice): 
 /**
  * `(MᵀM + λm) W = MᵀY + λm Wd` with m the mean diagonal of MᵀM; disposes the sums.
  *
- * Matrices of F² numbers are let go before the next is made: the peak is in the solve, 20 bytes for each.
+ * Matrices of F² numbers are let go before the next is made. The peak is in the solve, 28 bytes for each: the matrix, and
+ * in float64 the same, the copy that is factored and the factor.
  */
 function refit({mm_FF, my_FD}: Grams, down_FD: tf.Tensor2D, weight: number): tf.Tensor2D {
   const F = mm_FF.shape[0];

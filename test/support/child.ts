@@ -2,11 +2,16 @@ import {spawn} from 'node:child_process';
 import {expect} from 'vitest';
 
 /** Runs a TypeScript file of the tests in a process of its own and returns the JSON it printed. */
-export async function runChild(script: URL, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<unknown> {
+export async function runChild(
+  script: URL,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  timeout = 55_000,
+): Promise<unknown> {
   const child = spawn(process.execPath, ['--import', 'tsx', script.pathname, ...args], {
     env: {...process.env, ...env},
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: 55_000,
+    timeout,
   });
   const output = {stdout: '', stderr: ''};
   child.stdout.setEncoding('utf8').on('data', (text: string) => {

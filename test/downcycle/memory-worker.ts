@@ -1,0 +1,56 @@
+/**
+ * One process for memory.test.ts: `memory-worker.ts <model> <folder> <method or profile or predictors>`; prints one JSON
+ * line, the peak in bytes. A profile goes into the folder, from which a conversion takes it.
+ *
+ * Peaks are VmHWM, the kernel's record of the most memory a process ever held, so each measurement needs a process.
+ */
+import {readFileSync} from 'node:fs';
+import {join} from 'node:path';
+import type {Calibration} from '../../src/downcycle/calibration.js';
+import {convert} from '../../src/downcycle/convert.js';
+import {openDense} from '../../src/downcycle/convert-source.js';
+import {profileSchema, type SplitOptions} from '../../src/downcycle/options.js';
+import {readProfile, writeProfile} from '../../src/downcycle/profile-file.js';
+import {profileText} from '../../src/downcycle/profile-model.js';
+import {startEngine} from '../../src/engine/start.js';
+import {createRng} from '../../src/util/rng.js';
+import {splitOptions} from './split-options.js';
+import {SAMPLES, SEQUENCE_LENGTH, TOKENS, VOCAB} from './wide-model.js';
+
+const [model = '', folder = '', what = ''] = process.argv.slice(2);
+const rng = createRng(2, 'tokens');
+const calibration: Calibration = {
+  tokens: Int32Array.from({length: TOKENS}, () => rng.int(VOCAB)),
+  sequenceLength: SEQUENCE_LENGTH,
+  tasks: ['a', 'b'],
+  taskOfSample_J: Int32Array.from({length: SAMPLES}, (_, j) => (2 * j) / SAMPLES),
+  hash: 'h',
+};
+const METHODS: Readonly<Record<string, object>> = {
+  cmoe: {method: 'cmoe'},
+  expertweaver: {method: 'expertweaver'},
+  refit: {method: 'weave'},
+};
+
+await startEngine({device: 'cpu'});
+const method = METHODS[what];
+if (method) await convertBy(splitOptions({experts: 30, shared: 2, topK: 6, ...method}));
+else await profileInto(what === 'predictors');
+process.stdout.write(`${JSON.stringify({peak: peak()})}\n`);
+process.exit(0);
+
+async function convertBy(options: SplitOptions): Promise<void> {
+  const profile = await readProfile(join(folder, 'profile'));
+  await convert({model, out: join(folder, what), method: options, seed: 1, profile, calibration});
+}
+
+async function profileInto(all: boolean): Promise<void> {
+  const source = await openDense(model);
+  const settings = profileSchema.parse({predictors: all, gradients: all});
+  const partial = join(folder, 'partial');
+  await writeProfile(join(folder, 'profile'), await profileText(source, calibration, {profile: settings, partial}));
+}
+
+function peak(): number {
+  return 1024 * Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
+}

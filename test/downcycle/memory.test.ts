@@ -1,0 +1,71 @@
+import {mkdir} from 'node:fs/promises';
+import {describe, expect, it} from 'vitest';
+import {useScratch} from '../format/scratch.js';
+import {runChild} from '../support/child.js';
+import {missingTensorFlow} from '../support/engines.js';
+import {FFN_WIDTH, LAYER_BYTES, SAMPLES, TOKENS, WIDTH, writeWideModel} from './wide-model.js';
+
+const worker = new URL('./memory-worker.ts', import.meta.url);
+const scratch = useScratch();
+const TIMEOUT = 300_000;
+
+/** Node and TensorFlow, of which the libraries' pages are 350 MB, and three layers: one is held, the rest is on the move. */
+const FLOOR = 600e6 + 3 * LAYER_BYTES;
+/** Hidden states of the text, and what one layer makes of them on the way. */
+const ACTIVATIONS = 4 * TOKENS * (2 * WIDTH + 4 * FFN_WIDTH);
+/** What a profile keeps of every layer: means by sample, means, and the markers of tokens. */
+const STATISTICS = 4 * (3 * SAMPLES * FFN_WIDTH + 3 * FFN_WIDTH + 10 * TOKENS);
+/** Predictors, float32 [F, 128], and gradients, two of [F]. */
+const MORE_STATISTICS = 4 * (130 * FFN_WIDTH);
+/** Ridge regression: float64 sums [D, F], those of a batch here and there, and a solve in float64. */
+const RIDGE = 40 * WIDTH * FFN_WIDTH;
+/** Least squares: a float32 matrix [F, F], and in float64 the same, a copy that is factored and the factor. */
+const REFIT = 28 * FFN_WIDTH ** 2;
+/** Arrays of weights that were let go and wait to be collected: V8 begins after so much. Peaks of equal runs differ by it. */
+const UNCOLLECTED = 64e6;
+
+type Stage = 'profile' | 'predictors' | 'cmoe' | 'expertweaver' | 'refit';
+
+/** Peak memory of each stage, in bytes; the first is a profile, from which the others convert. */
+async function peaksOf(layers: number, stages: readonly Stage[]): Promise<number[]> {
+  const [model, folder] = [scratch(`model-${layers}`), scratch(`results-${layers}`)];
+  await mkdir(folder);
+  await writeWideModel(model, layers);
+  const peaks: number[] = [];
+  for (const stage of stages) {
+    const {peak} = (await runChild(worker, [model, folder, stage], {}, TIMEOUT)) as {peak: number};
+    peaks.push(peak);
+  }
+  return peaks;
+}
+
+describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
+  it(
+    'of a profile and of conversions is that of a few layers, however many a model has',
+    async () => {
+      const [profileOfFew, cmoeOfFew, expertweaver] = await peaksOf(8, ['profile', 'cmoe', 'expertweaver']);
+      const [profile, cmoe] = await peaksOf(32, ['profile', 'cmoe']);
+      const most = FLOOR + ACTIVATIONS + 32 * STATISTICS;
+      expect(cmoe).toBeLessThan(most);
+      expect(expertweaver).toBeLessThan(most);
+      expect(profile).toBeLessThan(most + UNCOLLECTED);
+      expect(cmoe! - cmoeOfFew!).toBeLessThan(24 * STATISTICS + UNCOLLECTED);
+      expect(profile! - profileOfFew!).toBeLessThan(24 * STATISTICS + UNCOLLECTED);
+    },
+    TIMEOUT,
+  );
+
+  it(
+    'of predictors, gradients and fits adds the equations of one layer',
+    async () => {
+      const statistics = STATISTICS + MORE_STATISTICS;
+      const [few, refit] = await peaksOf(2, ['predictors', 'refit']);
+      const [many] = await peaksOf(6, ['predictors']);
+      const most = FLOOR + ACTIVATIONS + RIDGE + UNCOLLECTED;
+      expect(many).toBeLessThan(most + 6 * statistics);
+      expect(many! - few!).toBeLessThan(4 * statistics + UNCOLLECTED);
+      expect(refit).toBeLessThan(most + REFIT + 2 * statistics);
+    },
+    TIMEOUT,
+  );
+});
