@@ -40,9 +40,9 @@ interface Paths {
  *
  * Items enter one by one along a shortest augmenting path over the E groups, where edge a to b is the cheapest item to
  * move; prices keep the edges non-negative, so each path is one dense Dijkstra. O(N E^2) and the searches for movers
- * that have left: 14,336 items in 256 groups take some two seconds (`scripts/bench/assignment.ts`), so that nothing
- * approximate is needed for any FFN; one column for each place would make it cubic in N. Ties go to the lower group,
- * then to the lower item.
+ * that have left: 14,336 items in 256 groups take two to four seconds, and twenty if they differ in size alone
+ * (`scripts/bench/assignment.ts`), so that nothing approximate is needed for any FFN; one column for each place would
+ * make it cubic in N. Ties go to the lower group, then to the lower item.
  * @throws RangeError if the groups cannot hold all items.
  */
 export function optimalAssignment(problem: AssignmentProblem): Assignment {
