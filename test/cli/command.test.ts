@@ -137,7 +137,7 @@ describe('one config from a dense model to a trained mixture', () => {
     expect((await cli('inspect', profile, '--json')).stdout.length).toBeLessThan(2000);
 
     const plan = await run('convert', config, '--arm', 'a', '--profile', profile, '--dry-run');
-    expect(plan.stdout).toMatch(/^ +0 +8 +7 +8 +2 +24 +0\.\d\d +0\.13$/m);
+    expect(plan.stdout).toMatch(/^ +0 +8 +7 +8 +2 +24 +- +0\.13$/m); // r needs two tasks
     expect(plan.stdout).toMatch(/^compute .* less than dense$/m);
     expect(await run('convert', config, '--arm', 'b', '--dry-run')).toMatchObject({
       code: 2,
