@@ -83,9 +83,14 @@ function padTensors(store: TensorStore, axes: ReadonlyMap<string, NeuronAxis>, a
     return axes.has(name) && isFloatDtype(dtype) ? widen(await readBytes(name), dtype) : store.read(name);
   };
   const readRows: TensorStore['readRows'] = async (name, begin, end) => {
-    if (!axes.has(name)) return store.readRows(name, begin, end);
-    const [, columns = 0] = info(name).shape;
-    return (await read(name)).slice(begin * columns, end * columns);
+    const [rows = 0, columns = 0] = store.info(name).shape;
+    const axis = axes.get(name);
+    if (!axis) return store.readRows(name, begin, end);
+    const found = await store.readRows(name, Math.min(begin, rows), Math.min(end, rows));
+    if (axis === 'columns') return padEnds(found, columns, added);
+    const padded = new Float32Array((end - begin) * columns);
+    padded.set(found);
+    return padded;
   };
   return {...store, info, read, readRows, readBytes};
 }

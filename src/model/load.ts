@@ -72,29 +72,47 @@ function list(names: readonly string[]): string {
   return names.length > 3 ? `${shown} and ${names.length - 3} more tensors` : `tensor ${shown}`;
 }
 
-/** One parameter, float32 in our layout. @throws ModelError if a tensor is missing or not made of real numbers. */
+/**
+ * One parameter, float32 in our layout.
+ *
+ * @param scratch at least as long as the parameter: where it is read to, unless it is on disk as it is asked for.
+ * @throws ModelError if a tensor is missing or not made of real numbers.
+ */
 export function readParameter(
   {tensors}: Pick<ModelFolder, 'tensors'>,
   architecture: Architecture,
   spec: ParameterSpec,
+  scratch?: Float32Array,
 ): Promise<Float32Array> {
-  return readLeaf(tensors, spec, diskTensors(spec, FAMILIES[architecture.family].names));
+  return readLeaf(tensors, spec, diskTensors(spec, FAMILIES[architecture.family].names), scratch);
 }
 
 async function readLeaf(
   tensors: TensorStore,
   {shape}: ParameterSpec,
   parts: readonly DiskTensor[],
+  scratch?: Float32Array,
 ): Promise<Float32Array> {
   const [only] = parts;
   if (parts.length === 1 && only && !only.isTransposed) return tensors.read(only.name);
-  const values = new Float32Array(numElements(shape));
-  for (const {name, begin, end, shape: onDisk, isTransposed} of parts) {
-    const read = await tensors.read(name);
-    const target = values.subarray(begin, end);
-    const [rows = 1, columns = 1] = onDisk;
-    if (isTransposed) transpose(read, rows, columns, target);
-    else target.set(read);
+  const values = scratch?.subarray(0, numElements(shape)) ?? new Float32Array(numElements(shape));
+  for (const part of parts) {
+    const target = values.subarray(part.begin, part.end);
+    if (part.isTransposed) await readTransposed(tensors, part, target);
+    else target.set(await tensors.read(part.name));
   }
   return values;
+}
+
+/** Numbers of a matrix that are read at once: a whole one would be in memory three times, until somebody collects it. */
+const PIECE = 2 ** 18;
+
+async function readTransposed(tensors: TensorStore, {name, shape}: DiskTensor, target: Float32Array): Promise<void> {
+  const [allRows = 1, columns = 1] = shape;
+  const step = Math.max(1, Math.floor(PIECE / columns));
+  for (let firstRow = 0; firstRow < allRows; firstRow += step) {
+    const end = Math.min(firstRow + step, allRows);
+    const rows = await tensors.readRows(name, firstRow, end);
+    transpose(rows, end - firstRow, columns, target, {firstRow, allRows});
+  }
 }

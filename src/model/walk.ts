@@ -4,6 +4,7 @@ import {type Compiled, compile} from '../engine/compile.js';
 import type {TensorTree} from '../engine/tensor-tree.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
+import {numElements} from '../format/safetensors-header.js';
 import type {Architecture, FfnLayout} from './architecture.js';
 import type {AttentionContext} from './attention.js';
 import {attentionContext} from './decoder.js';
@@ -76,6 +77,7 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
   const batchNumbers = batchSize * sequenceLength * architecture.width;
   const shelves = new Map<string, Shelf>();
   let shelf = shelfOf(architecture, 0, shelves);
+  const scratch = new Float32Array(largestOf(architecture));
   const read = (): LayerTree<tf.Tensor> => mapLayer(shelf.variables, (variable) => variable.read());
   return {
     architecture,
@@ -85,7 +87,7 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
     ),
     load: async (layer) => {
       shelf = shelfOf(architecture, layer, shelves);
-      await loadLayer(folder, architecture, layer, shelf.variables);
+      await loadLayer(folder, architecture, layer, shelf.variables, scratch);
     },
     read,
     compile: (name, fn) =>
@@ -162,11 +164,23 @@ async function embeddings(folder: ModelFolder, architecture: Architecture, token
   return multipliers.embedding === 1 ? hidden : hidden.map((value) => value * multipliers.embedding);
 }
 
+/** Numbers of the largest parameter of any layer. */
+function largestOf(architecture: Architecture): number {
+  let largest = 0;
+  for (const layer of parameterSpecs(architecture).layers) {
+    mapLayer(layer, ({shape}) => {
+      largest = Math.max(largest, numElements(shape));
+    });
+  }
+  return largest;
+}
+
 async function loadLayer(
   folder: ModelFolder,
   architecture: Architecture,
   layer: number,
   variables: LayerTree<Variable>,
+  scratch: Float32Array,
 ): Promise<void> {
   const specs = parameterSpecs(architecture).layers[layer];
   if (!specs) throw new Error(`there is no layer ${layer}`);
@@ -175,7 +189,7 @@ async function loadLayer(
   const found: ParameterSpec[] = [];
   mapLayer(specs, (spec) => found.push(spec));
   for (const [i, spec] of found.entries()) {
-    const value = tf.tensor(await readParameter(folder, architecture, spec), [...spec.shape]);
+    const value = tf.tensor(await readParameter(folder, architecture, spec, scratch), [...spec.shape]);
     targets[i]?.assign(value);
     value.dispose();
   }

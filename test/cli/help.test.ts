@@ -36,7 +36,9 @@ describe('help', () => {
   test('of convert lists the words of every key that its flags give', async () => {
     const text = (await cli('convert', '--help')).stdout.replaceAll(/\s+/g, ' ');
     expect(text).toContain('--router <kind> what scores an expert: gate-mean, representative, ridge');
-    expect(text).toMatch(/--method <name> how the mixture is made: expertweaver, .*granular-upcycle --experts <count>/);
+    expect(text).toMatch(
+      /--method <name> how the mixture is made: expertweaver, .*granular-upcycle, dive --experts <count>/,
+    );
   });
 
   test('shows the global options of every command', async () => {

@@ -28,7 +28,6 @@ const calibration: Calibration = {
 };
 const METHODS: Readonly<Record<string, object>> = {
   cmoe: {method: 'cmoe'},
-  expertweaver: {method: 'expertweaver'},
   refit: {method: 'weave'},
 };
 
