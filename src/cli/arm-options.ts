@@ -13,6 +13,7 @@ const FLAGS = [
   ['--router <kind>', 'router', 'what scores an expert'],
   ['--weights <kind>', 'weights', 'what the result of a chosen expert is multiplied with'],
   ['--output-scale <kind>', 'outputScale', 'whether the routed sum gets the size it had in the dense model'],
+  ['--regroup <rounds>', 'regroup', 'how often neurons are dealt out anew by what a router chooses'],
   ['--repair <kind>', 'repair', 'whether down projections are fitted to the dense outputs'],
   ['--repair-weight <share>', 'repairWeight', 'how much a repair holds to the dense weights'],
   ['--shared-by <value>', 'sharedBy', 'which neurons expertweaver shares'],

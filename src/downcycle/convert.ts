@@ -30,6 +30,7 @@ import {planConversion, profileNeeds} from './partition/plan-conversion.js';
 import {type ConversionPlan, neuronMaps, planHash} from './plan.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
 import {currentVersions, type LayerRecord, type Provenance, recordErrors} from './provenance.js';
+import {regroup} from './regroup.js';
 import {splitFfn} from './split-ffn.js';
 import {unwatched} from './statistics.js';
 
@@ -48,7 +49,7 @@ export interface ConvertOptions {
    * projections.
    */
   readonly routedScale?: readonly number[];
-  /** Text that a router or a repair is fitted on; see {@link needsCalibration}. */
+  /** Text that neurons are regrouped on, and a router or a repair is fitted on; see {@link needsCalibration}. */
   readonly calibration?: Calibration;
   /** What {@link planOf} gave for the same options; made if absent. */
   readonly plan?: ConversionPlan;
@@ -125,9 +126,9 @@ async function write(
   onProgress?: OnProgress,
 ): Promise<void> {
   const fitOptions = fitOptionsOf(method, seed);
-  if (fitOptions && !calibration) {
+  if (needsCalibration(method) && !calibration) {
     throw new ConfigError(
-      `${where}: router ridge, router centroid and repair refit need calibration text, none was given.`,
+      `${where}: regroup, router ridge, router centroid and repair refit need calibration text, none was given.`,
     );
   }
   requireRepairable(method, architecture, where);
@@ -173,9 +174,14 @@ function fitOptionsOf(method: SplitOptions, seed: number): FitOptions | null {
   return isNeeded ? {router, seed, refits, refitWeight: method.repairWeight, weights} : null;
 }
 
+/** How often neurons are dealt out anew by what a router chooses. */
+function regroupRounds(method: SplitOptions): number {
+  return method.method === 'all-shared' ? 0 : method.regroup;
+}
+
 /** Whether a conversion needs calibration text besides a profile. */
 export function needsCalibration(method: SplitOptions): boolean {
-  return fitOptionsOf(method, 0) !== null;
+  return fitOptionsOf(method, 0) !== null || regroupRounds(method) > 0;
 }
 
 function routerOf(method: SplitOptions): {readonly selectionBias: boolean; readonly router: RouterKind} {
@@ -186,7 +192,7 @@ function routerOf(method: SplitOptions): {readonly selectionBias: boolean; reado
   };
 }
 
-/** The plan that {@link convert} would follow. @throws as it does. */
+/** The plan that {@link convert} follows, without regrouping if there is no calibration text. @throws as it does. */
 export async function planOf(options: Omit<ConvertOptions, 'out'>): Promise<ConversionPlan> {
   const source = await openDense(options.model);
   try {
@@ -219,7 +225,7 @@ function routingOf(method: SplitOptions): Routing {
 
 async function makePlan(
   source: DenseSource,
-  {method, profile, seed, model, where = 'convert'}: Omit<ConvertOptions, 'out'>,
+  {method, profile, calibration, seed, model, where = 'convert'}: Omit<ConvertOptions, 'out'>,
 ): Promise<ConversionPlan> {
   const {architecture, numNeurons, fingerprint} = source;
   const numLayers = architecture.ffn.length;
@@ -232,7 +238,10 @@ async function makePlan(
   const profiles = profile?.layers ?? Array.from({length: numLayers}, () => unwatched(numNeurons));
   const padded = padDense(source, paddingOf(numNeurons, method));
   const gateRows = (layer: number): Promise<Float32Array> => readGateRows(padded, layer);
-  return planConversion({method, profiles, gateRows, cv: profile?.metadata.options.cv ?? 'tasks', seed, where});
+  const cv = profile?.metadata.options.cv ?? 'tasks';
+  const plan = await planConversion({method, profiles, gateRows, cv, seed, where});
+  const rounds = regroupRounds(method);
+  return calibration && rounds > 0 ? regroup(padded, calibration, plan, rounds) : plan;
 }
 
 function routedScales(

@@ -12,7 +12,7 @@ import {compileCentres, inputCentres} from './input-centres.js';
 import type {RouterName} from './options.js';
 import type {LayerPlan} from './plan.js';
 import {compileSums, sumActivity} from './predicted-activity.js';
-import {fitActivity} from './ridge.js';
+import {type ActivityModel, fitActivity} from './ridge.js';
 import {denseFfn} from './watch.js';
 
 /** How experts are chosen and weighted. */
@@ -49,7 +49,13 @@ export interface ChoiceInput {
   readonly converted: readonly Float32Array[];
   readonly functions: ReturnType<typeof compileChoice>;
   readonly options: ChoiceOptions;
-  readonly sizes: {readonly numNeurons: number; readonly mostExperts: number};
+  readonly sizes: ChoiceSizes;
+}
+
+/** Neurons of an FFN, and the most experts that a layer has. */
+export interface ChoiceSizes {
+  readonly numNeurons: number;
+  readonly mostExperts: number;
 }
 
 /** Least length that anything is divided by: a row of zeros stays one. */
@@ -80,7 +86,7 @@ export async function chooseBy(input: ChoiceInput): Promise<Choice> {
       router_DE,
       up_DE ?? tf.zeros([D, E]),
       out_EE ?? tf.zeros([E, E]),
-      bias_E ?? neverBeyond(input),
+      bias_E ?? neverBeyond(input.plan, input.sizes.mostExperts),
       masks.member_EF,
       masks.shared_F,
       masks.last_E,
@@ -91,18 +97,31 @@ export async function chooseBy(input: ChoiceInput): Promise<Choice> {
   }
 }
 
-function masksOf({plan, sizes: {numNeurons: F, mostExperts: E}}: ChoiceInput) {
-  const member = new Float32Array(E * F);
-  for (const [e, ids] of plan.experts.entries()) for (const id of ids) member[e * F + id] = 1;
-  const shared = new Float32Array(F);
+function masksOf({plan, sizes}: ChoiceInput) {
+  const shared = new Float32Array(sizes.numNeurons);
   for (const id of plan.shared) shared[id] = 1;
-  const last = Float32Array.from({length: E}, (_, place) => (place === plan.topK - 1 ? 1 : 0));
-  return {member_EF: tf.tensor2d(member, [E, F]), shared_F: tf.tensor1d(shared), last_E: tf.tensor1d(last)};
+  return {
+    member_EF: memberOf(plan, sizes),
+    shared_F: tf.tensor1d(shared),
+    last_E: lastChosen(plan, sizes.mostExperts),
+  };
+}
+
+/** 1 where a neuron is an expert's, [E, F]. */
+export function memberOf({experts}: LayerPlan, {numNeurons: F, mostExperts: E}: ChoiceSizes): tf.Tensor2D {
+  const member = new Float32Array(E * F);
+  for (const [e, ids] of experts.entries()) for (const id of ids) member[e * F + id] = 1;
+  return tf.tensor2d(member, [E, F]);
+}
+
+/** 1 at place K - 1, [E]. */
+export function lastChosen({topK}: LayerPlan, mostExperts: number): tf.Tensor1D {
+  return tf.tensor1d(Float32Array.from({length: mostExperts}, (_, place) => (place === topK - 1 ? 1 : 0)));
 }
 
 /** What is added to the logits of experts: nothing, but for those that the layer does not have. */
-function neverBeyond({plan, sizes: {mostExperts: E}}: ChoiceInput): tf.Tensor1D {
-  return tf.tensor1d(Float32Array.from({length: E}, (_, e) => (e < plan.experts.length ? 0 : NEVER)));
+function neverBeyond({experts}: LayerPlan, mostExperts: number): tf.Tensor1D {
+  return tf.tensor1d(Float32Array.from({length: mostExperts}, (_, e) => (e < experts.length ? 0 : NEVER)));
 }
 
 /** What a router consists of; null for what its kind has not. */
@@ -153,17 +172,26 @@ function unitColumns({walk, plan, sizes}: ChoiceInput, which: 'gate' | 'up'): tf
   });
 }
 
-/** Regression is linear: what is foreseen of an expert is the sum of what is foreseen of its neurons. */
-async function foreseen(input: ChoiceInput, member_EF: tf.Tensor2D): Promise<MadeRouter> {
-  const {walk, functions, converted, sizes} = input;
+async function foreseen(
+  {walk, functions, converted, plan, sizes}: ChoiceInput,
+  member_EF: tf.Tensor2D,
+): Promise<MadeRouter> {
   const sums = await sumActivity(walk, functions.sums, converted, sizes.numNeurons);
-  const fitted = tf.tidy(() => {
-    const {weight_DF, intercept_F} = fitActivity(sums);
+  return {...tf.tidy(() => foreseenOfExperts(fitActivity(sums), member_EF, plan)), up_DE: null, out_EE: null};
+}
+
+/** Regression is linear: what is foreseen of an expert is the sum of what is foreseen of its neurons. */
+export function foreseenOfExperts(
+  {weight_DF, intercept_F}: ActivityModel,
+  member_EF: tf.Tensor2D,
+  plan: LayerPlan,
+): Pick<MadeRouter, 'router_DE'> & {readonly bias_E: tf.Tensor1D} {
+  const [E, F] = member_EF.shape;
+  return tf.tidy(() => {
     const expertOf = (x: tf.Tensor2D): tf.Tensor2D => matMul(x, member_EF, {transposeB: true});
-    const intercept_E = tf.reshape(expertOf(tf.reshape(intercept_F, [1, sizes.numNeurons])), [sizes.mostExperts]);
-    return {router_DE: expertOf(weight_DF), bias_E: tf.add(intercept_E, neverBeyond(input)) as tf.Tensor1D};
+    const intercept_E = tf.reshape(expertOf(tf.reshape(intercept_F, [1, F])), [E]);
+    return {router_DE: expertOf(weight_DF), bias_E: tf.add(intercept_E, neverBeyond(plan, E)) as tf.Tensor1D};
   });
-  return {...fitted, up_DE: null, out_EE: null};
 }
 
 async function centres(input: ChoiceInput, member_RF: tf.Tensor2D): Promise<tf.Tensor2D> {
@@ -200,10 +228,15 @@ export function neuronWeights(
     routerUp: router === 'representative' ? up_DE : null,
     routerOut: router === 'mlp' ? out_EE : null,
   };
-  const logit_TE = tf.add(routerLogits(y_TD, matrices), bias_E);
+  const logit_TE = tf.add(routerLogits(y_TD, matrices), bias_E) as tf.Tensor2D;
+  const chosen_TE = chosenExperts(logit_TE, last_E);
+  const weight_TE = weights === 'one' ? chosen_TE : tf.mul(chosen_TE, tf.softmax(logit_TE));
+  return tf.add(matMul(weight_TE as tf.Tensor2D, member_EF), shared_F);
+}
+
+/** 1 where a token chooses an expert, [T, E]; `last_E` as in {@link Choice}. */
+export function chosenExperts(logit_TE: tf.Tensor2D, last_E: tf.Tensor1D): tf.Tensor2D {
   const sorted_TE = tf.topk(logit_TE, logit_TE.shape[1]).values;
   const least_T1 = tf.sum(tf.mul(sorted_TE, last_E), 1, true);
-  const chosen_TE = tf.mul(tf.cast(tf.greaterEqual(logit_TE, least_T1), 'float32'), tf.max(last_E));
-  const weight_TE = weights === 'one' ? chosen_TE : tf.mul(chosen_TE, tf.softmax(logit_TE as tf.Tensor2D));
-  return tf.add(matMul(weight_TE as tf.Tensor2D, member_EF), shared_F);
+  return tf.mul(tf.cast(tf.greaterEqual(logit_TE, least_T1), 'float32'), tf.max(last_E));
 }

@@ -37,6 +37,15 @@ const repair = (fallback: 'none' | 'refit') =>
       'refit fits the down projections to what the dense model gives on the calibration text of `profile`, layer by layer, in closed form.',
     );
 
+const regroup = (fallback: number) =>
+  z
+    .int()
+    .min(0)
+    .default(fallback)
+    .describe(
+      'How often the neurons of the routed experts are dealt out anew: a ridge router is fitted to the experts that there are, and each neuron goes to the expert during whose choice it is most active on the calibration text of `profile`.',
+    );
+
 const repairFields = {
   repair: repair('none'),
   repairWeight: z
@@ -73,6 +82,7 @@ const cutFields = (router: RouterName, weights: 'score' | 'one') => ({
     .describe(
       'match scales the routed sum of each layer so that its norm on the calibration text of `profile` is that of the dense part.',
     ),
+  regroup: regroup(0),
   ...repairFields,
 });
 
@@ -198,6 +208,7 @@ const weaveSchema = z.strictObject({
     ),
   ...cutFields('ridge', 'one'),
   allocation: allocation('sensitivity'),
+  regroup: regroup(3),
   repair: repair('refit'),
 });
 
@@ -233,15 +244,17 @@ interface Fitted {
   readonly weights: string;
   readonly outputScale: string;
   readonly repair: string;
+  readonly regroup: number;
 }
 
 const fitted = {
-  check: ({router, weights, outputScale, repair}: Fitted): boolean =>
+  check: ({router, weights, outputScale, repair, regroup}: Fitted): boolean =>
     (router !== 'ridge' || weights === 'one') &&
+    (router !== 'representative' || regroup === 0) &&
     (outputScale === 'none' || (SCALABLE.includes(router) && weights === 'score' && repair === 'none')),
   says: {
     error:
-      'router ridge needs weights one; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
+      'router ridge needs weights one; router representative needs regroup 0; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
     path: ['router'],
   },
 };

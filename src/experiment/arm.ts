@@ -217,7 +217,7 @@ async function calibrationFor(
   const calibration = await calibrationOf({model, data, profile: options, shards: layoutOf(config).shards});
   if (!profile || profile.metadata.tokenHash === calibration.hash) return calibration;
   throw new ConfigError(
-    `${where}: outputScale match, router ridge, router centroid, repair refit and method dive measure on the calibration text of the config, but the profile was made on other text.`,
+    `${where}: outputScale match, regroup, router ridge, router centroid, repair refit and method dive measure on the calibration text of the config, but the profile was made on other text.`,
     {hint: 'Make the profile with this config, or leave --profile out.'},
   );
 }
@@ -227,7 +227,7 @@ async function withScale(
   how: Omit<ConvertOptions, 'out'>,
   calibration: Calibration,
 ): Promise<{plan: ConversionPlan; routedScale: number[]}> {
-  const plan = await planOf(how);
+  const plan = await planOf({...how, calibration});
   const draw = routerDraw(how.method, how.seed);
   return {plan, routedScale: await measureRoutedScale(how.model, plan, sequencesOf(calibration), draw)};
 }

@@ -169,7 +169,7 @@ describe('one config from a dense model to a trained mixture', () => {
       join(folder, 'x'),
     );
     expect(other.stderr).toMatch(
-      /config\.yaml:\d+:\d+: .*outputScale match, router ridge, router centroid, repair refit and method dive measure on the calibration text/,
+      /config\.yaml:\d+:\d+: .*outputScale match, regroup, router ridge, router centroid, repair refit and method dive measure on the calibration text/,
     );
     expect(other.code).toBe(3);
 

@@ -124,7 +124,7 @@ describe('an unknown key', () => {
 
   test('of another method is answered with the keys of this one', () => {
     expect(failure('arms:\n  a: {method: random, experts: 3, topK: 1, assignment: greedy}\n').message).toBe(
-      'x.yaml:6:44: arms.a.assignment: unknown key; known here are method, experts, shared, topK, pad, router, weights, outputScale, repair, repairWeight, allocation.',
+      'x.yaml:6:44: arms.a.assignment: unknown key; known here are method, experts, shared, topK, pad, router, weights, outputScale, regroup, repair, repairWeight, allocation.',
     );
   });
 

@@ -1,6 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
-import type {Calibration} from '../../src/downcycle/calibration.js';
 import {convert} from '../../src/downcycle/convert.js';
 import {type DenseSource, openDense} from '../../src/downcycle/convert-source.js';
 import {type FitOptions, type FittedLayer, startFit} from '../../src/downcycle/fit.js';
@@ -10,22 +9,13 @@ import {logitsOf} from '../../src/downcycle/proof.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {openTensors} from '../../src/format/tensor-store.js';
 import {loadModel} from '../../src/model/model.js';
-import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {lotCalibration as calibration, S} from './lot-calibration.js';
 import {splitOptions} from './split-options.js';
 
 const scratch = useScratch();
-const S = 16;
-const rng = createRng(9, 'tokens');
-const calibration: Calibration = {
-  tokens: Int32Array.from({length: 8 * S}, () => rng.int(32)),
-  sequenceLength: S,
-  tasks: ['a'],
-  taskOfSample_J: new Int32Array(8),
-  hash: 'h',
-};
 const shape = {experts: 4, shared: 2, topK: 2};
 const refit: FitOptions = {router: 'gate-mean', seed: 1, refits: true, refitWeight: 1e-3, weights: 'one'};
 
@@ -187,7 +177,7 @@ describe('a fitted conversion', () => {
   it('needs text to fit on', async () => {
     const method = splitOptions({method: 'contiguous', ...counts});
     await expect(convert({model: TINY_LLAMA, out: scratch('moe'), method, seed: 1})).rejects.toThrow(
-      'convert: router ridge, router centroid and repair refit need calibration text, none was given.',
+      'convert: regroup, router ridge, router centroid and repair refit need calibration text, none was given.',
     );
   });
 });

@@ -116,7 +116,7 @@ describe('router centroid', () => {
 
   it('needs calibration text', async () => {
     await expect(convert({model: TINY_LLAMA, out: scratch('moe'), method, seed: 1})).rejects.toThrow(
-      'router ridge, router centroid and repair refit need calibration text, none was given.',
+      'regroup, router ridge, router centroid and repair refit need calibration text, none was given.',
     );
   });
 });

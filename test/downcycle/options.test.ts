@@ -24,6 +24,7 @@ describe('methodSchema', () => {
       allocation: 'uniform',
       router: 'gate-mean',
       weights: 'score',
+      regroup: 0,
       repair: 'none',
       repairWeight: 0.5,
     });
@@ -31,7 +32,7 @@ describe('methodSchema', () => {
 
   it('fits what weave fits, and scores as CMoE does, unless said otherwise', () => {
     expect(methodSchema.parse({method: 'weave', ...cut})).toMatchObject({
-      ...{router: 'ridge', weights: 'one', repair: 'refit', allocation: 'sensitivity'},
+      ...{router: 'ridge', weights: 'one', repair: 'refit', allocation: 'sensitivity', regroup: 3},
     });
     expect(methodSchema.parse({method: 'cmoe', ...cut})).toMatchObject({
       ...{router: 'representative', weights: 'one', repair: 'none', allocation: 'uniform'},
@@ -44,6 +45,7 @@ describe('methodSchema', () => {
       router: 'gate-mean',
       weights: 'one',
       outputScale: 'none',
+      regroup: 0,
       repair: 'none',
       allocation: 'uniform',
     };
@@ -75,7 +77,7 @@ describe('methodSchema', () => {
       {
         path: 'router',
         message:
-          'router ridge needs weights one; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
+          'router ridge needs weights one; router representative needs regroup 0; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
       },
     ]);
   });

@@ -69,8 +69,8 @@ describe('a padded conversion', () => {
     {method: 'llama-moe', split: 'k-means'},
     {method: 'llama-moe', split: 'co-activation'},
     {method: 'llama-moe', split: 'importance'},
-    {method: 'weave', repair: 'none', router: 'gate-mean'},
-    {method: 'weave', repair: 'none', router: 'representative'},
+    {method: 'weave', regroup: 0, repair: 'none', router: 'gate-mean'},
+    {method: 'weave', regroup: 0, repair: 'none', router: 'representative'},
   ])('computes with all experts what the dense model computes: %o', async (method) => {
     const {provenance, parent, warnings} = await padded(method);
     expect(provenance.padding).toBe(4);

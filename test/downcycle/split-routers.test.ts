@@ -1,7 +1,6 @@
 // What holds of a split whichever router it has.
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
-import type {Calibration} from '../../src/downcycle/calibration.js';
 import {convert} from '../../src/downcycle/convert.js';
 import {drawRouter, routerDraw} from '../../src/downcycle/drawn-router.js';
 import {proveConversion} from '../../src/downcycle/proof.js';
@@ -15,23 +14,14 @@ import {decoderLayer, throughAttention} from '../../src/model/decoder.js';
 import {glu} from '../../src/model/glu.js';
 import {leavesOf, parameterSpecs} from '../../src/model/parameters.js';
 import {hiddenTensor, startWalk} from '../../src/model/walk.js';
-import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA, tinyArchitecture} from '../model/tiny-llama.js';
 import {onEngine} from '../support/engines.js';
+import {lotCalibration as calibration, S} from './lot-calibration.js';
 import {splitOptions} from './split-options.js';
 import {tinyProfile} from './tiny-profile.js';
 
 const scratch = useScratch();
-const S = 16;
-const rng = createRng(9, 'tokens');
-const calibration: Calibration = {
-  tokens: Int32Array.from({length: 8 * S}, () => rng.int(32)),
-  sequenceLength: S,
-  tasks: ['a'],
-  taskOfSample_J: new Int32Array(8),
-  hash: 'h',
-};
 const sequences = [0, 1].map((j) => [...calibration.tokens.subarray(j * S, (j + 1) * S)]);
 const EVERY_WAY = (['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const).flatMap((router) =>
   (['one', 'score'] as const).flatMap((weights) =>
