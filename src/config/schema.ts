@@ -1,6 +1,7 @@
 import {z} from 'zod';
 import {dataSchema} from '../data/options.js';
-import {methodSchema, profileSchema} from '../downcycle/options.js';
+import {methodSchema} from '../downcycle/options.js';
+import {profileSchema} from '../downcycle/profile-options.js';
 import {engineSchema} from '../engine/options.js';
 import {reportSchema} from '../report/options.js';
 import {trainSchema} from '../train/options.js';

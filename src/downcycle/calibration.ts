@@ -4,7 +4,7 @@ import type {SourceShards} from '../data/shards.js';
 import type {TokenShard} from '../format/token-shard.js';
 import {DataError} from '../util/errors.js';
 import {joinInts} from '../util/join.js';
-import type {ProfileOptions} from './options.js';
+import type {ProfileOptions} from './profile-options.js';
 
 /** Calibration samples, all equally long; those of one task follow each other. */
 export interface Calibration {

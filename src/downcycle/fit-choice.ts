@@ -9,10 +9,10 @@ import {createRng} from '../util/rng.js';
 import {transposed} from '../util/transpose.js';
 import {drawRouter} from './drawn-router.js';
 import {compileCentres, inputCentres} from './input-centres.js';
-import type {RouterName} from './options.js';
 import type {LayerPlan} from './plan.js';
 import {compileSums, sumActivity} from './predicted-activity.js';
 import {type ActivityModel, fitActivity} from './ridge.js';
+import type {RouterName} from './split-fields.js';
 import {denseFfn} from './watch.js';
 
 /** How experts are chosen and weighted. */

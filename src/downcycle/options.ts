@@ -1,98 +1,10 @@
-// The `profile` section of a config, and what an arm says about how its mixture of experts is made.
+// What an arm of a config says about how its mixture of experts is made.
 import {z} from 'zod';
 import {PAPER_RULE} from './allocation.js';
 import {diveSchema, isDive} from './dive-options.js';
 import {choosable} from './option-checks.js';
+import {allocation, countFields, cutFields, fitted, regroup, repair, repairFields} from './split-fields.js';
 import {isUpcycle, upcycleSchema} from './upcycle-options.js';
-
-/** λ of the refit of down projections. */
-const REFIT_WEIGHT = 0.5;
-
-const countFields = {
-  experts: z
-    .int()
-    .min(1)
-    .describe(
-      'Routed experts. experts + shared chunks of equal width make up the dense FFN, so their sum must divide its width.',
-    ),
-  shared: z
-    .int()
-    .min(0)
-    .default(0)
-    .describe('Shared part, in units of one expert: 2 is one shared expert twice as wide as a routed one.'),
-  topK: z.int().min(1).describe('Routed experts each token passes through; the shared part comes on top.'),
-  pad: z
-    .boolean()
-    .default(false)
-    .describe(
-      'Where experts + shared do not divide the width of the dense FFN, append neurons of zeros up to the next multiple; they change nothing that it computes.',
-    ),
-};
-
-const repair = (fallback: 'none' | 'refit') =>
-  z
-    .enum(['none', 'refit'])
-    .default(fallback)
-    .describe(
-      'refit fits the down projections to what the dense model gives on the calibration text of `profile`, layer by layer, in closed form.',
-    );
-
-const regroup = (fallback: number) =>
-  z
-    .int()
-    .min(0)
-    .default(fallback)
-    .describe(
-      'How often the neurons of the routed experts are dealt out anew: a ridge router is fitted to the experts that there are, and each neuron goes to the expert during whose choice it is most active on the calibration text of `profile`.',
-    );
-
-const repairFields = {
-  repair: repair('none'),
-  repairWeight: z
-    .number()
-    .positive()
-    .default(REFIT_WEIGHT)
-    .describe('How much refit holds to the dense weights, as a share of the mean square of the activations.'),
-};
-
-/** What can score the experts of a split; the field of the schema says what each is. */
-const ROUTERS = ['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const;
-
-/** One of {@link ROUTERS}. */
-export type RouterName = (typeof ROUTERS)[number];
-
-/** What every split says; `router` and `weights` by the default of the method. */
-const cutFields = (router: RouterName, weights: 'score' | 'one') => ({
-  ...countFields,
-  router: z
-    .enum(ROUTERS)
-    .default(router)
-    .describe(
-      'What scores an expert. gate-mean: the mean of its gate rows. representative: the activation of its most typical neuron (CMoE). ridge: the ridge regression of its activity on the input of the FFN. centroid: the k-means centre of FFN inputs on which it is most active (LLaMA-MoE v2). random: a row drawn at random, the control. mlp: two layers with a tanh between them, drawn at random, to be trained (LLaMA-MoE v1).',
-    ),
-  weights: z
-    .enum(['score', 'one'])
-    .default(weights)
-    .describe(
-      'What the result of a chosen expert is multiplied with: its softmax score, to be trained, or 1, for use without training.',
-    ),
-  outputScale: z
-    .enum(['none', 'match'])
-    .default('none')
-    .describe(
-      'match scales the routed sum of each layer so that its norm on the calibration text of `profile` is that of the dense part.',
-    ),
-  regroup: regroup(0),
-  ...repairFields,
-});
-
-const allocation = (fallback: 'uniform' | 'sensitivity') =>
-  z
-    .enum(['uniform', 'sensitivity'])
-    .default(fallback)
-    .describe(
-      'uniform: the same counts in every layer. sensitivity: more active experts where the loss feels them more, as many over all layers.',
-    );
 
 const expertweaverFields = {
   method: z
@@ -236,28 +148,6 @@ const llamaMoeSchema = z.strictObject({
   allocation: allocation('uniform'),
 });
 
-/** Routers that are there before anything is fitted, so that the routed part can be measured on the dense model. */
-const SCALABLE: readonly RouterName[] = ['gate-mean', 'random', 'mlp'];
-
-interface Fitted {
-  readonly router: RouterName;
-  readonly weights: string;
-  readonly outputScale: string;
-  readonly repair: string;
-  readonly regroup: number;
-}
-
-const fitted = {
-  check: ({router, weights, outputScale, repair, regroup}: Fitted): boolean =>
-    (router !== 'ridge' || weights === 'one') &&
-    (router !== 'representative' || regroup === 0) &&
-    (outputScale === 'none' || (SCALABLE.includes(router) && weights === 'score' && repair === 'none')),
-  says: {
-    error:
-      'router ridge needs weights one; router representative needs regroup 0; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
-    path: ['router'],
-  },
-};
 const orderedAlphas = {
   check: ({alphaMin, alphaMax}: {alphaMin: number; alphaMax: number}): boolean => alphaMin <= alphaMax,
   says: {error: 'alphaMin must be at most alphaMax. Swap them or change one.', path: ['alphaMin']},
@@ -288,50 +178,6 @@ export const splitSchema = z.discriminatedUnion('method', [
 
 /** How a mixture of experts is made out of dense models. */
 export const methodSchema = z.discriminatedUnion('method', [splitSchema, upcycleSchema, diveSchema]);
-
-/** Which calibration text neurons are watched on, and how their spread is read. */
-export const profileSchema = z.strictObject({
-  samplesPerTask: z.int().min(1).default(5).describe('Calibration samples of each task.'),
-  tokensPerSample: z.int().min(1).default(128).describe('Tokens of each calibration sample.'),
-  task: z
-    .union([
-      z.literal('source'),
-      z
-        .strictObject({field: z.string().min(1).describe('Field or column whose value names the task of a record.')})
-        .describe('Tasks by a field of records.'),
-    ])
-    .default('source')
-    .describe(
-      'What a task is. source: each data source is one; a sample is the beginning of a packed row. {field: domain}: each value of a field of the .jsonl and .parquet sources is one, and other sources have none; a sample begins with a training document.',
-    ),
-  cv: z
-    .enum(['tasks', 'samples'])
-    .default('tasks')
-    .describe('Coefficient of variation over the means of tasks, or over all samples. The allocation moves with it.'),
-  markers: z
-    .strictObject({
-      count: z.int().min(1).default(10).describe('Neurons that are marked for each token: those of the largest |h|.'),
-      of: z
-        .enum(['normalised', 'plain'])
-        .default('normalised')
-        .describe(
-          'h of inputs and weight rows of length one, as in the published code of CMoE, or h as it is, as in its paper.',
-        ),
-    })
-    .prefault({})
-    .describe('Activation markers (CMoE): which neurons answer each token.'),
-  predictors: z
-    .boolean()
-    .default(false)
-    .describe('Also fit how much of each neuron a linear router can foresee, for `weave`.'),
-  gradients: z
-    .boolean()
-    .default(false)
-    .describe('Also run backwards, for the methods that ask what the loss says of each neuron.'),
-});
-
-/** Calibration settings with their defaults filled in. */
-export type ProfileOptions = z.output<typeof profileSchema>;
 
 /** One method and its settings, defaults filled in. */
 export type MethodOptions = z.output<typeof methodSchema>;

@@ -3,8 +3,8 @@ import {z} from 'zod';
 import {openSafetensors, type SafetensorsFile} from '../format/safetensors.js';
 import {refuseExisting} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
-import {type ProfileOptions, profileSchema} from './options.js';
 import {type LayerLayout, profileNumbers, readLayer, readTasks, writeNumbers} from './profile-numbers.js';
+import {type ProfileOptions, profileSchema} from './profile-options.js';
 import {checkProfile, type LayerProfile} from './statistics.js';
 
 const metadataSchema = z.strictObject({

@@ -8,7 +8,8 @@ import {writeFileAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
 import {diveSchema} from './dive-options.js';
-import {profileSchema, splitSchema} from './options.js';
+import {splitSchema} from './options.js';
+import {profileSchema} from './profile-options.js';
 import {upcycleSchema} from './upcycle-options.js';
 
 /** The file in an MoE folder that holds its {@link Provenance}. */

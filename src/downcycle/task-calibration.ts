@@ -4,7 +4,7 @@ import type {TaskDocument} from '../data/task.js';
 import {DataError} from '../util/errors.js';
 import {joinInts} from '../util/join.js';
 import {type Calibration, calibrationFrom} from './calibration.js';
-import type {ProfileOptions} from './options.js';
+import type {ProfileOptions} from './profile-options.js';
 
 /** How many samples of how many tokens each task has. */
 type Sizes = Pick<ProfileOptions, 'samplesPerTask' | 'tokensPerSample'>;

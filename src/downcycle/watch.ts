@@ -5,7 +5,7 @@ import type {FfnTree, GluTree} from '../model/parameters.js';
 import type {LayerFunction, Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
 import {silu} from '../op/swiglu.js';
-import type {ProfileOptions} from './options.js';
+import type {ProfileOptions} from './profile-options.js';
 
 /** Sums and means of a batch, and the hidden states after the layer. */
 export interface Watched {

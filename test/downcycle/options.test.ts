@@ -1,6 +1,7 @@
 import {describe, expect, it} from 'vitest';
 import {z} from 'zod';
-import {methodSchema, profileSchema} from '../../src/downcycle/options.js';
+import {methodSchema} from '../../src/downcycle/options.js';
+import {profileSchema} from '../../src/downcycle/profile-options.js';
 
 const issuesOf = (input: unknown): {path: string; message: string}[] => {
   const result = methodSchema.safeParse(input);

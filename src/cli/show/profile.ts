@@ -1,6 +1,6 @@
 import {PAPER_RULE, specialisedShare} from '../../downcycle/allocation.js';
-import type {ProfileOptions} from '../../downcycle/options.js';
 import type {Profile, ProfileMetadata} from '../../downcycle/profile-file.js';
+import type {ProfileOptions} from '../../downcycle/profile-options.js';
 import {cvRows, type LayerProfile, neuronCv} from '../../downcycle/statistics.js';
 import {textTable} from '../../report/table.js';
 

@@ -10,7 +10,7 @@ import {
 } from '../../../src/downcycle/dive/kept-neurons.js';
 import {diveSchema} from '../../../src/downcycle/dive-options.js';
 import {NEURONS_FILE, renderNeuronMaps} from '../../../src/downcycle/neuron-maps.js';
-import {profileSchema} from '../../../src/downcycle/options.js';
+import {profileSchema} from '../../../src/downcycle/profile-options.js';
 import {
   currentVersions,
   PROVENANCE_FILE,

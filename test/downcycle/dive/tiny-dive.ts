@@ -1,9 +1,9 @@
 // A calibration text of the tiny llama, its profile, and the model pruned by hand.
 import type {Calibration} from '../../../src/downcycle/calibration.js';
 import {openDense} from '../../../src/downcycle/convert-source.js';
-import {profileSchema} from '../../../src/downcycle/options.js';
 import type {Profile} from '../../../src/downcycle/profile-file.js';
 import {profileText} from '../../../src/downcycle/profile-model.js';
+import {profileSchema} from '../../../src/downcycle/profile-options.js';
 import {openModelFolder} from '../../../src/format/model-folder.js';
 import {SOFTMAX_ROUTING} from '../../../src/model/architecture.js';
 import {loadParameters} from '../../../src/model/load.js';

@@ -1,0 +1,120 @@
+// What every split says: counts, router, repair.
+import {z} from 'zod';
+
+/** λ of the refit of down projections. */
+const REFIT_WEIGHT = 0.5;
+
+/** Counts of chunks. */
+export const countFields = {
+  experts: z
+    .int()
+    .min(1)
+    .describe(
+      'Routed experts. experts + shared chunks of equal width make up the dense FFN, so their sum must divide its width.',
+    ),
+  shared: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe('Shared part, in units of one expert: 2 is one shared expert twice as wide as a routed one.'),
+  topK: z.int().min(1).describe('Routed experts each token passes through; the shared part comes on top.'),
+  pad: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Where experts + shared do not divide the width of the dense FFN, append neurons of zeros up to the next multiple; they change nothing that it computes.',
+    ),
+};
+
+/** Whether down projections are fitted, by the default of the method. */
+export const repair = (fallback: 'none' | 'refit') =>
+  z
+    .enum(['none', 'refit'])
+    .default(fallback)
+    .describe(
+      'refit fits the down projections to what the dense model gives on the calibration text of `profile`, layer by layer, in closed form.',
+    );
+
+/** Rounds of regrouping, by the default of the method. */
+export const regroup = (fallback: number) =>
+  z
+    .int()
+    .min(0)
+    .default(fallback)
+    .describe(
+      'How often the neurons of the routed experts are dealt out anew: a ridge router is fitted to the experts that there are, and each neuron goes to the expert during whose choice it is most active on the calibration text of `profile`.',
+    );
+
+/** How down projections are fitted. */
+export const repairFields = {
+  repair: repair('none'),
+  repairWeight: z
+    .number()
+    .positive()
+    .default(REFIT_WEIGHT)
+    .describe('How much refit holds to the dense weights, as a share of the mean square of the activations.'),
+};
+
+/** What can score the experts of a split; the field of the schema says what each is. */
+const ROUTERS = ['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const;
+
+/** One of {@link ROUTERS}. */
+export type RouterName = (typeof ROUTERS)[number];
+
+/** What every split says; `router` and `weights` by the default of the method. */
+export const cutFields = (router: RouterName, weights: 'score' | 'one') => ({
+  ...countFields,
+  router: z
+    .enum(ROUTERS)
+    .default(router)
+    .describe(
+      'What scores an expert. gate-mean: the mean of its gate rows. representative: the activation of its most typical neuron (CMoE). ridge: the ridge regression of its activity on the input of the FFN. centroid: the k-means centre of FFN inputs on which it is most active (LLaMA-MoE v2). random: a row drawn at random, the control. mlp: two layers with a tanh between them, drawn at random, to be trained (LLaMA-MoE v1).',
+    ),
+  weights: z
+    .enum(['score', 'one'])
+    .default(weights)
+    .describe(
+      'What the result of a chosen expert is multiplied with: its softmax score, to be trained, or 1, for use without training.',
+    ),
+  outputScale: z
+    .enum(['none', 'match'])
+    .default('none')
+    .describe(
+      'match scales the routed sum of each layer so that its norm on the calibration text of `profile` is that of the dense part.',
+    ),
+  regroup: regroup(0),
+  ...repairFields,
+});
+
+/** How active experts are dealt out to the layers, by the default of the method. */
+export const allocation = (fallback: 'uniform' | 'sensitivity') =>
+  z
+    .enum(['uniform', 'sensitivity'])
+    .default(fallback)
+    .describe(
+      'uniform: the same counts in every layer. sensitivity: more active experts where the loss feels them more, as many over all layers.',
+    );
+
+/** Routers that are there before anything is fitted, so that the routed part can be measured on the dense model. */
+const SCALABLE: readonly RouterName[] = ['gate-mean', 'random', 'mlp'];
+
+interface Fitted {
+  readonly router: RouterName;
+  readonly weights: string;
+  readonly outputScale: string;
+  readonly repair: string;
+  readonly regroup: number;
+}
+
+/** What cannot be fitted together. */
+export const fitted = {
+  check: ({router, weights, outputScale, repair, regroup}: Fitted): boolean =>
+    (router !== 'ridge' || weights === 'one') &&
+    (router !== 'representative' || regroup === 0) &&
+    (outputScale === 'none' || (SCALABLE.includes(router) && weights === 'score' && repair === 'none')),
+  says: {
+    error:
+      'router ridge needs weights one; router representative needs regroup 0; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
+    path: ['router'],
+  },
+};
