@@ -27,7 +27,8 @@ describe.skipIf(missingTensorFlow !== null)('memory of a compiled step', () => {
 /** Bytes of all buffers of a step, as XLA's buffer assignment reports them. */
 async function buffersOf(what: 'plain' | 'recompute'): Promise<{bytes: number; sum: number}> {
   const folder = mkdtempSync(join(tmpdir(), 'downcycle-xla-'));
-  const env = {XLA_FLAGS: `--xla_dump_to=${folder} --xla_dump_hlo_as_text`};
+  // What was kept of an earlier run would not be compiled, and say nothing.
+  const env = {TF_XLA_FLAGS: '', XLA_FLAGS: `--xla_dump_to=${folder} --xla_dump_hlo_as_text`};
   const {sum} = (await runChild(worker, [what], env)) as {sum: number};
   const reports = readdirSync(folder).filter((name) => name.endsWith('memory-usage-report.txt'));
   const bytes = reports.map((name) =>

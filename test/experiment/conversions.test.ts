@@ -3,6 +3,7 @@ import {appendFile, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import * as fc from 'fast-check';
 import {describe, expect, it, vi} from 'vitest';
+import {roundHalfEven} from '../../src/downcycle/allocation.js';
 import {countsAt} from '../../src/experiment/conversions.js';
 import {
   conversionColumns,
@@ -26,7 +27,7 @@ describe('countsAt', () => {
     const counts = fc.record({experts: fc.integer({min: 2, max: 64}), shared: fc.integer({min: 0, max: 32})});
     fc.assert(
       fc.property(counts, fc.integer({min: 1, max: 9}), ({experts, shared}, tenths) => {
-        const idle = Math.round((tenths / 10) * (experts + shared));
+        const idle = roundHalfEven((tenths / 10) * (experts + shared));
         fc.pre(idle >= 1 && idle < experts + shared - 1);
         const found = countsAt({experts, shared, topK: 1 + (experts >> 1)}, tenths / 10, 'a');
         expect(found.experts + found.shared).toBe(experts + shared);

@@ -12,7 +12,8 @@ const worker = new URL('./step-worker.ts', import.meta.url);
 async function compiledStep(kind: string): Promise<{program: Instruction[]; shapes: number[][]}> {
   const folder = mkdtempSync(join(tmpdir(), 'downcycle-xla-'));
   try {
-    const env = {XLA_FLAGS: `--xla_dump_to=${folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=train_step`};
+    const dump = `--xla_dump_to=${folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=train_step`;
+    const env = {TF_XLA_FLAGS: '', XLA_FLAGS: dump}; // a program kept from an earlier run would not be dumped
     const {shapes} = (await runChild(worker, [kind], env)) as {shapes: number[][]};
     const name = readdirSync(folder).find((file) => file.endsWith('after_optimizations.txt'));
     return {program: entryInstructions(readFileSync(join(folder, name!), 'utf8')), shapes};
