@@ -68,7 +68,8 @@ const LOOK_MS = 50;
 
 async function runCommand(command: string, args: readonly string[], cwd: string): Promise<Run> {
   const begin = performance.now();
-  const child = spawn(command, args, {cwd, stdio: ['ignore', 'pipe', 'pipe']});
+  const env = {...process.env, TF_XLA_FLAGS: ''}; // every run compiles anew
+  const child = spawn(command, args, {cwd, env, stdio: ['ignore', 'pipe', 'pipe']});
   let [peakBytes, output, errors] = [0, '', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (errors += text));

@@ -1,11 +1,13 @@
 import {setImmediate} from 'node:timers/promises';
 import * as tf from '@tensorflow/tfjs';
 import {dtypeCode} from './native/dtype.js';
+import {dropDamaged} from './native/program-cache.js';
 import {withTrimming} from './native/trim.js';
 import {type Precision, withPrecision} from './precision.js';
 import {getEngine} from './state.js';
 import {flattenTree, rebuildTree, type TensorTree} from './tensor-tree.js';
 import type {TensorFlowBackend} from './tensorflow/backend.js';
+import type {Metadata} from './tensorflow/binding.js';
 import {
   type CompiledFunction,
   callFunction,
@@ -61,11 +63,9 @@ function compileNative<Inputs extends readonly tf.Tensor[], Output extends Tenso
   const run = async (...inputs: Inputs): Promise<Output> => {
     const key = inputs.map(({shape, dtype}) => `${dtype}[${shape.join()}]`).join();
     const known = entries.get(key);
-    const entry = known ?? traceEntry(backend, body, name, inputs);
-    const call = callFunction(backend.binding, entry.fn, backend.toIds(inputs)).catch((error: unknown) =>
-      explain(error, backend, body, inputs, !known),
-    );
-    const metadata = await (known ? call : withTrimming(call));
+    const {entry, metadata} = known
+      ? {entry: known, metadata: await callFunction(backend.binding, known.fn, backend.toIds(inputs))}
+      : await withTrimming(firstCall(backend, body, name, inputs));
     entries.set(key, entry);
     return rebuildTree(
       entry.structure,
@@ -79,6 +79,32 @@ function compileNative<Inputs extends readonly tf.Tensor[], Output extends Tenso
       entries.clear();
     },
   });
+}
+
+interface FirstCall<Output> {
+  readonly entry: Entry<Output>;
+  readonly metadata: Metadata[];
+}
+
+/** Traces, compiles and runs a function; if a kept program turns out to be damaged, once more. */
+async function firstCall<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
+  backend: TensorFlowBackend,
+  body: (...inputs: Inputs) => Output,
+  name: string,
+  inputs: Inputs,
+): Promise<FirstCall<Output>> {
+  const {binding, toIds} = backend;
+  const call = async (as: string): Promise<FirstCall<Output>> => {
+    const entry = traceEntry(backend, body, as, inputs);
+    return {entry, metadata: await callFunction(binding, entry.fn, toIds(inputs))};
+  };
+  try {
+    return await call(name);
+  } catch (error) {
+    const isDamaged = dropDamaged(binding.runtime.programs, error instanceof Error ? error.message : '');
+    if (!isDamaged) explain(error, backend, body, inputs);
+    return call(`${name}_again`); // under its own name TensorFlow would only say again what it said
+  }
 }
 
 function traceEntry<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
@@ -125,9 +151,8 @@ function explain<Inputs extends readonly tf.Tensor[], Output extends TensorTree>
   backend: TensorFlowBackend,
   body: (...inputs: Inputs) => Output,
   inputs: Inputs,
-  isFirstRun: boolean,
 ): never {
-  if (!isTensorFlowError(error) || !isFirstRun) throw error;
+  if (!isTensorFlowError(error)) throw error;
   const line = lineOfFailure(backend.binding, error.message, signaturesOf(inputs), (ids) =>
     bodyOnIds(backend, body, inputs, ids, () => undefined),
   );

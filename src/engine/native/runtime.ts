@@ -1,7 +1,10 @@
 import {totalmem} from 'node:os';
+import {join} from 'node:path';
 import {EnvironmentError} from '../../util/errors.js';
+import {LIBRARY_FILES} from '../library/versions.js';
 import {type CApi, loadCApi, type Pointer} from './c-api.js';
 import {configProto} from './config-proto.js';
+import {programFlags, programFolder} from './program-cache.js';
 
 /** A device TensorFlow found, for example `/job:localhost/replica:0/task:0/device:CPU:0`. */
 export interface Device {
@@ -19,6 +22,8 @@ export interface Runtime {
   readonly devices: readonly Device[];
   /** The device that computes, `/device:GPU:0`, or null for the CPU; without its task, which changes in a cluster. */
   readonly accelerator: string | null;
+  /** Folder of compiled programs; null where none are kept. */
+  readonly programs: string | null;
 }
 
 /** An error TensorFlow reported, with its status code. */
@@ -50,6 +55,7 @@ export interface RuntimeOptions {
 /** Starts TensorFlow from the folder that holds its libraries. */
 export function startRuntime(folder: string, {threads = 0, device = 'auto'}: RuntimeOptions = {}): Runtime {
   setEnvironment();
+  const programs = keepPrograms(folder, threads);
   const c = loadCApi(folder);
   const status = c.TF_NewStatus();
   const options = c.TFE_NewContextOptions();
@@ -63,7 +69,7 @@ export function startRuntime(folder: string, {threads = 0, device = 'auto'}: Run
   const devices = listDevices(c, context, status);
   const gpu = devices.find(({type}) => type === 'GPU');
   const accelerator = gpu ? gpu.name.slice(gpu.name.indexOf('/device:')) : null;
-  return {c, context, status, version: c.TF_Version(), devices, accelerator};
+  return {c, context, status, version: c.TF_Version(), devices, accelerator, programs};
 }
 
 /**
@@ -75,6 +81,9 @@ export function check(c: CApi, status: Pointer, action: string): void {
   const code = c.TF_GetCode(status);
   if (code === 0) return;
   const message = `${action}: ${c.TF_Message(status)}`;
+  if (message.includes('No space left on device')) {
+    throw new EnvironmentError(`The disk is full: ${firstLine(message)}`, {cause: new TensorFlowError(message, code)});
+  }
   if (code === RESOURCE_EXHAUSTED) {
     throw new EnvironmentError(`Out of memory in ${firstLine(message)}`, {
       hint: 'Lower train.batch.sequences or data.sequenceLength.',
@@ -93,11 +102,20 @@ function firstLine(text: string): string {
  *
  * Its plain processor allocator gives every large buffer back to the system, and page faults then took a sixth of a
  * training step (docs/log.md); the pooled one keeps them. Its limit is only the size of the pool's address space.
+ * What it logs as an error is told by a status, too; XLA takes two of its own tuning words for features that this
+ * processor lacks, in kilobytes for every program that it finds kept.
  */
 function setEnvironment(): void {
-  process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= '3';
   process.env.TF_CPU_ALLOCATOR_USE_BFC ??= 'true';
   process.env.TF_CPU_BFC_MEM_LIMIT_IN_MB ??= String(Math.max(MIN_POOL_MB, Math.ceil(totalmem() / 2 ** 20)));
+}
+
+/** Lets XLA keep its programs, if they can be kept; returns where. */
+function keepPrograms(folder: string, threads: number): string | null {
+  const programs = programFolder({library: join(folder, LIBRARY_FILES[1]), threads}, process.env);
+  if (programs) process.env.TF_XLA_FLAGS = programFlags(programs);
+  return programs;
 }
 
 function listDevices(c: CApi, context: Pointer, status: Pointer): Device[] {
