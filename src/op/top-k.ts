@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {oneHot} from './one-hot.js';
 import {untaped} from './untaped.js';
 
 /** Indices of the K largest of each row, largest first, ties to the lower index; int32 [T, K], constant to the gradient. */
@@ -13,10 +14,10 @@ export function pickColumns(x_TE: tf.Tensor2D, column_TK: tf.Tensor2D): tf.Tenso
     save([column_TK]);
     const E = x.shape[1];
     return {
-      value: tf.sum(tf.mul(tf.oneHot(column_TK, E), tf.expandDims(x, 1)), -1),
+      value: tf.sum(tf.mul(oneHot(column_TK, E), tf.expandDims(x, 1)), -1),
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
         const [column] = saved as [tf.Tensor2D];
-        return tf.sum(tf.mul(tf.oneHot(column, E), tf.expandDims(dy, -1)), 1);
+        return tf.sum(tf.mul(oneHot(column, E), tf.expandDims(dy, -1)), 1);
       },
     };
   })(x_TE) as tf.Tensor2D;
