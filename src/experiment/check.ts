@@ -5,7 +5,9 @@ import {requireDivisible} from '../downcycle/allocation.js';
 import {requireRepairable} from '../downcycle/convert.js';
 import {requireDivable} from '../downcycle/dive.js';
 import {isDive} from '../downcycle/dive-options.js';
+import {requireCuttable} from '../downcycle/inner/plan.js';
 import type {MethodOptions} from '../downcycle/options.js';
+import {hasExperts} from '../downcycle/split-experts.js';
 import {requireShards} from '../downcycle/upcycle/granular.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {readModelConfig} from '../format/model-folder.js';
@@ -52,6 +54,10 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
     const architecture = await architectureOf(config.model);
     const [first] = architecture.ffn;
     const where = (option: string): string => `${at(['arms', arm, option], ['arms', arm])}: ${key}`;
+    if (options.method === 'cmoe' && hasExperts(architecture)) {
+      requireCuttable(architecture, options, config.model, where('experts'));
+      return;
+    }
     if (first?.kind === 'dense') requireDivisible(first.width, options, where('experts'));
     requireRepairable(options, architecture, where('repair'));
     return;
