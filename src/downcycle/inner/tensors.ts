@@ -6,12 +6,12 @@ import {
   copied,
   keepLast,
   type MadeTensor,
-  type ModelSource,
   readMatrix,
   type StoredMatrix,
   storedTensor,
   valuesOf,
 } from '../convert-source.js';
+import type {ModelSource} from '../model-source.js';
 import {representativeRows} from '../router-rows.js';
 import type {ExpertPlan} from './plan.js';
 

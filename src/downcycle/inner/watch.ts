@@ -12,7 +12,7 @@ import {multiplied} from '../../op/product.js';
 import {swiglu} from '../../op/swiglu.js';
 import {joinInts} from '../../util/join.js';
 import type {Calibration} from '../calibration.js';
-import type {ModelSource} from '../convert-source.js';
+import type {ModelSource} from '../model-source.js';
 import type {ProfileOptions} from '../profile-options.js';
 import type {MarkerProfile} from '../statistics.js';
 
