@@ -1,6 +1,6 @@
 // Experts inside experts. Shapes besides those of architecture.ts: G routed experts, e inside each, k of them chosen.
 import * as tf from '@tensorflow/tfjs';
-import {pickColumns, topIndices} from '../op/top-k.js';
+import {pickBlocks, topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import {type FfnLayout, type InnerLayout, type Routing, SOFTMAX_ROUTING} from './architecture.js';
 import type {GluTree, InnerTree} from './parameters.js';
@@ -68,9 +68,5 @@ function wide(router_GDe: tf.Tensor): tf.Tensor2D {
 /** Of [T, G·e] the columns of each token's chosen experts, a row for each: [T·K, e]. */
 function insideChosen(x_TN: tf.Tensor2D, expert_TK: tf.Tensor2D, e: number): tf.Tensor2D {
   const [T, K] = expert_TK.shape;
-  const column_TN = untaped(() => {
-    const first_TK1 = tf.expandDims(tf.mul(expert_TK, tf.scalar(e, 'int32')), -1);
-    return tf.reshape(tf.add(first_TK1, tf.range(0, e, 1, 'int32')), [T, K * e]) as tf.Tensor2D;
-  });
-  return tf.reshape(pickColumns(x_TN, column_TN), [T * K, e]);
+  return tf.reshape(pickBlocks(tf.reshape(x_TN, [T, -1, e]), expert_TK), [T * K, e]);
 }

@@ -84,8 +84,13 @@ describe('experts inside experts', () => {
         },
         weights: Object.fromEntries(renamed) as HostModel['weights'],
       };
-      const {logits: expected} = await forward(engine, flat, tokens);
-      expect((await forward(engine, nested, tokens)).logits.values).toBeAllClose(expected.values, rounding);
+      for (const chooser of ['router', 'oracle'] as const) {
+        const {logits: expected} = await forward(engine, flat, tokens, {chooser});
+        expect((await forward(engine, nested, tokens, {chooser})).logits.values).toBeAllClose(
+          expected.values,
+          rounding,
+        );
+      }
     });
 
     onEngine(engineName, 'lose no token when all of them choose one of one expert', async (engine) => {
