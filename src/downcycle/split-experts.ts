@@ -96,11 +96,6 @@ export async function splitExperts(
   }
 }
 
-/** Whether a model has routed experts. */
-export function hasExperts({ffn}: Architecture): boolean {
-  return ffn.some(({kind}) => kind === 'moe');
-}
-
 /** Neurons of each routed expert. */
 function widthOf(layout: FfnLayout): number {
   return layout.kind === 'moe' ? layout.expertWidth : 0;

@@ -1,18 +1,14 @@
 // An arm of method cmoe whose model is a mixture of experts already.
 import {join} from 'node:path';
 import type {ArmOptions, Config} from '../config/schema.js';
+import {hasExperts} from '../downcycle/inner/plan.js';
 import type {CmoeOptions} from '../downcycle/options.js';
 import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
-import {
-  type ExpertsConversion,
-  hasExperts,
-  type SplitExpertsOptions,
-  splitExperts,
-} from '../downcycle/split-experts.js';
+import {type ExpertsConversion, type SplitExpertsOptions, splitExperts} from '../downcycle/split-experts.js';
 import {readModelConfig} from '../format/model-folder.js';
 import {architectureFromConfig} from '../model/config.js';
 
-/** Whether an arm cuts the experts of the config's model, which is a mixture. */
+/** The options of an arm that cuts the experts of the config's model, a mixture; null of any other arm. */
 export async function cutsExperts(options: ArmOptions, {model}: Config): Promise<CmoeOptions | null> {
   if ('like' in options || options.method !== 'cmoe') return null;
   const path = join(model, 'config.json');

@@ -313,6 +313,13 @@ describe('a mixture is refused', () => {
     );
   });
 
+  it('that is none', async () => {
+    await mixture(tiny([{kind: 'dense', width: F}]));
+    const error = await refusal({});
+    expect(error).toBeInstanceOf(ModelError);
+    expect(error.message).toBe(`${scratch('mixture')}: no layer has experts to cut; a mixture is needed.`);
+  });
+
   it('if nothing is to be shared', async () => {
     await mixture();
     expect(await refusal({experts: 8, shared: 0})).toMatchObject({

@@ -13,7 +13,7 @@ export interface ExpertPlan extends LayerPlan {
   readonly representatives: Int32Array;
 }
 
-/** What a cut inside experts has: whatever asks for the activations of whole layers cannot be had of parts of them. */
+/** What these options must be for a cut inside experts; what else they offer is made of whole dense FFNs. */
 const WORDS = {
   router: 'representative',
   allocation: 'uniform',
@@ -23,13 +23,20 @@ const WORDS = {
   pad: false,
 } as const satisfies Partial<CmoeOptions>;
 
+/** Whether a model has routed experts. */
+export function hasExperts({ffn}: Architecture): boolean {
+  return ffn.some(({kind}) => kind === 'moe');
+}
+
 /**
  * Refuses a mixture that cannot be cut once more as a method says, whatever calibration says.
  *
- * @throws ModelError if its experts have experts inside already; ConfigError if the counts do not cut its experts, nothing
- * would be shared, or an option is not to be had inside experts.
+ * @throws ModelError if it has no experts, or these have experts inside already.
+ * @throws ConfigError if the counts do not cut its experts, nothing would be shared, or an option is not to be had.
  */
-export function requireCuttable({ffn}: Architecture, method: CmoeOptions, model: string, where: string): void {
+export function requireCuttable(architecture: Architecture, method: CmoeOptions, model: string, where: string): void {
+  const {ffn} = architecture;
+  if (!hasExperts(architecture)) throw new ModelError(`${model}: no layer has experts to cut; a mixture is needed.`);
   const nested = ffn.findIndex((layout) => layout.kind === 'moe' && layout.inner);
   if (nested >= 0) {
     throw new ModelError(`${model}: the experts of layer ${nested} have experts inside already.`, {
