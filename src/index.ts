@@ -11,6 +11,7 @@ export {readNeuronMaps} from './downcycle/neuron-maps.js';
 export {type Profile, readProfile, writeProfile} from './downcycle/profile-file.js';
 export {type ProfileModelOptions, type ProfileProgress, profileModel} from './downcycle/profile-model.js';
 export {proveConversion} from './downcycle/proof.js';
+export {type ExpertsConversion, type SplitExpertsOptions, splitExperts} from './downcycle/split-experts.js';
 export {type ScratchOptions, scratch, type UpcycleOptions, type Upcycling, upcycle} from './downcycle/upcycle.js';
 export {diagnose, type Finding, type MachineFacts} from './engine/doctor.js';
 export {gatherFacts} from './engine/doctor-facts.js';

@@ -1,32 +1,17 @@
-// A dense model on disk and the tensors of a mixture of experts that are made out of it, one at a time.
+// The tensors of a mixture of experts that are made out of a model on disk, one at a time.
 import {DTYPE_BYTES, type FloatDtype, isFloatDtype, widen} from '../format/dtype.js';
-import {type ModelFolder, openModelFolder, writeModelFolder} from '../format/model-folder.js';
+import {writeModelFolder} from '../format/model-folder.js';
 import {numElements, type TensorSpec} from '../format/safetensors-header.js';
 import type {Architecture} from '../model/architecture.js';
-import {architectureFromConfig, architectureToConfig} from '../model/config.js';
-import {FAMILIES} from '../model/family/registry.js';
-import {checkTensors} from '../model/load.js';
+import {architectureToConfig} from '../model/config.js';
 import {diskTensors} from '../model/names.js';
 import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {ModelError} from '../util/errors.js';
-import {modelFingerprint} from './convert-fingerprint.js';
 import type {GluMatrix, RawMatrix} from './convert-gather.js';
 import {requireFinite, requireFiniteWeights} from './finite-weights.js';
+import type {DenseSource, ModelSource} from './model-source.js';
 import {NEURONS_FILE} from './neuron-maps.js';
-import {PROVENANCE_FILE, type Provenance, readProvenance, renderProvenance} from './provenance.js';
-
-/** An open dense model. */
-export interface DenseSource {
-  readonly folder: ModelFolder;
-  readonly architecture: Architecture;
-  /** Width of every FFN. */
-  readonly numNeurons: number;
-  /** Name table of its family. */
-  readonly names: Readonly<Record<string, string>>;
-  readonly fingerprint: string;
-  /** What its files hold beyond what its config asks for, in words. */
-  readonly warnings: readonly string[];
-}
+import {PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 
 /** A tensor to be written and how to come by it. */
 export interface MadeTensor {
@@ -34,8 +19,8 @@ export interface MadeTensor {
   readonly make: () => Promise<Float32Array | Uint8Array> | Float32Array;
 }
 
-/** A matrix of a dense FFN as it stands in the file, with its dtype. */
-export interface DenseMatrix extends RawMatrix {
+/** A matrix as it stands in the file, with its dtype. */
+export interface StoredMatrix extends RawMatrix {
   readonly dtype: FloatDtype;
 }
 
@@ -47,40 +32,24 @@ export interface FfnSite {
   /** Dtype of each dense matrix. */
   readonly dtypes: GluTree<FloatDtype>;
   /** Reads the three matrices, once for all tensors of the layer; [F, D], [F, D], [D, F]. */
-  readonly read: () => Promise<GluTree<DenseMatrix>>;
+  readonly read: () => Promise<GluTree<StoredMatrix>>;
 }
 
 /** Told after each tensor how many of all are written. */
 export type OnProgress = (done: number, total: number) => void;
 
-/** What a new MoE folder is made of. */
-export interface MoeContent {
+/** What is said of a new MoE folder. */
+interface MoeHead {
   readonly architecture: Architecture;
   readonly provenance: Provenance;
-  /** The bytes of {@link NEURONS_FILE}, if experts are made of the neurons of a dense FFN. */
+  /** The bytes of {@link NEURONS_FILE}, if experts are made of the neurons of the source. */
   readonly neurons?: Uint8Array;
-  /** The tensors of one layer's mixture. */
-  readonly ffn: (site: FfnSite) => MadeTensor[];
 }
 
-/**
- * Opens a dense model; reads heads and a few rows.
- *
- * @throws ModelError if the folder is damaged, of an unknown family, does not fit its config or is a mixture already.
- */
-export async function openDense(path: string): Promise<DenseSource> {
-  const folder = await openModelFolder(path);
-  try {
-    const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
-    const numNeurons = denseWidth(architecture) ?? (await refuseMixture(path));
-    const warnings = checkTensors(folder.tensors, architecture);
-    const {names} = FAMILIES[architecture.family];
-    const fingerprint = await modelFingerprint(folder, architecture);
-    return {folder, architecture, numNeurons, names, fingerprint, warnings};
-  } catch (error) {
-    await folder.close();
-    throw error;
-  }
+/** What a new MoE folder is made of. */
+export interface MoeContent extends MoeHead {
+  /** The tensors of one layer's mixture. */
+  readonly ffn: (site: FfnSite) => MadeTensor[];
 }
 
 /**
@@ -102,20 +71,29 @@ export async function readGateRows(source: DenseSource, layer: number): Promise<
  * @throws EnvironmentError if something stands at `out` or the disk is full; ModelError if a weight is not finite, before
  * anything is written.
  */
-export async function writeMoe(
+export function writeMoe(
   source: DenseSource,
   out: string,
   content: MoeContent,
   onProgress?: OnProgress,
 ): Promise<void> {
+  return writeTensors(source, out, content, allTensors(source, content), onProgress);
+}
+
+/** The same of tensors that are there. @throws as {@link writeMoe} does. */
+export async function writeTensors(
+  source: ModelSource,
+  out: string,
+  {architecture, provenance, neurons}: MoeHead,
+  tensors: readonly MadeTensor[],
+  onProgress?: OnProgress,
+): Promise<void> {
   const {folder} = source;
-  const {provenance, neurons} = content;
   await requireFiniteWeights(folder.tensors, source.architecture);
-  const tensors = allTensors(source, content);
   const byName = new Map(tensors.map((tensor) => [tensor.spec.name, tensor]));
   let done = 0;
   await writeModelFolder(out, {
-    config: architectureToConfig(content.architecture, folder.config),
+    config: architectureToConfig(architecture, folder.config),
     entries: tensors.map(({spec}) => spec),
     read: async (name) => {
       const data = await byName.get(name)?.make();
@@ -133,7 +111,7 @@ export async function writeMoe(
 
 /** Gives the bytes or numbers of one matrix of one expert out of the dense one. */
 export type ExpertCut = (
-  matrix: DenseMatrix,
+  matrix: StoredMatrix,
   which: GluMatrix,
   expert: number,
 ) => Float32Array | Uint8Array | Promise<Float32Array | Uint8Array>;
@@ -198,52 +176,49 @@ function floatTensor({names}: FfnSite, spec: ParameterSpec, make: MadeTensor['ma
 }
 
 /** The numbers of a matrix, float32. */
-export function valuesOf({bytes, dtype}: Pick<DenseMatrix, 'bytes' | 'dtype'>): Float32Array {
+export function valuesOf({bytes, dtype}: Pick<StoredMatrix, 'bytes' | 'dtype'>): Float32Array {
   return widen(bytes, dtype);
 }
 
 /** Bytes of the tensors that {@link writeMoe} would write. */
 export function moeBytes(source: DenseSource, content: MoeContent): number {
-  return allTensors(source, content).reduce(
-    (sum, {spec}) => sum + numElements(spec.shape) * DTYPE_BYTES[spec.dtype],
-    0,
-  );
+  return bytesOf(allTensors(source, content));
 }
 
-function denseWidth({ffn}: Architecture): number | null {
-  const [first] = ffn;
-  return first?.kind === 'dense' && ffn.every(({kind}) => kind === 'dense') ? first.width : null;
-}
-
-/** @throws ModelError that says what the mixture was made from, as far as its record does. */
-async function refuseMixture(path: string): Promise<never> {
-  const origin = await readProvenance(path).catch(() => null);
-  const made = origin && origin.kind !== 'scratch' ? origin : null;
-  const verb = made?.kind === 'split' ? 'cut out of' : 'copied from';
-  const how = made ? `, ${verb} ${made.source.path} by ${made.method.method}` : '';
-  throw new ModelError(`${path}: this is a mixture of experts already${how}; a dense model is needed.`, {
-    hint: `Give the dense model that it was made from${made ? `: ${made.source.path}` : ''}.`,
-  });
+/** Bytes of tensors to be written. */
+export function bytesOf(tensors: readonly MadeTensor[]): number {
+  return tensors.reduce((sum, {spec}) => sum + numElements(spec.shape) * DTYPE_BYTES[spec.dtype], 0);
 }
 
 function allTensors(source: DenseSource, {architecture, ffn}: MoeContent): MadeTensor[] {
+  const readFfn = keepLast((layer: number) => readDenseFfn(source, layer));
+  return tensorsAround(source, architecture, (layer, specs) => ffn(siteOf(source, layer, specs, () => readFfn(layer))));
+}
+
+/** All tensors of a model: those of its FFNs as they are made, the others as they stand in the source. */
+export function tensorsAround(
+  source: ModelSource,
+  architecture: Architecture,
+  ffn: (layer: number, specs: FfnTree<ParameterSpec>) => MadeTensor[],
+): MadeTensor[] {
   const tree = parameterSpecs(architecture);
-  const copy = (spec: ParameterSpec | null): MadeTensor[] => (spec ? copied(source, spec) : []);
-  const readFfn = keepLast((layer) => readDenseFfn(source, layer));
+  const copy = (spec: ParameterSpec | null): MadeTensor[] => copied(source, spec);
   return [
     ...copy(tree.embed),
     ...tree.layers.flatMap((layer, l) => [
       ...copy(layer.attentionNorm),
       ...Object.values(layer.attention).flatMap(copy),
       ...copy(layer.ffnNorm),
-      ...ffn(siteOf(source, l, layer.ffn, () => readFfn(l))),
+      ...ffn(l, layer.ffn),
     ]),
     ...copy(tree.norm),
     ...copy(tree.head),
   ];
 }
 
-function copied({folder, names}: DenseSource, spec: ParameterSpec): MadeTensor[] {
+/** The tensors of a parameter as they stand in the source; none of a parameter that is not there. */
+export function copied({folder, names}: ModelSource, spec: ParameterSpec | null): MadeTensor[] {
+  if (!spec) return [];
   return diskTensors(spec, names).map(({name}) => {
     const {dtype, shape} = folder.tensors.info(name);
     return {spec: {name, dtype, shape}, make: () => folder.tensors.readBytes(name)};
@@ -256,42 +231,50 @@ function siteOf(source: DenseSource, layer: number, specs: FfnSite['specs'], rea
   return {layer, specs, names: source.names, dtypes, read};
 }
 
-async function readDenseFfn(source: DenseSource, layer: number): Promise<GluTree<DenseMatrix>> {
+async function readDenseFfn(source: DenseSource, layer: number): Promise<GluTree<StoredMatrix>> {
   const {gate, up, down} = denseFfn(source, layer);
   return {gate: await readMatrix(source, gate), up: await readMatrix(source, up), down: await readMatrix(source, down)};
 }
 
-interface FloatTensor {
+/** A tensor of real numbers in a file. */
+export interface FloatTensor {
   readonly name: string;
   readonly dtype: FloatDtype;
   readonly shape: readonly number[];
 }
 
 /** The three tensors of a dense FFN. @throws ModelError if one is not made of real numbers. */
-function denseFfn({folder, architecture, names}: DenseSource, layer: number): GluTree<FloatTensor> {
+function denseFfn(source: DenseSource, layer: number): GluTree<FloatTensor> {
+  const {architecture, names} = source;
   const ffn = parameterSpecs(architecture).layers[layer]?.ffn;
   if (ffn?.kind !== 'dense') throw new Error(`layer ${layer} of a dense model is not dense`);
   const find = (spec: ParameterSpec): FloatTensor => {
     const [name = ''] = diskTensors(spec, names).map((tensor) => tensor.name);
-    const {dtype, shape} = folder.tensors.info(name);
-    if (isFloatDtype(dtype)) return {name, dtype, shape};
-    throw new ModelError(`${folder.path}: tensor "${name}" is ${dtype}; real numbers were asked for.`);
+    return storedTensor(source, name);
   };
   return {gate: find(ffn.gate), up: find(ffn.up), down: find(ffn.down)};
 }
 
-async function readMatrix({folder}: DenseSource, {name, dtype, shape}: FloatTensor): Promise<DenseMatrix> {
+/** A tensor of the source. @throws ModelError if it is not made of real numbers. */
+export function storedTensor({folder}: ModelSource, name: string): FloatTensor {
+  const {dtype, shape} = folder.tensors.info(name);
+  if (isFloatDtype(dtype)) return {name, dtype, shape};
+  throw new ModelError(`${folder.path}: tensor "${name}" is ${dtype}; real numbers were asked for.`);
+}
+
+/** Reads a matrix as it stands in the file. */
+export async function readMatrix({folder}: ModelSource, {name, dtype, shape}: FloatTensor): Promise<StoredMatrix> {
   const [rows = 0, columns = 0] = shape;
   return {bytes: await folder.tensors.readBytes(name), rows, columns, elementBytes: DTYPE_BYTES[dtype], dtype};
 }
 
-/** Remembers the last result only: what was read for one layer is let go when the next one is asked for. */
-function keepLast<T>(read: (layer: number) => Promise<T>): (layer: number) => Promise<T> {
-  let last: {readonly layer: number; readonly value: T} | null = null;
-  return async (layer) => {
-    if (last?.layer !== layer) {
+/** Remembers the last result only: what was read for one key is let go when the next one is asked for. */
+export function keepLast<Key, T>(read: (key: Key) => Promise<T>): (key: Key) => Promise<T> {
+  let last: {readonly key: Key; readonly value: T} | null = null;
+  return async (key) => {
+    if (last?.key !== key) {
       last = null;
-      last = {layer, value: await read(layer)};
+      last = {key, value: await read(key)};
     }
     return last.value;
   };

@@ -11,18 +11,10 @@ import {refuseExisting} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
 import {paddingOf} from './allocation.js';
 import type {Calibration} from './calibration.js';
-import {
-  type DenseSource,
-  type FfnSite,
-  type MadeTensor,
-  moeBytes,
-  type OnProgress,
-  openDense,
-  readGateRows,
-  writeMoe,
-} from './convert-source.js';
+import {type FfnSite, type MadeTensor, moeBytes, type OnProgress, readGateRows, writeMoe} from './convert-source.js';
 import {drawRouter, routerDraw} from './drawn-router.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
+import {type DenseSource, openDense} from './model-source.js';
 import {renderNeuronMaps} from './neuron-maps.js';
 import type {SplitOptions} from './options.js';
 import {padDense} from './padding.js';

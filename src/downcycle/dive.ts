@@ -7,7 +7,6 @@ import type {Calibration} from './calibration.js';
 import type {Conversion} from './convert.js';
 import {gatherNeurons} from './convert-gather.js';
 import {
-  type DenseSource,
   expertBiasTensors,
   type FfnSite,
   gluTensors,
@@ -15,7 +14,6 @@ import {
   mixtureSpecs,
   moeBytes,
   type OnProgress,
-  openDense,
   routerTensor,
   valuesOf,
   writeMoe,
@@ -26,6 +24,7 @@ import {countKept, keptHash, renderKeptNeurons} from './dive/kept-neurons.js';
 import {biasOf, type Pruning, prune} from './dive/prune.js';
 import type {DiveOptions} from './dive-options.js';
 import {freshRouter} from './fresh-router.js';
+import {type DenseSource, openDense} from './model-source.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
 import {currentVersions, type Provenance} from './provenance.js';
 import {checkProfile} from './statistics.js';

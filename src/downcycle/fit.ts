@@ -8,7 +8,6 @@ import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {ModelError} from '../util/errors.js';
 import type {Calibration} from './calibration.js';
-import type {DenseSource} from './convert-source.js';
 import {
   type Choice,
   type ChoiceInput,
@@ -17,6 +16,7 @@ import {
   compileChoice,
   neuronWeights,
 } from './fit-choice.js';
+import type {DenseSource} from './model-source.js';
 import type {ConversionPlan} from './plan.js';
 import {denseFfn} from './watch.js';
 

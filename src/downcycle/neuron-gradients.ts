@@ -11,7 +11,7 @@ import {matMul} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {valueAndGradients} from '../op/value-and-gradients.js';
 import type {Calibration} from './calibration.js';
-import type {DenseSource} from './convert-source.js';
+import type {DenseSource} from './model-source.js';
 import type {ProfileProgress} from './profile-model.js';
 import {addTo, columnMeans, type LayerProfile, type NeuronGradients} from './statistics.js';
 import {denseFfn} from './watch.js';

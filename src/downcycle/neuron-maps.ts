@@ -1,4 +1,5 @@
-// neurons.st: which expert of a split each neuron of the dense FFN went to. Shapes: F neurons of the dense FFN.
+// neurons.st: which expert of a split each neuron of the dense FFN went to. Shapes: F neurons of the dense FFN. Where experts
+// were cut once more, a layer's F neurons are those of all its experts, one expert after the other.
 import {join} from 'node:path';
 import {ORIGIN_FILES} from '../format/model-folder.js';
 import {openSafetensors, type SafetensorsFile} from '../format/safetensors.js';
@@ -38,15 +39,16 @@ export function renderNeuronMaps({maps, padding}: NeuronMaps): Uint8Array {
 }
 
 /**
- * Expert of every neuron of each layer's dense FFN, [F]: 0..E-1, -1 for a shared one, -2 for one that was left out.
+ * Expert of every neuron of each layer's dense FFN, [F]: 0..E-1, -1 for a shared one, -2 for one that was left out. Where
+ * experts were cut once more, the place of every neuron in its own: 0..e-1, or -1; of a layer without experts none, [0].
  *
  * @param folder that of a split, or of a checkpoint that was trained from one.
  * @throws ModelError if the folder holds no split, its map is missing or damaged, or is not the one of its record.
  */
 export async function readNeuronMaps(folder: string): Promise<readonly Int32Array[]> {
   const provenance = await readProvenance(folder);
-  if (provenance.kind !== 'split') {
-    throw new ModelError(`${folder} was not cut out of a dense model: there is no neuron map of it.`);
+  if (provenance.kind !== 'split' && provenance.kind !== 'inner-split') {
+    throw new ModelError(`${folder} was not cut out of another model: there is no neuron map of it.`);
   }
   const file = await openSafetensors(join(folder, NEURONS_FILE));
   try {

@@ -106,7 +106,7 @@ const cmoeSchema = z.strictObject({
   method: z
     .literal('cmoe')
     .describe(
-      'Neurons that are marked most often are shared, the others clustered by the tokens that mark them (CMoE, arXiv 2502.04416). S3A3E8 is experts 5, shared 3, topK 3.',
+      'Neurons that are marked most often are shared, the others clustered by the tokens that mark them (CMoE, arXiv 2502.04416). S3A3E8 is experts 5, shared 3, topK 3. If the model is a mixture of experts already, each of its experts is cut once more.',
     ),
   ...cutFields('representative', 'one'),
   allocation: allocation('uniform'),
@@ -184,6 +184,9 @@ export type MethodOptions = z.output<typeof methodSchema>;
 
 /** The methods that split a dense FFN, as against those that copy it. */
 export type SplitOptions = z.output<typeof splitSchema>;
+
+/** What cuts the experts of a mixture, too. */
+export type CmoeOptions = Extract<SplitOptions, {method: 'cmoe'}>;
 
 /** Whether a method splits a dense FFN. */
 export function isSplit(options: MethodOptions): options is SplitOptions {

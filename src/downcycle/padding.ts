@@ -5,7 +5,7 @@ import type {TensorStore} from '../format/tensor-store.js';
 import type {FfnLayout} from '../model/architecture.js';
 import {diskTensors} from '../model/names.js';
 import {parameterSpecs} from '../model/parameters.js';
-import type {DenseSource} from './convert-source.js';
+import type {DenseSource} from './model-source.js';
 import type {LayerProfile} from './statistics.js';
 
 /** Which axis of an FFN's matrix on disk the neurons are: rows of gate and up [F, D], columns of down [D, F]. */

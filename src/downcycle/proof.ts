@@ -26,7 +26,8 @@ export type Sequences = readonly (readonly number[])[];
  * Runs a dense model and the mixture made out of it on the same tokens and compares their logits; one model is in
  * memory at a time. The engine must have been started.
  *
- * A split runs with all its experts at weight 1, factors folded into it taken out; copies of the FFN, pruned ones that
+ * A split runs with all its experts at weight 1, factors folded into it taken out, and a mixture whose experts were cut once
+ * more with all of those at weight 1 inside experts that weigh what its routers say, as its parent's do; copies of the FFN, pruned ones that
  * keep every neuron too, run with all experts at weights that sum to 1, and copies of its shards so that those of each
  * shard do.
  * @param sequences a few hundred tokens in all are plenty.
@@ -39,7 +40,9 @@ export async function proveConversion(dense: string, mixture: string, sequences:
   requireProvable(provenance, mixture);
   const factors = provenance.kind === 'split' ? provenance.layers.map(({routedScale}) => routedScale) : [];
   const isRounded = roundsWeights(provenance) && (await hasShortExperts(mixture));
-  const expected = await withModel(dense, (model) => logitsOf(model, sequences));
+  const expected = await withModel(dense, (model) =>
+    logitsOf({...model, architecture: parentArchitecture(model.architecture)}, sequences),
+  );
   const received = await withModel(mixture, (model) =>
     logitsOf({...model, architecture: proofArchitecture(model.architecture, provenance)}, sequences, factors),
   );
@@ -141,17 +144,31 @@ function requireProvable(provenance: Provenance, mixture: string): asserts prove
 /** Whether weights were multiplied with what 16 bits cannot carry exactly. */
 function roundsWeights(provenance: DerivedProvenance): boolean {
   if (provenance.kind === 'split') return provenance.layers.some(({routedScale}) => routedScale !== 1);
+  if (provenance.kind === 'inner-split') return false;
   const {method} = provenance;
   return method.method === 'granular-upcycle' && !Number.isInteger(Math.log2(granularFactor(method)));
 }
 
+/** A mixture whose experts were cut again has all of them at work, so that nothing hangs on a choice between near equals. */
+function parentArchitecture(architecture: Architecture): Architecture {
+  return {...architecture, ffn: architecture.ffn.map(everyExpert)};
+}
+
+/** All experts chosen, and all of those inside them at weight 1. */
+function everyExpert(layout: FfnLayout): FfnLayout {
+  if (layout.kind === 'dense') return layout;
+  const {inner} = layout;
+  const all = inner && ({...inner, topK: inner.experts, weight: 'one'} as const);
+  return {...layout, topK: layout.experts, ...(all && {inner: all})};
+}
+
 /** All experts chosen: each at weight 1 where they are parts of the FFN, all summing to 1 where they are copies of it. */
 function proofArchitecture(architecture: Architecture, provenance: DerivedProvenance): Architecture {
-  const everyExpert = (layout: FfnLayout): FfnLayout =>
-    layout.kind === 'moe' ? {...layout, topK: layout.experts} : layout;
+  const ffn = architecture.ffn.map(everyExpert);
+  if (provenance.kind === 'inner-split') return {...architecture, ffn};
   const weights =
     provenance.kind === 'split' ? {weight: 'one' as const} : {renormalise: true, scale: copyScale(provenance.method)};
-  return {...architecture, ffn: architecture.ffn.map(everyExpert), routing: {...SOFTMAX_ROUTING, ...weights}};
+  return {...architecture, ffn, routing: {...SOFTMAX_ROUTING, ...weights}};
 }
 
 /** Takes the factor out that shards were multiplied with, and makes the copies of each weigh 1 instead of all experts. */

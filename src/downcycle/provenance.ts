@@ -68,6 +68,22 @@ const layerSchema = z.strictObject({
 /** The cut of one layer as recorded. */
 export type LayerRecord = z.output<typeof layerSchema>;
 
+const innerLayerSchema = z.strictObject({
+  experts: z.int(),
+  topK: z.int(),
+  /** Neurons of each expert of the source. */
+  numNeurons: z.int(),
+  /** Those of them that every token of the expert uses. */
+  sharedWidth: z.int(),
+  /** What the others make up inside each expert. */
+  inner: z.strictObject({experts: z.int(), topK: z.int(), expertWidth: z.int()}),
+  /** Experts that no calibration token reached; their neurons are cut in the order that they have. */
+  unreached: z.array(z.int()),
+});
+
+/** The cut of the experts of one layer as recorded. */
+export type InnerLayerRecord = z.output<typeof innerLayerSchema>;
+
 const provenanceSchema = z.discriminatedUnion('kind', [
   z.strictObject({
     kind: z.literal('split'),
@@ -79,6 +95,17 @@ const provenanceSchema = z.discriminatedUnion('kind', [
     /** Neurons of zeros that were appended to each dense FFN; their ids are the last. */
     padding: z.int().min(0).default(0),
     layers: z.array(layerSchema),
+  }),
+  z.strictObject({
+    kind: z.literal('inner-split'),
+    ...common,
+    /** The mixture whose experts were cut. */
+    source: sourceSchema,
+    method: splitSchema,
+    calibration: calibrationSchema,
+    neuronMapHash: z.string(),
+    /** Null for a layer without experts. */
+    layers: z.array(innerLayerSchema.nullable()),
   }),
   z.strictObject({kind: z.literal('upcycle'), ...common, source: sourceSchema, method: upcycleSchema}),
   z.strictObject({
@@ -97,7 +124,7 @@ const provenanceSchema = z.discriminatedUnion('kind', [
   z.strictObject({kind: z.literal('scratch'), ...common}),
 ]);
 
-/** Where a model came from: cut out of a dense one, copied from one, made of one pruned in several ways, or drawn at random. */
+/** Where a model came from: cut out of a dense one or of the experts of a mixture, copied from one, made of one pruned in several ways, or drawn at random. */
 export type Provenance = z.output<typeof provenanceSchema>;
 
 /** Versions of what makes a model, for its record. */

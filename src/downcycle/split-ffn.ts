@@ -4,13 +4,13 @@ import {transposed} from '../util/transpose.js';
 import {type GluMatrix, gatherNeurons} from './convert-gather.js';
 import {
   biasTensor,
-  type DenseMatrix,
   type FfnSite,
   gluTensors,
   type MadeTensor,
   routerOutTensor,
   routerTensor,
   routerUpTensor,
+  type StoredMatrix,
   valuesOf,
 } from './convert-source.js';
 import type {FittedLayer} from './fit.js';
@@ -38,7 +38,7 @@ export function splitFfn(
 ): MadeTensor[] {
   const plan = layers[site.layer];
   if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
-  const cut = async (matrix: DenseMatrix, which: GluMatrix, ids: Int32Array, factor = 1) => {
+  const cut = async (matrix: StoredMatrix, which: GluMatrix, ids: Int32Array, factor = 1) => {
     const down_DF = which === 'down' && fitted ? (await fitted(site.layer)).down_DF : null;
     if (which !== 'down' || (!down_DF && factor === 1)) return gatherNeurons(matrix, which, ids);
     const columns = down_DF
@@ -46,7 +46,7 @@ export function splitFfn(
       : valuesOf({...matrix, bytes: gatherNeurons(matrix, which, ids)});
     return columns.map((value) => value * factor);
   };
-  const whole = (matrix: DenseMatrix, which: GluMatrix) => cut(matrix, which, plan.shared);
+  const whole = (matrix: StoredMatrix, which: GluMatrix) => cut(matrix, which, plan.shared);
   if (site.specs.kind === 'dense') return gluTensors(site, site.specs, whole);
   const {shared, experts} = site.specs;
   const numExperts = plan.experts.length;
@@ -72,7 +72,7 @@ export function splitFfn(
 }
 
 /** Rows of the representative neurons if the plan has any, else the means of the experts' rows. */
-function routerOf(matrix: DenseMatrix, {experts, representatives}: LayerPlan): Float32Array {
+function routerOf(matrix: StoredMatrix, {experts, representatives}: LayerPlan): Float32Array {
   const {columns} = matrix;
   if (representatives) return representativeRows(valuesOf(matrix), columns, representatives);
   return routerRows(valuesOf(matrix), columns, experts);
@@ -84,7 +84,7 @@ function onDisk(values: Float32Array, numExperts: number): Float32Array {
 }
 
 /** Columns of a fitted down projection [D, F]. */
-function pickColumns(down_DF: Float32Array, {rows, columns}: DenseMatrix, ids: Int32Array): Float32Array {
+function pickColumns(down_DF: Float32Array, {rows, columns}: StoredMatrix, ids: Int32Array): Float32Array {
   const picked = new Float32Array(rows * ids.length);
   let to = 0;
   for (let row = 0; row < rows; row++) for (const id of ids) picked[to++] = down_DF[row * columns + id] as number;

@@ -27,6 +27,9 @@ export interface LayerProfile {
   readonly gradients: NeuronGradients | null;
 }
 
+/** The part of a profile that says which tokens mark which neurons. */
+export type MarkerProfile = Pick<LayerProfile, 'numNeurons' | 'marker_NM' | 'numMarkers'>;
+
 /** The profile of a layer that nobody watched: its width is all there is. */
 export function unwatched(numNeurons: number): LayerProfile {
   const none = new Float32Array(0);
@@ -168,7 +171,7 @@ export function cvRows({taskOfSample_J}: LayerProfile, over: CvOver): number {
 }
 
 /** How often each neuron is among a token's markers, [F]. */
-export function markerCounts({marker_NM, numNeurons}: LayerProfile): Int32Array {
+export function markerCounts({marker_NM, numNeurons}: MarkerProfile): Int32Array {
   const count_F = new Int32Array(numNeurons);
   for (const id of marker_NM) count_F[id] = (count_F[id] as number) + 1;
   return count_F;

@@ -8,18 +8,17 @@ import {saveModel} from '../model/save.js';
 import {refuseExisting} from '../util/atomic.js';
 import {createRng} from '../util/rng.js';
 import {
-  type DenseSource,
   type ExpertCut,
   type FfnSite,
   gluTensors,
   type MadeTensor,
   mixtureSpecs,
   type OnProgress,
-  openDense,
   routerTensor,
   writeMoe,
 } from './convert-source.js';
 import {freshRouter} from './fresh-router.js';
+import {type DenseSource, openDense} from './model-source.js';
 import {currentVersions, PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 import {dropNeurons} from './upcycle/drop.js';
 import {groupRows, requireShards, shardMatrix} from './upcycle/granular.js';

@@ -5,11 +5,12 @@ import type {ArmOptions, Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
 import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
-import {openDense} from '../downcycle/convert-source.js';
 import {differenceOf as methodDifference} from '../downcycle/difference.js';
 import {type DiveConversion, type DiveConvertOptions, dive} from '../downcycle/dive.js';
 import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
 import {routerDraw} from '../downcycle/drawn-router.js';
+import {unreachedTexts} from '../downcycle/inner/plan.js';
+import {openSource} from '../downcycle/model-source.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
@@ -18,6 +19,7 @@ import type {Profile} from '../downcycle/profile-file.js';
 import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, readProvenance, recordProof} from '../downcycle/provenance.js';
+import type {ExpertsConversion} from '../downcycle/split-experts.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
@@ -25,6 +27,7 @@ import {architectureFromConfig} from '../model/config.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainRun} from '../train/session.js';
 import {ConfigError, ModelError, UsageError} from '../util/errors.js';
+import {convertExperts, cutsExperts} from './inner-arm.js';
 
 /** One arm, ready to be trained. */
 export interface Arm {
@@ -41,6 +44,8 @@ export interface StartingModel {
   readonly parameters: ParameterCount;
   /** Equality with the dense parent; where none is claimed, how it started out instead, in words. */
   readonly proof: Proof | string;
+  /** What else there is to know of how it was made. */
+  readonly notes: readonly string[];
 }
 
 /** Where the parts of an experiment lie. */
@@ -88,7 +93,9 @@ export async function makeStart(
   const architecture = await architectureOf(arm.start);
   const difference = differenceOf(options);
   const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
-  return {arm: arm.name, parameters: countParameters(architecture), proof};
+  const provenance = await readProvenance(arm.start);
+  const notes = provenance.kind === 'inner-split' ? unreachedTexts(provenance.layers) : [];
+  return {arm: arm.name, parameters: countParameters(architecture), proof, notes};
 }
 
 /** Whether a starting model is there, but was made of other weights than stand in its parent's folder now. */
@@ -96,7 +103,7 @@ async function isStale(start: string, options: ArmOptions, config: Config): Prom
   if (!(await exists(start))) return false;
   const provenance = await readProvenance(start);
   if (provenance.kind === 'scratch') return false;
-  const parent = await openDense(denseOf(options, config));
+  const parent = await openSource(denseOf(options, config));
   await parent.folder.close();
   return parent.fingerprint !== provenance.source.fingerprint;
 }
@@ -136,6 +143,12 @@ async function make(
   }
   if (isDive(options)) {
     await convertDive(options, config, {out: arm.start, where, profile: await profile()}, onProgress);
+    return;
+  }
+  const inner = await cutsExperts(options, config);
+  if (inner) {
+    const {shards} = layoutOf(config);
+    await convertExperts(inner, config, {out: arm.start, where, shards}, onProgress);
     return;
   }
   const {profile: watched} = await howToSplit(options, config, profile, where);
@@ -191,7 +204,7 @@ export async function planArm(
   profile: () => Promise<Profile>,
   where: string,
   onProgress?: ProfileProgress,
-): Promise<Conversion | DiveConversion> {
+): Promise<Conversion | DiveConversion | ExpertsConversion> {
   const options = optionsOf(arm, config);
   if ('like' in options || isUpcycle(options)) {
     throw new UsageError(`${where}: arm ${arm.name} splits no dense model; there is no plan of it.`);
@@ -199,6 +212,11 @@ export async function planArm(
   if (isDive(options)) {
     const given = {out: arm.start, where, profile: await profile(), dryRun: true};
     return convertDive(options, config, given, onProgress);
+  }
+  const inner = await cutsExperts(options, config);
+  if (inner) {
+    const {shards} = layoutOf(config);
+    return convertExperts(inner, config, {out: arm.start, where, shards, dryRun: true}, onProgress);
   }
   const how = await howToSplit(options, config, profile, where);
   return convert({...how, out: arm.start, dryRun: true});

@@ -5,6 +5,7 @@ import {requireDivisible} from '../downcycle/allocation.js';
 import {requireRepairable} from '../downcycle/convert.js';
 import {requireDivable} from '../downcycle/dive.js';
 import {isDive} from '../downcycle/dive-options.js';
+import {hasExperts, requireCuttable} from '../downcycle/inner/plan.js';
 import type {MethodOptions} from '../downcycle/options.js';
 import {requireShards} from '../downcycle/upcycle/granular.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
@@ -52,6 +53,10 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
     const architecture = await architectureOf(config.model);
     const [first] = architecture.ffn;
     const where = (option: string): string => `${at(['arms', arm, option], ['arms', arm])}: ${key}`;
+    if (options.method === 'cmoe' && hasExperts(architecture)) {
+      requireCuttable(architecture, options, config.model, where('experts'));
+      return;
+    }
     if (first?.kind === 'dense') requireDivisible(first.width, options, where('experts'));
     requireRepairable(options, architecture, where('repair'));
     return;

@@ -7,6 +7,7 @@ import type {Conversion} from '../downcycle/convert.js';
 import type {DiveConversion} from '../downcycle/dive.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import type {ProfileProgress} from '../downcycle/profile-model.js';
+import type {ExpertsConversion} from '../downcycle/split-experts.js';
 import {startEngine} from '../engine/start.js';
 import {train} from '../train/run.js';
 import {checkFolder} from '../train/run-folder.js';
@@ -15,6 +16,7 @@ import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
 import {type Arm, armsOf, layoutOf, makeStart, planArm, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
+import {cutsExperts} from './inner-arm.js';
 import {type OnEvent, profileOf} from './profile.js';
 
 /** Which model of a config is to be made, and where. */
@@ -50,6 +52,7 @@ export async function convertArm(
   await refuseExisting(out);
   const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
   await checkArms(loaded, [arm.name]);
+  await refuseUnused(loaded, arm, profile);
   await start(loaded, onEvent);
   return makeArm(loaded, {...arm, start: out}, profile, onEvent);
 }
@@ -62,9 +65,10 @@ export async function convertArm(
 export async function planConfig(
   {loaded, arm: name, profile}: Omit<ConvertArmOptions, 'out'>,
   onEvent: OnEvent = () => undefined,
-): Promise<Conversion | DiveConversion> {
+): Promise<Conversion | DiveConversion | ExpertsConversion> {
   const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
   await checkArms(loaded, [arm.name]);
+  await refuseUnused(loaded, arm, profile);
   await start(loaded, onEvent);
   const where = loaded.at(['arms', arm.name]);
   return planArm(arm, loaded.config, profiler(loaded, profile, onEvent), where, progress(onEvent));
@@ -90,6 +94,15 @@ export async function trainConfig(
   await start(loaded, onEvent);
   if (name !== undefined) onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   return train(run, (event) => onEvent({kind: 'train', arm: arm.name, event}));
+}
+
+/** A profile says nothing about the experts of a mixture. */
+async function refuseUnused({config}: LoadedConfig, {name}: Arm, profile: string | undefined): Promise<void> {
+  const options = config.arms[name];
+  if (profile === undefined || !options || !(await cutsExperts(options, config))) return;
+  throw new UsageError(`${config.model} is a mixture: its experts are watched as they are cut, not profiled before.`, {
+    hint: 'Leave --profile out.',
+  });
 }
 
 /** Before the arm's model is made, which may take long; `train` looks again. */

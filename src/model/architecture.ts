@@ -57,6 +57,22 @@ export interface Routing {
  */
 export type RouterKind = 'linear' | 'representative' | 'mlp';
 
+/**
+ * Experts inside each routed expert, of which every token of it uses some beside the expert itself; a representative router
+ * of its own chooses them (hierarchical CMoE, arXiv 2502.04416).
+ */
+export interface InnerLayout {
+  /** In each routed expert. */
+  readonly experts: number;
+  readonly topK: number;
+  readonly expertWidth: number;
+  /**
+   * What the result of a chosen one is multiplied with, besides the weight of the expert that it is in: its softmax score
+   * among those of that expert, or one.
+   */
+  readonly weight: Routing['weight'];
+}
+
 /** The feed-forward part of one layer. */
 export type FfnLayout =
   | {readonly kind: 'dense'; readonly width: number}
@@ -73,6 +89,8 @@ export type FfnLayout =
       readonly router: RouterKind;
       /** There if the down projection of every routed expert has a bias. */
       readonly expertBias?: true;
+      /** There if experts have experts inside; `expertWidth` is then what each has besides them. */
+      readonly inner?: InnerLayout;
     };
 
 /** Everything the mathematics of a decoder needs to know besides its weights. */
@@ -152,8 +170,17 @@ function countFfn(layout: FfnLayout, D: number): ParameterCount {
   const {experts, topK, expertWidth, sharedWidth, selectionBias, router} = layout;
   const routers = {linear: D * experts, representative: 2 * D * experts, mlp: (D + experts) * experts};
   const always = routers[router] + (selectionBias ? experts : 0) + 3 * D * sharedWidth;
-  const expert = 3 * D * expertWidth + countExpertBias(layout, D);
-  return {total: always + expert * experts, active: always + expert * topK};
+  const outer = 3 * D * expertWidth + countExpertBias(layout, D);
+  const inner = countInner(layout.inner, D);
+  return {total: always + (outer + inner.total) * experts, active: always + (outer + inner.active) * topK};
+}
+
+/** The experts inside one expert, and their router. */
+function countInner(inner: InnerLayout | undefined, D: number): ParameterCount {
+  if (!inner) return {total: 0, active: 0};
+  const {experts, topK, expertWidth} = inner;
+  const router = 2 * D * experts;
+  return {total: router + 3 * D * expertWidth * experts, active: router + 3 * D * expertWidth * topK};
 }
 
 /** Numbers in the bias of one routed expert. */

@@ -28,7 +28,7 @@ export function expertRoom(capacity: Capacity, T: number, layout: MoeLayout): Ex
  * With H rows a block, all rows are at most 2·E·H. If m experts want more than their 2·H, what they want beyond is at
  * most 2·(E − m)·H rows, so fewer than 2·(E − m) + m blocks, which is largest for m = 1: 2·E − 2.
  */
-function droplessRoom(T: number, {experts: E, topK}: MoeLayout): ExpertRoom {
+export function droplessRoom(T: number, {experts: E, topK}: Pick<MoeLayout, 'experts' | 'topK'>): ExpertRoom {
   const blockRows = multiple((T * topK) / E / 2);
   return {rows: 2 * blockRows, blockRows, blocks: 2 * E - 2};
 }

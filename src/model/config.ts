@@ -2,7 +2,7 @@
 import {z} from 'zod';
 import type {FloatDtype} from '../format/dtype.js';
 import {ModelError} from '../util/errors.js';
-import type {Architecture, Family, FfnLayout} from './architecture.js';
+import type {Architecture, Family, FfnLayout, InnerLayout} from './architecture.js';
 import type {ConfigRecord} from './family/definition.js';
 import {parseKeys} from './family/keys.js';
 import {describeKnown, FAMILIES, isFamily} from './family/registry.js';
@@ -14,6 +14,14 @@ const FAMILY_NAMES = Object.keys(FAMILIES) as Family[];
 
 const count = z.int('a whole number above 0 is needed').positive('a whole number above 0 is needed');
 const flag = z.boolean('true or false is needed');
+const chooses = {
+  check: ({experts, top_k}: {experts: number; top_k: number}): boolean => top_k <= experts,
+  says: {error: 'it must be at most experts', path: ['top_k']},
+};
+const weight = z.enum(['score', 'one'], {error: '"score" or "one" is needed'});
+const innerSchema = z
+  .strictObject({experts: count, top_k: count, expert_width: count, weight})
+  .refine(chooses.check, chooses.says);
 const moeLayerSchema = z
   .strictObject({
     experts: count,
@@ -25,11 +33,12 @@ const moeLayerSchema = z
       .enum(['linear', 'representative', 'mlp'], {error: '"linear", "representative" or "mlp" is needed'})
       .default('linear'),
     expert_bias: flag.optional(),
+    inner: innerSchema.optional(),
   })
-  .refine(({experts, top_k}) => top_k <= experts, {error: 'it must be at most experts', path: ['top_k']});
+  .refine(chooses.check, chooses.says);
 const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
   error:
-    'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts',
+    'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts; experts inside experts have {experts, top_k, expert_width, weight}',
 });
 const moeSchema = z.strictObject({
   source_model_type: z.enum(FAMILY_NAMES, {error: ({input}) => describeKnown(input, FAMILY_NAMES)}),
@@ -38,7 +47,7 @@ const moeSchema = z.strictObject({
     order: z.enum(['score-then-topk', 'topk-then-score'], {error: '"score-then-topk" or "topk-then-score" is needed'}),
     renormalise: flag,
     scale: z.number('a number is needed'),
-    weight: z.enum(['score', 'one'], {error: '"score" or "one" is needed'}),
+    weight,
   }),
   layers: z.array(layerSchema, {error: 'a list with one entry a layer is needed'}),
 });
@@ -102,7 +111,16 @@ function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
     selectionBias: layer.selection_bias,
     router: layer.router,
     ...(layer.expert_bias && {expertBias: true}),
+    ...(layer.inner && {inner: innerOf(layer.inner)}),
   };
+}
+
+function innerOf({experts, top_k, expert_width, weight}: z.output<typeof innerSchema>): InnerLayout {
+  return {experts, topK: top_k, expertWidth: expert_width, weight};
+}
+
+function innerSection({experts, topK, expertWidth, weight}: InnerLayout): z.output<typeof innerSchema> {
+  return {experts, top_k: topK, expert_width: expertWidth, weight};
 }
 
 function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSchema> {
@@ -121,6 +139,7 @@ function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSc
             selection_bias: layout.selectionBias,
             router: layout.router,
             ...(layout.expertBias && {expert_bias: true}),
+            ...(layout.inner && {inner: innerSection(layout.inner)}),
           },
     ),
   };
@@ -134,7 +153,10 @@ function denseWidth(ffn: readonly FfnLayout[]): number | null {
 }
 
 function widest(ffn: readonly FfnLayout[]): number {
-  const width = (layout: FfnLayout): number =>
-    layout.kind === 'dense' ? layout.width : layout.sharedWidth + layout.experts * layout.expertWidth;
+  const width = (layout: FfnLayout): number => {
+    if (layout.kind === 'dense') return layout.width;
+    const {sharedWidth, experts, expertWidth, inner} = layout;
+    return sharedWidth + experts * (expertWidth + (inner ? inner.experts * inner.expertWidth : 0));
+  };
   return Math.max(...ffn.map(width));
 }

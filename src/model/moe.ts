@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {addExpertBias, combine, dispatch, type ExpertRoom, expertProduct, expertSlots} from '../op/experts.js';
 import {matMul} from '../op/mat-mul.js';
+import {oneHot} from '../op/one-hot.js';
 import {multiplied, swigluMultiplied} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';
 import {topIndices} from '../op/top-k.js';
@@ -8,6 +9,7 @@ import {untaped} from '../op/untaped.js';
 import type {FfnLayout, Routing} from './architecture.js';
 import {type Capacity, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
+import {flatExperts, flatLayout, routeInside} from './inner.js';
 import type {FfnTree, GluTree} from './parameters.js';
 import {type Route, route, routerLogits, routeTo} from './router.js';
 
@@ -20,6 +22,8 @@ export interface RouterTrace {
   readonly score_TE: tf.Tensor2D;
   /** Pairs that wanted each expert, int32 [E]. */
   readonly load_E: tf.Tensor1D;
+  /** The same of the experts inside them, int32 [E·e]; null where there are none. */
+  readonly innerLoad_N: tf.Tensor1D | null;
 }
 
 /**
@@ -29,7 +33,12 @@ export interface RouterTrace {
  */
 export type Chooser = 'router' | 'oracle';
 
-/** A mixture-of-experts layer: `shared(x) + Σ_k weight_k · expert_k(x)`; [T, D] → [T, D]. */
+/**
+ * A mixture-of-experts layer: `shared(x) + Σ_k weight_k · expert_k(x)`; [T, D] → [T, D].
+ *
+ * An expert with experts inside is itself such a layer. All those inside are dispatched to at once, as experts of their own
+ * whose weight is the product of both.
+ */
 export function moe(
   x_TD: tf.Tensor2D,
   params: MoeTree<tf.Tensor>,
@@ -38,27 +47,55 @@ export function moe(
   capacity: Capacity,
   chooser: Chooser = 'router',
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
-  const T = x_TD.shape[0];
   const logit_TE = routerLogits(x_TD, params);
-  const chosen =
-    chooser === 'oracle'
-      ? routeTo(topIndices(expertActivity(x_TD, params.experts), layout.topK), logit_TE, routing)
-      : route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
-  const room = expertRoom(capacity, T, layout);
-  const {y_TD, load_E} = room === 'all' ? everyToken(x_TD, params, chosen) : gatheredTokens(x_TD, params, chosen, room);
+  const activity = chooser === 'oracle' ? activityOf(x_TD, params) : null;
+  const chosen = activity
+    ? routeTo(topIndices(activity.outer_TE, layout.topK), logit_TE, routing)
+    : route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
+  const outer = throughExperts(x_TD, params, chosen, expertRoom(capacity, x_TD.shape[0], layout));
+  const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
+  const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
   return {
-    y_TD: params.shared ? tf.add(y_TD, glu(x_TD, params.shared)) : y_TD,
-    router: {logit_TE, score_TE: chosen.score_TE, load_E},
+    y_TD: parts.reduce((sum, part) => tf.add(sum, part)),
+    router: {logit_TE, score_TE: chosen.score_TE, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
   };
+}
+
+/** What the experts inside the chosen ones give; null where there are none. */
+function throughInner(
+  x_TD: tf.Tensor2D,
+  {inner}: MoeTree<tf.Tensor>,
+  layout: MoeLayout,
+  chosen: Route,
+  capacity: Capacity,
+  activity_TN: tf.Tensor2D | null,
+): Computed | null {
+  if (!inner || !layout.inner) return null;
+  const inside = routeInside(x_TD, inner, layout.inner, chosen, activity_TN);
+  const room = expertRoom(capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
+  return throughExperts(x_TD, {experts: flatExperts(inner.experts), expertBias: null}, inside, room);
+}
+
+/** Stacked experts and what each adds. */
+type Experts = Pick<MoeTree<tf.Tensor>, 'experts' | 'expertBias'>;
+type Choice = Pick<Route, 'expert_TK' | 'weight_TK'>;
+
+interface Computed {
+  readonly y_TD: tf.Tensor2D;
+  readonly load_E: tf.Tensor1D;
+}
+
+function throughExperts(x_TD: tf.Tensor2D, experts: Experts, chosen: Choice, room: ExpertRoom | 'all'): Computed {
+  return room === 'all' ? everyToken(x_TD, experts, chosen) : gatheredTokens(x_TD, experts, chosen, room);
 }
 
 /** Each expert computes the rows sent to it: gather, GLU by expert, gather back. */
 function gatheredTokens(
   x_TD: tf.Tensor2D,
-  {experts: {gate, up, down}, expertBias}: MoeTree<tf.Tensor>,
-  {expert_TK, weight_TK}: Route,
+  {experts: {gate, up, down}, expertBias}: Experts,
+  {expert_TK, weight_TK}: Choice,
   room: ExpertRoom,
-) {
+): Computed {
   const slots = expertSlots(expert_TK, gate.shape[0] ?? 0, room);
   const x_RD = dispatch(x_TD, slots);
   const product = expertProduct(slots);
@@ -69,17 +106,29 @@ function gatheredTokens(
 }
 
 /** Every expert computes every token, weighted by zero where it was not chosen: exact, and three plain matmuls. */
-function everyToken(x_TD: tf.Tensor2D, {experts, expertBias}: MoeTree<tf.Tensor>, {expert_TK, weight_TK}: Route) {
+function everyToken(x_TD: tf.Tensor2D, {experts, expertBias}: Experts, {expert_TK, weight_TK}: Choice): Computed {
   const [E, D, F] = experts.gate.shape as [number, number, number];
   const T = x_TD.shape[0];
   const h_TEF = hiddenOfAll(x_TD, experts);
-  const chosen_TKE = untaped(() => tf.oneHot(expert_TK, E).toFloat());
+  const chosen_TKE = untaped(() => oneHot(expert_TK, E));
   const weight_TE: tf.Tensor2D = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), 1);
   const weighted = tf.reshape(tf.mul(h_TEF, tf.expandDims(weight_TE, -1)), [T, E * F]) as tf.Tensor2D;
   const y_TD = matMul(weighted, tf.reshape(experts.down, [E * F, D]) as tf.Tensor2D);
   const load_E = untaped(() => tf.cast(tf.sum(chosen_TKE, [0, 1]), 'int32')) as tf.Tensor1D;
   if (!expertBias) return {y_TD, load_E};
   return {y_TD: tf.add(y_TD, matMul(weight_TE, expertBias as tf.Tensor2D)) as tf.Tensor2D, load_E};
+}
+
+/** What the oracle looks at: Σ|h| over all neurons of each expert, [T, E], and of each one inside, [T, E·e]. */
+function activityOf(
+  x_TD: tf.Tensor2D,
+  {experts, inner}: MoeTree<tf.Tensor>,
+): {readonly outer_TE: tf.Tensor2D; readonly inner_TN: tf.Tensor2D | null} {
+  const own_TE = expertActivity(x_TD, experts);
+  if (!inner) return {outer_TE: own_TE, inner_TN: null};
+  const inner_TN = expertActivity(x_TD, flatExperts(inner.experts));
+  const [T, E] = own_TE.shape;
+  return {outer_TE: tf.add(own_TE, tf.sum(tf.reshape(inner_TN, [T, E, -1]), 2)), inner_TN};
 }
 
 /** Σ|h| over the neurons of each expert, [T, E]. */

@@ -1,4 +1,4 @@
-import type {Architecture, FfnLayout, RouterKind} from './architecture.js';
+import type {Architecture, FfnLayout, InnerLayout, RouterKind} from './architecture.js';
 
 /** The three matrices of a GLU: [D, F], [D, F], [F, D]; with a leading expert axis when stacked. */
 export interface GluTree<T> {
@@ -17,6 +17,16 @@ export interface RouterTree<T> {
   readonly routerOut: T | null;
 }
 
+/** The experts inside of G routed experts, e in each, and the representative routers that choose them. */
+export interface InnerTree<T> {
+  /** [G, D, e] */
+  readonly router: T;
+  /** [G, D, e] */
+  readonly routerUp: T;
+  /** Stacked [G, e, ...]. */
+  readonly experts: GluTree<T>;
+}
+
 /** The feed-forward parameters of a layer. */
 export type FfnTree<T> =
   | ({readonly kind: 'dense'} & GluTree<T>)
@@ -29,6 +39,8 @@ export type FfnTree<T> =
       readonly experts: GluTree<T>;
       /** [E, D], added to what each expert's down projection gives; null without. */
       readonly expertBias: T | null;
+      /** Null where experts have no experts inside. */
+      readonly inner: InnerTree<T> | null;
     } & RouterTree<T>);
 
 /** The parameters of an attention part; what the family does not have is null. */
@@ -82,7 +94,7 @@ export type Role =
   | 'expert'
   | 'expert-bias';
 
-/** A parameter's name, shape and part. Matrices are [in, out]; stacked experts [E, in, out]. */
+/** A parameter's name, shape and part. Matrices are [in, out]; stacked experts [E, in, out], those inside [G, e, in, out]. */
 export interface ParameterSpec {
   /** Path in the tree, for example `layers.3.ffn.experts.gate`: key of optimizer state. */
   readonly path: string;
@@ -140,7 +152,7 @@ function attentionSpecs(
 
 function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<ParameterSpec> {
   if (layout.kind === 'dense') return {kind: 'dense', ...gluSpecs(path, [], D, layout.width, 'ffn')};
-  const {experts, expertWidth, sharedWidth, selectionBias, router, expertBias} = layout;
+  const {experts, expertWidth, sharedWidth, selectionBias, router, expertBias, inner} = layout;
   return {
     kind: 'moe',
     ...routerSpecs(router, path, D, experts),
@@ -148,6 +160,15 @@ function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<Parameter
     shared: sharedWidth > 0 ? gluSpecs(`${path}.shared`, [], D, sharedWidth, 'shared') : null,
     experts: gluSpecs(`${path}.experts`, [experts], D, expertWidth, 'expert'),
     expertBias: expertBias ? specOf(`${path}.expertBias`, [experts, D], 'expert-bias') : null,
+    inner: inner ? innerSpecs(inner, `${path}.inner`, experts, D) : null,
+  };
+}
+
+function innerSpecs({experts, expertWidth}: InnerLayout, path: string, G: number, D: number): InnerTree<ParameterSpec> {
+  return {
+    router: specOf(`${path}.router`, [G, D, experts], 'router'),
+    routerUp: specOf(`${path}.routerUp`, [G, D, experts], 'router'),
+    experts: gluSpecs(`${path}.experts`, [G, experts], D, expertWidth, 'expert'),
   };
 }
 
@@ -235,7 +256,12 @@ function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
     shared: ffn.shared && mapGlu(ffn.shared, fn),
     experts: mapGlu(ffn.experts, fn),
     expertBias: mapLeaf(ffn.expertBias, fn),
+    inner: ffn.inner && mapInner(ffn.inner, fn),
   };
+}
+
+function mapInner<A, B>({router, routerUp, experts}: InnerTree<A>, fn: (leaf: A) => B): InnerTree<B> {
+  return {router: fn(router), routerUp: fn(routerUp), experts: mapGlu(experts, fn)};
 }
 
 function mapGlu<A, B>({gate, up, down}: GluTree<A>, fn: (leaf: A) => B): GluTree<B> {

@@ -3,6 +3,7 @@ import type {ShardRows} from '../format/token-shard-rows.js';
 import type {Architecture, FfnLayout} from '../model/architecture.js';
 import {batchTensor} from '../model/batch.js';
 import {expertRoom, missingRows} from '../model/capacity.js';
+import {flatLayout} from '../model/inner.js';
 import type {StepRates} from './optimizer.js';
 import {compileApply, compileStep, ratesTensor, type StepOptions, type StepReport, type TrainState} from './step.js';
 
@@ -86,6 +87,7 @@ interface Report {
 interface LayerLoad {
   /** Rows that wanted each expert. */
   readonly load_E: Int32Array;
+  /** Those of experts inside, too. */
   readonly missing: number;
 }
 
@@ -96,11 +98,14 @@ function loadsByLayer(
   {capacity}: StepOptions,
 ): readonly LayerLoad[] {
   let end = 0;
-  return moeLayouts(ffn).map((layout) => {
-    const begin = end;
+  const take = (layout: Parameters<typeof expertRoom>[2]): LayerLoad => {
+    const load_E = loads.subarray(end, end + layout.experts);
     end += layout.experts;
-    const load_E = loads.subarray(begin, end);
     return {load_E, missing: missingRows(load_E, expertRoom(capacity, tokens, layout))};
+  };
+  return moeLayouts(ffn).map((layout) => {
+    const {load_E, missing} = take(layout);
+    return {load_E, missing: missing + (layout.inner ? take(flatLayout(layout, layout.inner)).missing : 0)};
   });
 }
 

@@ -56,7 +56,7 @@ export interface StepReport {
   readonly [key: string]: tf.Tensor;
   /** Loss, balance loss, z-loss, gradient norm. */
   readonly figures: tf.Tensor1D;
-  /** Wanted rows of every expert, layers one after another, int32. */
+  /** Wanted rows of every expert, then of every one inside, layers one after another, int32. */
   readonly loads: tf.Tensor1D;
 }
 
@@ -137,9 +137,10 @@ function lossOf(
   return {loss, report: [figures, joinLoads(routers)]};
 }
 
-/** Rows that wanted each expert, layers one after another, int32. */
+/** Rows that wanted each expert, and each one inside, layers one after another, int32. */
 function joinLoads(routers: readonly RouterTrace[]): tf.Tensor1D {
-  return untaped(() => (routers.length > 0 ? tf.concat1d(routers.map(({load_E}) => load_E)) : tf.zeros([0], 'int32')));
+  const loads = routers.flatMap(({load_E, innerLoad_N}) => (innerLoad_N ? [load_E, innerLoad_N] : [load_E]));
+  return untaped(() => (loads.length > 0 ? tf.concat1d(loads) : tf.zeros([0], 'int32')));
 }
 
 function topKs({ffn}: Architecture): number[] {

@@ -1,6 +1,6 @@
 import {cp, readFile, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
-import {openDense} from '../../src/downcycle/convert-source.js';
+import {openDense} from '../../src/downcycle/model-source.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA, writeTinyLlama} from '../model/tiny-llama.js';
 

@@ -2,7 +2,8 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {splitArchitecture} from '../../src/downcycle/convert.js';
-import {openDense, writeMoe} from '../../src/downcycle/convert-source.js';
+import {writeMoe} from '../../src/downcycle/convert-source.js';
+import {openDense} from '../../src/downcycle/model-source.js';
 import {representative} from '../../src/downcycle/partition/cmoe.js';
 import type {ConversionPlan, LayerPlan} from '../../src/downcycle/plan.js';
 import {logitsOf} from '../../src/downcycle/proof.js';

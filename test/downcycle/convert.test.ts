@@ -222,6 +222,8 @@ describe('convert refuses', () => {
     );
   });
 
+  const ONLY_CMOE = 'Only method cmoe cuts a mixture: each of its experts once more.';
+
   it('a model that is a mixture already', async () => {
     await convert(options());
     const again = convert(options({model: scratch('moe'), out: scratch('twice')}));
@@ -229,12 +231,12 @@ describe('convert refuses', () => {
     await expect(again).rejects.toThrow(
       expect.objectContaining({
         message: `${scratch('moe')}: this is a mixture of experts already, cut out of ${TINY_LLAMA} by contiguous; a dense model is needed.`,
-        hint: `Give the dense model that it was made from: ${TINY_LLAMA}.`,
+        hint: `Give the dense model that it was made from: ${TINY_LLAMA}. ${ONLY_CMOE}`,
       }),
     );
     await rm(scratch('moe/downcycle.json'));
     await expect(convert(options({model: scratch('moe'), out: scratch('twice')}))).rejects.toThrow(
-      expect.objectContaining({hint: 'Give the dense model that it was made from.'}),
+      expect.objectContaining({hint: `Give the dense model that it was made from. ${ONLY_CMOE}`}),
     );
   });
 

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
-import {type DenseSource, openDense} from '../../src/downcycle/convert-source.js';
 import {type FitOptions, type FittedLayer, startFit} from '../../src/downcycle/fit.js';
+import {type DenseSource, openDense} from '../../src/downcycle/model-source.js';
 import {contiguousSplit} from '../../src/downcycle/partition/contiguous.js';
 import type {ConversionPlan} from '../../src/downcycle/plan.js';
 import {logitsOf} from '../../src/downcycle/proof.js';

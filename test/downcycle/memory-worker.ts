@@ -8,7 +8,7 @@ import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Calibration} from '../../src/downcycle/calibration.js';
 import {convert} from '../../src/downcycle/convert.js';
-import {openDense} from '../../src/downcycle/convert-source.js';
+import {openDense} from '../../src/downcycle/model-source.js';
 import type {SplitOptions} from '../../src/downcycle/options.js';
 import {readProfile, writeProfile} from '../../src/downcycle/profile-file.js';
 import {profileText} from '../../src/downcycle/profile-model.js';

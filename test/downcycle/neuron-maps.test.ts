@@ -63,7 +63,7 @@ describe('neuron maps are refused', () => {
     const copying = upcycleSchema.parse({method: 'sparse-upcycle', experts: 2, topK: 1});
     await upcycle({...options, method: copying, out: scratch('moe')});
     expect(existsSync(scratch(`moe/${NEURONS_FILE}`))).toBe(false);
-    expect(await refusal()).toBe(`${scratch('moe')} was not cut out of a dense model: there is no neuron map of it.`);
+    expect(await refusal()).toBe(`${scratch('moe')} was not cut out of another model: there is no neuron map of it.`);
   });
 
   it('where an older version wrote none', async () => {

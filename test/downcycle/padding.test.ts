@@ -4,7 +4,7 @@ import {join} from 'node:path';
 import {beforeAll, describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
 import {type Conversion, convert} from '../../src/downcycle/convert.js';
-import {openDense} from '../../src/downcycle/convert-source.js';
+import {openDense} from '../../src/downcycle/model-source.js';
 import {NEURONS_FILE, readNeuronMaps} from '../../src/downcycle/neuron-maps.js';
 import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
 import {padDense} from '../../src/downcycle/padding.js';

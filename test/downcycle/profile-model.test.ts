@@ -2,7 +2,7 @@ import {join} from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import {beforeAll, describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
-import {openDense} from '../../src/downcycle/convert-source.js';
+import {openDense} from '../../src/downcycle/model-source.js';
 import type {Profile} from '../../src/downcycle/profile-file.js';
 import {profileText} from '../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../src/downcycle/profile-options.js';

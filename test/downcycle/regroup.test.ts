@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
-import {openDense} from '../../src/downcycle/convert-source.js';
 import {startFit} from '../../src/downcycle/fit.js';
+import {openDense} from '../../src/downcycle/model-source.js';
 import {readNeuronMaps} from '../../src/downcycle/neuron-maps.js';
 import {contiguousSplit} from '../../src/downcycle/partition/contiguous.js';
 import type {ConversionPlan, LayerPlan} from '../../src/downcycle/plan.js';

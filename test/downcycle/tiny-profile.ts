@@ -1,5 +1,5 @@
 // A profile of the tiny llama: numbers by lot, since nothing here depends on where they come from.
-import {openDense} from '../../src/downcycle/convert-source.js';
+import {openDense} from '../../src/downcycle/model-source.js';
 import type {Profile} from '../../src/downcycle/profile-file.js';
 import {createRng} from '../../src/util/rng.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';

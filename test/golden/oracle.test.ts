@@ -61,6 +61,7 @@ describe('oracle routing', () => {
             bias: null,
             shared: null,
             expertBias: null,
+            inner: null,
           } as const;
           const experts = {gate: gate!, up: up!, down: down!};
           const linear = {...layout, router: 'linear'} as const;

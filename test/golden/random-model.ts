@@ -17,6 +17,13 @@ export const MOE = {
   selectionBias: false,
   router: 'linear',
 } as const satisfies FfnLayout;
+/** Four experts, each with four inside, two of them used. */
+export const NESTED = {
+  ...MOE,
+  experts: 4,
+  expertWidth: 3,
+  inner: {experts: 4, topK: 2, expertWidth: 3, weight: 'score'},
+} as const satisfies FfnLayout;
 export const DENSE = {kind: 'dense', width: 20} as const satisfies FfnLayout;
 
 /** Draws a model whose experts each get less than two fifths of the tokens, so that laws can gather them. */

@@ -2,7 +2,7 @@ import {describe, expect} from 'vitest';
 import {type Architecture, type Routing, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {type EngineName, onEngine, onEveryEngine} from '../support/engines.js';
 import {dot, normals} from '../support/host.js';
-import {DENSE, MOE, randomModel, randomTokens, rowsOf} from './random-model.js';
+import {DENSE, MOE, NESTED, randomModel, randomTokens, rowsOf} from './random-model.js';
 import {type ReferenceModel, referenceLogits, referenceLoss} from './reference.js';
 import {forward, type HostModel, lossAndGradients} from './run-model.js';
 
@@ -47,6 +47,12 @@ const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
   'with a representative router': {ffn: [{...MOE, router: 'representative'}]},
   'with a router of two layers': {ffn: [{...MOE, router: 'mlp'}]},
   'with biases of their own': {ffn: [{...MOE, expertBias: true}], routing: {...SOFTMAX_ROUTING, renormalise: true}},
+  'with experts inside': {ffn: [NESTED]},
+  'with experts inside of weight one, and biases': {
+    ffn: [{...NESTED, inner: {...NESTED.inner, weight: 'one'}, expertBias: true}, DENSE],
+    routing: {...SOFTMAX_ROUTING, renormalise: true},
+  },
+  'of which there is one': {ffn: [{...MOE, experts: 1, topK: 1}]},
   'without a shared one': {ffn: [{...MOE, sharedWidth: 0}, DENSE, MOE]},
   ...Object.fromEntries(
     Object.entries(ROUTINGS).map(([name, words]) => [`with ${name}`, {routing: {...SOFTMAX_ROUTING, ...words}}]),
@@ -107,6 +113,18 @@ describe('the gradient of the loss', () => {
       expectSlopes(gradients, slopesOf(routed));
     });
   }
+  for (const options of [{gather: ROOM}, {}]) {
+    const way = 'gather' in options ? 'their tokens' : 'every token';
+    onEveryEngine(
+      `is the slope of the float64 decoder's for experts inside experts, computing ${way}`,
+      async (engine) => {
+        const nested = randomModel({ffn: [NESTED]});
+        const {gradients} = await lossAndGradients(engine, nested, tokens, options);
+        expectSlopes(gradients, slopesOf(nested));
+      },
+    );
+  }
+
   onEngine('wasm', "is the slope of the float64 decoder's for experts with biases, both ways", async (engine) => {
     const biased = randomModel({ffn: [{...MOE, expertBias: true}]});
     const expected = slopesOf(biased);

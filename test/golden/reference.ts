@@ -1,5 +1,12 @@
 // A decoder in plain JavaScript and float64, one token and one expert at a time: the statement of what a model computes.
-import type {Architecture, FfnLayout, RouterKind, Routing} from '../../src/model/architecture.js';
+import {
+  type Architecture,
+  type FfnLayout,
+  type InnerLayout,
+  type RouterKind,
+  type Routing,
+  SOFTMAX_ROUTING,
+} from '../../src/model/architecture.js';
 
 type Vector = readonly number[];
 
@@ -92,12 +99,34 @@ function feedForward(x: Vector, weights: Weights, l: number, layout: FfnLayout, 
     Array.from(matrix(`experts.${name}`)).slice(e * size, (e + 1) * size);
   const bias = weights[`${path}.bias`]?.values;
   const expertBias = weights[`${path}.expertBias`]?.values;
+  const inside = (e: number): Vector[] => (layout.inner ? [insideExpert(x, matrix, e, layout.inner)] : []);
   const results = choose(routerLogits(x, layout.router, matrix), bias, layout.topK, routing).map(({expert, weight}) => {
     const y = glu(x, part('gate', expert), part('up', expert), part('down', expert));
-    return scale(expertBias ? add(y, rowOf(expertBias, expert, x.length)) : y, weight);
+    const biased = expertBias ? add(y, rowOf(expertBias, expert, x.length)) : y;
+    return scale([biased, ...inside(expert)].reduce(add), weight);
   });
   if (layout.sharedWidth > 0) results.push(glu(x, matrix('shared.gate'), matrix('shared.up'), matrix('shared.down')));
   return results.reduce(add);
+}
+
+/** What the experts inside expert `e` that a token chooses give. */
+function insideExpert(
+  x: Vector,
+  matrix: (name: string) => ArrayLike<number>,
+  e: number,
+  {experts, topK, expertWidth, weight}: InnerLayout,
+): Vector {
+  const part = (name: string, at: number, size: number): number[] =>
+    Array.from(matrix(`inner.${name}`)).slice(at * size, (at + 1) * size);
+  const logits = routerLogits(x, 'representative', (name) => part(name, e, x.length * experts));
+  const order = weight === 'one' ? 'topk-then-score' : 'score-then-topk';
+  const chosen = choose(logits, undefined, topK, {...SOFTMAX_ROUTING, order, weight});
+  return chosen
+    .map((one) => {
+      const own = (name: string): number[] => part(`experts.${name}`, e * experts + one.expert, x.length * expertWidth);
+      return scale(glu(x, own('gate'), own('up'), own('down')), one.weight);
+    })
+    .reduce(add);
 }
 
 function routerLogits(x: Vector, kind: RouterKind, matrix: (name: string) => ArrayLike<number>): Vector {

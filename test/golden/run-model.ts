@@ -6,6 +6,7 @@ import {type Capacity, expertRoom, missingRows} from '../../src/model/capacity.j
 import {architectureFromConfig} from '../../src/model/config.js';
 import {type DecoderInput, type DecoderOutput, decode, logits} from '../../src/model/decoder.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
+import {flatLayout} from '../../src/model/inner.js';
 import {loadParameters} from '../../src/model/load.js';
 import type {Chooser} from '../../src/model/moe.js';
 import {diskTensors} from '../../src/model/names.js';
@@ -67,10 +68,10 @@ export function tokenRows(rows: readonly (readonly number[])[]): Host {
   return ints([rows.length, rows[0]!.length], rows.flat());
 }
 
-/** Logits [T, V], then logits [T, E] and load [E] of every router. */
+/** Logits [T, V], then logits [T, E] and load [E] of every router, and the load of experts inside, if there are any. */
 export interface Forward {
   readonly logits: Host;
-  readonly routers: readonly {readonly logits: Host; readonly load: Host}[];
+  readonly routers: readonly {readonly logits: Host; readonly load: Host; readonly innerLoad: Host}[];
   /** Rows that found no room, over all layers. */
   readonly missing: number;
 }
@@ -85,14 +86,20 @@ export async function forward(
   const fn = (...[token_BS, ...rest]: tf.Tensor[]): tf.Tensor[] => {
     const {params, input} = takeApart(architecture, token_BS!, rest, segments !== undefined);
     const {hidden_TD, routers} = decode(params, architecture, input, {capacity, chooser});
-    return [logits(hidden_TD, params), ...routers.flatMap(({logit_TE, load_E}) => [logit_TE, load_E])];
+    const traces = routers.map(({logit_TE, load_E, innerLoad_N}) => [logit_TE, load_E, innerLoad_N ?? tf.zeros([0])]);
+    return [logits(hidden_TD, params), ...traces.flat()];
   };
   const [first, ...rest] = await run(fn, tokens, ...(segments ? [segments] : []), ...leafValues(architecture, weights));
   const layouts = architecture.ffn.filter((layout) => layout.kind === 'moe');
-  const routers = layouts.map((_, i) => ({logits: rest[2 * i]!, load: rest[2 * i + 1]!}));
-  const missing = layouts.map((layout, i) =>
-    missingRows(routers[i]!.load.values, expertRoom(capacity, sizeOf(tokens.shape), layout)),
-  );
+  const routers = layouts.map((_, i) => ({logits: rest[3 * i]!, load: rest[3 * i + 1]!, innerLoad: rest[3 * i + 2]!}));
+  const missing = layouts.map((layout, i) => {
+    const {load, innerLoad} = routers[i]!;
+    const inside = layout.inner ? [[innerLoad, flatLayout(layout, layout.inner)] as const] : [];
+    return [[load, layout] as const, ...inside].reduce(
+      (sum, [{values}, of]) => sum + missingRows(values, expertRoom(capacity, sizeOf(tokens.shape), of)),
+      0,
+    );
+  });
   return {logits: first!, routers, missing: missing.reduce((a, b) => a + b, 0)};
 }
 

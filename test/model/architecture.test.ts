@@ -12,6 +12,21 @@ const layout = {
   router: 'linear',
 } as const satisfies FfnLayout;
 
+describe('experts inside experts', () => {
+  const width = tinyArchitecture.width;
+  const inner = {experts: 5, topK: 2, expertWidth: 3, weight: 'one'} as const;
+  const [plain, nested] = [layout, {...layout, inner}].map((ffn) =>
+    countParameters({...tinyArchitecture, ffn: [ffn, ffn]}),
+  );
+
+  it('count as parameters, those chosen in chosen experts as active, with the routers of these', () => {
+    const router = 2 * width * inner.experts;
+    const one = 3 * width * inner.expertWidth;
+    expect(nested!.total - plain!.total).toBe(2 * 6 * (router + 5 * one));
+    expect(nested!.active - plain!.active).toBe(2 * 2 * (router + 2 * one));
+  });
+});
+
 describe('biases of experts', () => {
   const plain = {...tinyArchitecture, ffn: [layout, layout]};
   const biased = {...plain, ffn: [layout, {...layout, expertBias: true as const}]};

@@ -68,6 +68,7 @@ describe('architectureFromConfig', () => {
 
 describe('a config of a mixture of experts', () => {
   const layer = {experts: 4, top_k: 2, expert_width: 4, shared_width: 8, selection_bias: false};
+  const inner = {experts: 3, top_k: 1, expert_width: 2, weight: 'one'};
   const routing = {score: 'softmax', order: 'score-then-topk', renormalise: false, scale: 1, weight: 'score'};
   const moe = {source_model_type: 'llama', routing, layers: [layer, {width: 24}]};
   const config = {...tinyConfig, model_type: 'downcycle_moe', moe};
@@ -102,6 +103,8 @@ describe('a config of a mixture of experts', () => {
     [{layers: [{...layer, expert_bias: 1}, layer]}, 'moe.layers.0'],
     [{layers: [layer]}, 'moe.layers has 1 entries, num_hidden_layers is 2.'],
     [{layers: [layer, {...layer, top_k: 5}]}, 'moe.layers.1'],
+    [{layers: [layer, {...layer, inner: {...inner, top_k: 4}}]}, 'moe.layers.1'],
+    [{layers: [layer, {...layer, inner: {...inner, weight: 'two'}}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, kind: 'moe'}]}, 'moe.layers.1'],
     [{source_model_type: 'gpt2'}, `moe.source_model_type is "gpt2": ${KNOWN}.`],
     [{source_model_type: 'qwen'}, `moe.source_model_type is "qwen": ${KNOWN}; nearest is qwen2.`],

@@ -7,16 +7,25 @@ import {diskTensors, parameterName} from '../../src/model/names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
 import {architecturesOf, TINY_LLAMA, tinyArchitecture} from './tiny-llama.js';
 
+/** Axes of a parameter that are numbers in its names on disk. */
+function depthOf({path, role}: ParameterSpec): number {
+  if (path.includes('.inner.')) return role === 'expert' ? 2 : 1;
+  return role === 'expert' || role === 'expert-bias' ? 1 : 0;
+}
+
 describe.each(Object.values(FAMILIES))('names of $modelType', ({modelType, names}) => {
   it('lead from every parameter to disk and back', () => {
     fc.assert(
       fc.property(architecturesOf(modelType), (architecture) => {
         for (const spec of leavesOf(parameterSpecs(architecture))) {
-          const isStacked = spec.role === 'expert' || spec.role === 'expert-bias';
+          const stack = spec.shape.slice(0, depthOf(spec));
           const back = diskTensors(spec, names).map(({name}) => parameterName(name, names));
-          const expected = back.map((_, e) => ({path: spec.path, expert: isStacked ? e : null}));
-          expect(back).toEqual(expected);
-          expect(back).toHaveLength(isStacked ? spec.shape[0]! : 1);
+          const placeOf = (i: number): number[] => {
+            const [, inside = 1] = stack;
+            return [Math.floor(i / inside), i % inside].slice(0, stack.length);
+          };
+          expect(back).toEqual(back.map((_, i) => ({path: spec.path, place: placeOf(i)})));
+          expect(back).toHaveLength(stack.reduce((a, b) => a * b, 1));
         }
       }),
     );

@@ -7,7 +7,14 @@ import * as fc from 'fast-check';
 import type {FloatDtype} from '../../src/format/dtype.js';
 import {openModelFolder, writeModelFolder} from '../../src/format/model-folder.js';
 import {openSafetensors} from '../../src/format/safetensors.js';
-import {type Architecture, type Dialect, type Family, type FfnLayout, PLAIN} from '../../src/model/architecture.js';
+import {
+  type Architecture,
+  type Dialect,
+  type Family,
+  type FfnLayout,
+  type InnerLayout,
+  PLAIN,
+} from '../../src/model/architecture.js';
 
 export const TINY_LLAMA = fileURLToPath(new URL('../fixtures/model/tiny-llama', import.meta.url));
 
@@ -88,6 +95,15 @@ export async function writeTokenizer(path: string): Promise<string> {
   return path;
 }
 
+const inner: fc.Arbitrary<InnerLayout> = fc
+  .record({
+    experts: fc.integer({min: 1, max: 3}),
+    expertWidth: fc.integer({min: 1, max: 3}),
+    weight: fc.constantFrom('score', 'one'),
+    less: fc.nat(2),
+  })
+  .map(({less, ...rest}) => ({...rest, topK: Math.max(1, rest.experts - less)}));
+
 const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
   fc.record({kind: fc.constant('dense' as const), width: fc.integer({min: 1, max: 9})}),
   fc
@@ -100,11 +116,13 @@ const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
       router: fc.constantFrom('linear', 'representative', 'mlp'),
       isBiased: fc.boolean(),
       less: fc.nat(3),
+      inner: fc.option(inner, {nil: null}),
     })
-    .map(({less, isBiased, ...rest}) => ({
+    .map(({less, isBiased, inner: inside, ...rest}) => ({
       ...rest,
       topK: Math.max(1, rest.experts - less),
       ...(isBiased && {expertBias: true as const}),
+      ...(inside && {inner: inside}),
     })),
 );
 

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
-import {pickColumns, topIndices} from '../../src/op/top-k.js';
+import {pickBlocks, pickColumns, topIndices} from '../../src/op/top-k.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, ints, normals} from '../support/host.js';
@@ -51,5 +51,24 @@ describe('pickColumns', () => {
     checkGradients(engine, (t: tf.Tensor2D) => pickColumns(t, tf.tensor2d(COLUMNS, [3, 2], 'int32')), [
       normals([3, 4], 1),
     ]),
+  );
+});
+
+describe('pickBlocks', () => {
+  const pick = (t: tf.Tensor3D): tf.Tensor3D => pickBlocks(t, tf.tensor2d(COLUMNS, [3, 2], 'int32'));
+
+  onEveryEngine('picks the named blocks of each row', async ({run}) => {
+    const x = normals([3, 4, 5], 1);
+    const [result] = await run(pick, x);
+    const expected = COLUMNS.flatMap((block, i) => {
+      const begin = (Math.floor(i / 2) * 4 + block) * 5;
+      return [...x.values.subarray(begin, begin + 5)];
+    });
+    expect(result!.shape).toEqual([3, 2, 5]);
+    expect(result!.values).toBeAllClose(expected, {rtol: 0, atol: 0});
+  });
+
+  onEveryEngine('has the gradient of finite differences, a block picked twice included', (engine) =>
+    checkGradients(engine, pick, [normals([3, 4, 2], 1)]),
   );
 });

@@ -10,7 +10,7 @@ import {floats, type Host, normals} from '../support/host.js';
 import {referenceRouterLosses} from './reference.js';
 
 /** What a router of these logits leaves behind. */
-function trace(logit_TE: tf.Tensor2D, topK: number): RouterTrace {
+function trace(logit_TE: tf.Tensor2D, topK: number): Omit<RouterTrace, 'innerLoad_N'> {
   const E = logit_TE.shape[1];
   const {expert_TK, score_TE} = route(logit_TE, null, topK, SOFTMAX_ROUTING);
   const load_E = tf.cast(tf.sum(tf.oneHot(expert_TK, E), [0, 1]), 'int32') as tf.Tensor1D;

@@ -30,6 +30,9 @@ const ONE_LAYER = tiny([{kind: 'dense', width: 64}]);
 /** Eight experts, one a token: with a router of zeros all tokens take the first. */
 const COLLAPSED = tiny([experts(8, 1)]);
 
+/** The same with four experts inside each, of which a token uses one. */
+const NESTED = tiny([{...experts(8, 1), inner: {experts: 4, topK: 1, expertWidth: 16, weight: 'score'}}]);
+
 interface StateOptions {
   readonly accumulates?: boolean;
   readonly change?: (spec: ParameterSpec, values: Float32Array) => Float32Array;
@@ -165,6 +168,16 @@ describe('a fixed room for experts', () => {
         const dropless = await stepOnce(other, OPTIONS, [rows(2, 1)]);
         expect(numbers, 'dropped rows are missing').not.toEqual(dropless.numbers);
       });
+    }),
+  );
+
+  onEngine('wasm', 'counts rows of experts inside that it drops, and trains', () =>
+    withState(NESTED, {change: collapse}, async (state) => {
+      const before = await numbersOf(state);
+      const {result, numbers} = await stepOnce(state, {...OPTIONS, capacity: {factor: 8}}, [rows(2, 1)]);
+      expect(result.overflow, '64 rows wanted inside one expert, room for 16').toBe(48);
+      expect(result.load).toEqual([[1, 0, 0, 0, 0, 0, 0, 0]]);
+      expect(numbers).not.toEqual(before);
     }),
   );
 

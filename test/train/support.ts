@@ -31,7 +31,7 @@ export const MOE: Architecture = tiny([WIDE, experts(4, 2)]);
 export const ROUTED: Architecture = tiny([experts(8, 2)]);
 
 /** A layer of `experts` and a shared one, wide enough for rows to be worth sending around. */
-export function experts(experts: number, topK: number): FfnLayout {
+export function experts(experts: number, topK: number): Extract<FfnLayout, {kind: 'moe'}> {
   return {kind: 'moe', experts, topK, expertWidth: 64, sharedWidth: 16, selectionBias: false, router: 'linear'};
 }
 

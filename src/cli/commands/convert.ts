@@ -14,7 +14,7 @@ export function addConvert(program: Program, ui: Ui): void {
     .command('convert')
     .summary('make a mixture of experts out of a dense model')
     .description(
-      'Makes the model that one arm of a config starts from, and proves it: with all experts active it must give the logits of its dense parent. Where an arm changes what it copies, the line says so instead. The flags from --method on change the arm, and win over --set; in a config without arms they make one.',
+      'Makes the model that one arm of a config starts from, and proves it: with all experts active it must give the logits of its dense parent. Where an arm changes what it copies, the line says so instead. If the model is a mixture of experts already, an arm of method cmoe cuts each of its experts once more. The flags from --method on change the arm, and win over --set; in a config without arms they make one.',
     )
     .argument('<config>', 'YAML file with `model` and `data`, and `arms` unless flags say all')
     .option('-o, --out <folder>', 'where to write the model; must not exist')

@@ -1,8 +1,10 @@
 import {changedOptions} from '../../downcycle/changed-options.js';
 import {differenceOf} from '../../downcycle/difference.js';
+import {unreachedTexts} from '../../downcycle/inner/plan.js';
 import {NEURONS_FILE, type NeuronCount} from '../../downcycle/neuron-maps.js';
 import type {Proof, Provenance} from '../../downcycle/provenance.js';
 import type {ModelInspection} from '../../experiment/inspect.js';
+import {innerText} from './inner.js';
 import {layerText} from './layers.js';
 import {type Line, lines} from './lines.js';
 import {calibrationText} from './profile.js';
@@ -10,6 +12,7 @@ import {clusterText, keptText} from './pruned.js';
 
 type Split = Extract<Provenance, {kind: 'split'}>;
 type Pruned = Extract<Provenance, {kind: 'prune'}>;
+type Inner = Extract<Provenance, {kind: 'inner-split'}>;
 
 /** Width that everything here keeps to, paths aside. */
 const COLUMNS = 80;
@@ -24,9 +27,18 @@ export function originText({provenance, neurons, kept, isTrained}: ModelInspecti
       return [about(mapLines(provenance, neurons)), layerText(provenance.layers, neurons, COLUMNS)];
     case 'prune':
       return [about(keptLines(provenance, kept)), clusterText(provenance), ...(kept ? [keptText(kept)] : [])];
+    case 'inner-split':
+      return [about(innerLines(provenance)), innerText(provenance.layers)];
     default:
       return [about([])];
   }
+}
+
+function innerLines({layers, neuronMapHash}: Inner): Line[] {
+  return [
+    ['neuron map', `${NEURONS_FILE}, SHA-256 ${short(neuronMapHash)} as recorded`],
+    ...unreachedTexts(layers).map((text): Line => ['not reached', text]),
+  ];
 }
 
 function originLines(provenance: Provenance): Line[] {
@@ -44,7 +56,12 @@ function originLines(provenance: Provenance): Line[] {
 function sourceText(provenance: Provenance): string {
   if (provenance.kind === 'scratch') return 'made from scratch, weights drawn at random';
   const {path, revision, fingerprint} = provenance.source;
-  const verb = {split: 'cut out of', upcycle: 'copied from', prune: 'pruned copies of'}[provenance.kind];
+  const verb = {
+    split: 'cut out of',
+    'inner-split': 'cut inside the experts of',
+    upcycle: 'copied from',
+    prune: 'pruned copies of',
+  }[provenance.kind];
   return `${verb} ${path}${revision === null ? '' : ` at ${revision}`}, fingerprint ${short(fingerprint)}`;
 }
 
@@ -53,7 +70,7 @@ function methodText(options: Parameters<typeof changedOptions>[0]): string {
   return [options.method, ...settings].join(', ');
 }
 
-function calibratedOn({calibration}: Split | Pruned): string {
+function calibratedOn({calibration}: Split | Pruned | Inner): string {
   if (!calibration) return 'none recorded: the cut looks at no activations';
   return `${calibrationText(calibration)}, SHA-256 ${short(calibration.tokenHash)}`;
 }

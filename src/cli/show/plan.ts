@@ -1,19 +1,33 @@
 import type {Conversion} from '../../downcycle/convert.js';
 import type {DiveConversion} from '../../downcycle/dive.js';
-import {flopsPerToken} from '../../model/architecture.js';
+import {unreachedTexts} from '../../downcycle/inner/plan.js';
+import type {ExpertsConversion} from '../../downcycle/split-experts.js';
+import {type Architecture, flopsPerToken} from '../../model/architecture.js';
 import {formatCount} from '../../report/number.js';
 import {textTable} from '../../report/table.js';
+import {innerText} from './inner.js';
 import {layoutText} from './layout.js';
 import {clusterText, keptText} from './pruned.js';
+
+type Planned = Conversion | DiveConversion | ExpertsConversion;
 
 /** Training steps cost three forward passes. */
 const PASSES = 3;
 
 /** A plan layer by layer, and what it comes to. */
-export function planText(plan: Conversion | DiveConversion, sequenceLength: number): string {
-  return [...('kept' in plan ? prunedText(plan) : [splitText(plan)]), totals(plan, sequenceLength).join('\n')].join(
-    '\n\n',
-  );
+export function planText(plan: Planned, sequenceLength: number): string {
+  return [...cutTexts(plan), totals(plan, sequenceLength).join('\n')].join('\n\n');
+}
+
+function cutTexts(plan: Planned): string[] {
+  if ('kept' in plan) return prunedText(plan);
+  if (!isInner(plan)) return [splitText(plan)];
+  const {layers} = plan.provenance;
+  return [innerText(layers), ...unreachedTexts(layers)];
+}
+
+function isInner(plan: Planned): plan is ExpertsConversion {
+  return plan.provenance.kind === 'inner-split';
 }
 
 /** How the tasks were clustered, and what the experts keep of each layer. */
@@ -40,16 +54,14 @@ function splitText(plan: Conversion): string {
   return textTable(columns, rows);
 }
 
-function totals(
-  {dense, moe, architecture, parent, bytes, provenance}: Conversion | DiveConversion,
-  sequenceLength: number,
-): string[] {
+function totals({dense, moe, architecture, parent, bytes, provenance}: Planned, sequenceLength: number): string[] {
+  const before = provenance.kind === 'inner-split' ? 'the mixture' : 'dense';
   const padding = 'padding' in provenance ? provenance.padding : 0;
-  const [before, after] = [parent, architecture].map((one) => flopsPerToken(one, sequenceLength) / PASSES);
-  const saved = percent(1 - (after as number) / (before as number));
+  const flops = (of: Architecture): number => flopsPerToken(of, sequenceLength) / PASSES;
+  const saved = percent(1 - flops(architecture) / flops(parent));
   return [
-    `parameters  ${formatCount(moe.total)} in all, ${formatCount(moe.active)} active a token (dense: ${formatCount(dense.total)})`,
-    `compute     ${formatCount(after as number)} FLOPs a token forwards, ${saved} less than dense`,
+    `parameters  ${formatCount(moe.total)} in all, ${formatCount(moe.active)} active a token (${before}: ${formatCount(dense.total)})`,
+    `compute     ${formatCount(flops(architecture))} FLOPs a token forwards, ${saved} less than ${before}`,
     ...(padding > 0 ? [`padding     ${padding} a layer: neurons of zeros, appended`] : []),
     `checkpoint  ${(bytes / 1e6).toFixed(1)} MB`,
   ];

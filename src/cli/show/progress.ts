@@ -1,3 +1,4 @@
+import type {StartingModel} from '../../experiment/arm.js';
 import type {CompareEvent} from '../../experiment/compare.js';
 import {formatCount, formatLoss} from '../../report/number.js';
 import {type StatusLine, trainStatus} from '../../report/terminal.js';
@@ -45,8 +46,12 @@ export function showCompare(status: StatusLine): (event: CompareEvent) => void {
   };
 }
 
-/** A starting model in one line: its size, and how well it equals its dense parent or why it does not. */
-export function startText({arm, parameters, proof}: Omit<Extract<CompareEvent, {kind: 'arm'}>, 'kind'>): string {
+/** A starting model in one line: its size, and how well it equals its parent or why it does not; then a line a note. */
+export function startText({notes, ...made}: StartingModel): string {
+  return [sizeText(made), ...notes].join('\n');
+}
+
+function sizeText({arm, parameters, proof}: Omit<StartingModel, 'notes'>): string {
   const size = `${arm}  ${formatCount(parameters.total)} parameters, ${formatCount(parameters.active)} active`;
   if (typeof proof === 'string') return `${size}, ${proof}`;
   const [difference, limit] = [proof.maxLogitDifference, proof.limit].map((value) => value.toExponential(1));

@@ -8,7 +8,7 @@ import {swiglu} from '../../op/swiglu.js';
 import {ModelError} from '../../util/errors.js';
 import {joinFloats} from '../../util/join.js';
 import type {Calibration} from '../calibration.js';
-import type {DenseSource} from '../convert-source.js';
+import type {DenseSource} from '../model-source.js';
 import {denseFfn} from '../watch.js';
 import type {Pruning} from './prune.js';
 

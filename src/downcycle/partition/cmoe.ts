@@ -2,7 +2,7 @@
 import type {LayerShape} from '../allocation.js';
 import {optimalAssignment} from '../assignment.js';
 import type {LayerPlan} from '../plan.js';
-import {type LayerProfile, markerCounts} from '../statistics.js';
+import {type MarkerProfile, markerCounts} from '../statistics.js';
 import {worthiest} from './all-shared.js';
 import {expertWidth, gatherClusters, idsWithout, placesOf} from './cut.js';
 
@@ -10,7 +10,7 @@ import {expertWidth, gatherClusters, idsWithout, placesOf} from './cut.js';
  * The neurons that are marked most often are shared; the next most often marked are the centroids of the experts, to
  * which the others are assigned at the least total distance of marker columns, in one round as in the published code.
  */
-export function cmoeSplit(profile: LayerProfile, shape: LayerShape): LayerPlan {
+export function cmoeSplit(profile: MarkerProfile, shape: LayerShape): LayerPlan {
   const width = expertWidth(profile.numNeurons, shape);
   const count_F = Float64Array.from(markerCounts(profile));
   const shared = worthiest(count_F, shape.shared * width);
@@ -34,7 +34,7 @@ export function mostMarked(count_F: Float64Array, routed: Int32Array, count: num
  *
  * Columns are never made: a distance is the counts of both less twice the tokens that mark both.
  */
-export function markerDistances(profile: LayerProfile, ids: Int32Array, centroids: Int32Array): Float64Array {
+export function markerDistances(profile: MarkerProfile, ids: Int32Array, centroids: Int32Array): Float64Array {
   const count_F = markerCounts(profile);
   const E = centroids.length;
   const rowOf_F = placesOf(ids, profile.numNeurons);
@@ -66,7 +66,7 @@ export function markerDistances(profile: LayerProfile, ids: Int32Array, centroid
  * Of the distance `Σ_t |m_t - c_t/w|` with c_t of w neurons marked by token t, only the tokens that mark a neuron differ
  * from neuron to neuron: they add `1 - 2 c_t/w` each.
  */
-export function representative({marker_NM, numMarkers, numNeurons}: LayerProfile, ids: Int32Array): number {
+export function representative({marker_NM, numMarkers, numNeurons}: MarkerProfile, ids: Int32Array): number {
   const placeOf_F = placesOf(ids, numNeurons);
   const distance = new Float64Array(ids.length);
   for (let begin = 0; begin < marker_NM.length; begin += numMarkers) {

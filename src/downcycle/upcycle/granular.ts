@@ -3,7 +3,7 @@ import type {GluTree} from '../../model/parameters.js';
 import {ConfigError} from '../../util/errors.js';
 import {divisibleExpertCounts, nearestThatDo} from '../allocation.js';
 import {type GluMatrix, gatherNeurons} from '../convert-gather.js';
-import {type DenseMatrix, valuesOf} from '../convert-source.js';
+import {type StoredMatrix, valuesOf} from '../convert-source.js';
 import type {GranularUpcycle} from '../upcycle-options.js';
 
 /**
@@ -28,7 +28,7 @@ export function granularFactor({experts, topK, shards, renormalise}: GranularUpc
  * carries exactly, and down the rest, which is one as well if the factor is.
  */
 export function shardMatrix(
-  matrix: DenseMatrix,
+  matrix: StoredMatrix,
   which: GluMatrix,
   expert: number,
   method: GranularUpcycle,

@@ -2,7 +2,7 @@
 import {narrow} from '../../format/dtype.js';
 import {type Rng, shuffle} from '../../util/rng.js';
 import {type GluMatrix, gatherNeurons, replaceNeurons} from '../convert-gather.js';
-import {type DenseMatrix, valuesOf} from '../convert-source.js';
+import {type StoredMatrix, valuesOf} from '../convert-source.js';
 
 /** The random numbers of one expert, a stream for each purpose, so that no expert depends on another. */
 export type ExpertStreams = (purpose: string) => Rng;
@@ -26,7 +26,7 @@ export function drawNeurons(numNeurons: number, ratio: number, rng: Rng): Int32A
  * @param renew makes new weights of old ones, [n, D] for gate and up, [D, n] for down; may write where it reads.
  */
 export function renewNeurons(
-  matrix: DenseMatrix,
+  matrix: StoredMatrix,
   which: GluMatrix,
   {ratio, streams}: {readonly ratio: number; readonly streams: ExpertStreams},
   renew: (values: Float32Array, rng: Rng) => Float32Array,

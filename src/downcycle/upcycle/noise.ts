@@ -1,5 +1,5 @@
 import type {GluMatrix} from '../convert-gather.js';
-import {type DenseMatrix, valuesOf} from '../convert-source.js';
+import {type StoredMatrix, valuesOf} from '../convert-source.js';
 import {type ExpertStreams, moments, renewNeurons} from './neurons.js';
 
 /**
@@ -9,7 +9,7 @@ import {type ExpertStreams, moments, renewNeurons} from './neurons.js';
  * The baseline's code adds noise of std 0.02 whatever the model; relative noise means the same for weights of every size.
  */
 export function addNoise(
-  matrix: DenseMatrix,
+  matrix: StoredMatrix,
   which: GluMatrix,
   {noise, ratio}: {readonly noise: number; readonly ratio: number},
   streams: ExpertStreams,

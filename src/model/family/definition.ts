@@ -8,7 +8,7 @@ export interface FamilyDefinition {
   readonly modelType: Family;
   /** The transformers class that `architectures` names. */
   readonly className: string;
-  /** Path of each parameter to its name on disk. `{l}` stands for the layer, `{e}` for the expert. */
+  /** Path of each parameter to its name on disk. `{l}` stands for the layer, `{e}` for the expert, `{i}` for the one inside it. */
   readonly names: Readonly<Record<string, string>>;
   /** Tensors that old versions of transformers saved and nobody needs. */
   readonly isObsolete: (name: string) => boolean;

@@ -24,6 +24,11 @@ export const COMMON_NAMES: Names = {
   'layers.{l}.ffn.experts.up': 'model.layers.{l}.mlp.experts.{e}.up_proj.weight',
   'layers.{l}.ffn.experts.down': 'model.layers.{l}.mlp.experts.{e}.down_proj.weight',
   'layers.{l}.ffn.expertBias': 'model.layers.{l}.mlp.experts.{e}.down_proj.bias',
+  'layers.{l}.ffn.inner.router': 'model.layers.{l}.mlp.experts.{e}.gate.weight',
+  'layers.{l}.ffn.inner.routerUp': 'model.layers.{l}.mlp.experts.{e}.gate_up.weight',
+  'layers.{l}.ffn.inner.experts.gate': 'model.layers.{l}.mlp.experts.{e}.experts.{i}.gate_proj.weight',
+  'layers.{l}.ffn.inner.experts.up': 'model.layers.{l}.mlp.experts.{e}.experts.{i}.up_proj.weight',
+  'layers.{l}.ffn.inner.experts.down': 'model.layers.{l}.mlp.experts.{e}.experts.{i}.down_proj.weight',
   head: 'lm_head.weight',
 };
 

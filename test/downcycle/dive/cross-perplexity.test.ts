@@ -1,7 +1,7 @@
 import {describe, expect, it} from 'vitest';
-import {openDense} from '../../../src/downcycle/convert-source.js';
 import {type CrossOptions, crossPerplexity} from '../../../src/downcycle/dive/cross-perplexity.js';
 import {type Pruning, prune} from '../../../src/downcycle/dive/prune.js';
+import {openDense} from '../../../src/downcycle/model-source.js';
 import {ModelError} from '../../../src/util/errors.js';
 import {useScratch} from '../../format/scratch.js';
 import {referenceLoss} from '../../golden/reference.js';

@@ -1,6 +1,6 @@
 // A calibration text of the tiny llama, its profile, and the model pruned by hand.
 import type {Calibration} from '../../../src/downcycle/calibration.js';
-import {openDense} from '../../../src/downcycle/convert-source.js';
+import {openDense} from '../../../src/downcycle/model-source.js';
 import type {Profile} from '../../../src/downcycle/profile-file.js';
 import {profileText} from '../../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../../src/downcycle/profile-options.js';

@@ -1,0 +1,78 @@
+// A model on disk that another is made out of.
+import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
+import type {Architecture} from '../model/architecture.js';
+import {architectureFromConfig} from '../model/config.js';
+import {FAMILIES} from '../model/family/registry.js';
+import {checkTensors} from '../model/load.js';
+import {ModelError} from '../util/errors.js';
+import {modelFingerprint} from './convert-fingerprint.js';
+import {readProvenance} from './provenance.js';
+
+/** An open model. */
+export interface ModelSource {
+  readonly folder: ModelFolder;
+  readonly architecture: Architecture;
+  /** Name table of its family. */
+  readonly names: Readonly<Record<string, string>>;
+  readonly fingerprint: string;
+  /** What its files hold beyond what its config asks for, in words. */
+  readonly warnings: readonly string[];
+}
+
+/** An open dense model. */
+export interface DenseSource extends ModelSource {
+  /** Width of every FFN. */
+  readonly numNeurons: number;
+}
+
+/**
+ * Opens a model, dense or not; reads heads and a few rows.
+ *
+ * @throws ModelError if the folder is damaged, of an unknown family or does not fit its config.
+ */
+export function openSource(path: string): Promise<ModelSource> {
+  return open(path, () => Promise.resolve({}));
+}
+
+/**
+ * The same for a dense model.
+ *
+ * @throws ModelError as {@link openSource} does, and if it is a mixture.
+ */
+export function openDense(path: string): Promise<DenseSource> {
+  return open(path, async (architecture) => ({
+    numNeurons: denseWidth(architecture) ?? (await refuseMixture(path)),
+  }));
+}
+
+async function open<T>(path: string, more: (architecture: Architecture) => Promise<T>): Promise<ModelSource & T> {
+  const folder = await openModelFolder(path);
+  try {
+    const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
+    const found = await more(architecture);
+    const warnings = checkTensors(folder.tensors, architecture);
+    const {names} = FAMILIES[architecture.family];
+    const fingerprint = await modelFingerprint(folder, architecture);
+    return {folder, architecture, names, fingerprint, warnings, ...found};
+  } catch (error) {
+    await folder.close();
+    throw error;
+  }
+}
+
+function denseWidth({ffn}: Architecture): number | null {
+  const [first] = ffn;
+  return first?.kind === 'dense' && ffn.every(({kind}) => kind === 'dense') ? first.width : null;
+}
+
+/** @throws ModelError that says what the mixture was made from, as far as its record does. */
+async function refuseMixture(path: string): Promise<never> {
+  const origin = await readProvenance(path).catch(() => null);
+  const made = origin && origin.kind !== 'scratch' ? origin : null;
+  const dense = made && made.kind !== 'inner-split' ? `: ${made.source.path}` : '';
+  const verb = made?.kind === 'split' || made?.kind === 'inner-split' ? 'cut out of' : 'copied from';
+  const how = made ? `, ${verb} ${made.source.path} by ${made.method.method}` : '';
+  throw new ModelError(`${path}: this is a mixture of experts already${how}; a dense model is needed.`, {
+    hint: `Give the dense model that it was made from${dense}. Only method cmoe cuts a mixture: each of its experts once more.`,
+  });
+}
