@@ -13,6 +13,7 @@ export const conversionsSchema = z
     sparsities: z
       .array(z.number().gt(0).lt(1))
       .min(1)
+      .refine((sparsities) => new Set(sparsities).size === sparsities.length, 'a sparsity stands twice')
       .default([0.25, 0.5])
       .describe(
         'Shares of the FFN neurons that are idle for a token. The counts of an arm say how many chunks there are and which share of the active ones is shared.',

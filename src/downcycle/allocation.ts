@@ -73,7 +73,7 @@ export function adaptiveAllocation(
   const active = counts.shared + counts.topK;
   const r = specialisedShare(cv_F, rule.cvThreshold);
   const alpha = sharedRatio(r, rule);
-  const shared = sharedChunks(alpha, cv_F.length, cv_F.length / chunks);
+  const shared = sharedChunks(alpha, cv_F.length, Math.ceil(cv_F.length / chunks));
   if (shared >= active) {
     throw new ConfigError(
       `${where}: adaptive allocation shares ${shared} of ${chunks} chunks, but shared + topK (= ${active}) are active: no routed expert could run.`,

@@ -13,9 +13,7 @@ export const diveSchema = z
     experts: z
       .int()
       .min(1)
-      .describe(
-        'Experts, one for each cluster of tasks; at most as many as there are tasks, which are the data sources.',
-      ),
+      .describe('Experts, one for each cluster of tasks; at most as many as there are tasks of `profile.task`.'),
     topK: z.int().min(1).describe('Experts each token passes through.'),
     keep: z
       .number()

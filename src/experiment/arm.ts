@@ -1,3 +1,4 @@
+import {createHash} from 'node:crypto';
 import {readFile, rm, stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import {configHash, resolvedYaml} from '../config/resolved.js';
@@ -11,6 +12,7 @@ import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
 import {routerDraw} from '../downcycle/drawn-router.js';
 import {unreachedTexts} from '../downcycle/inner/plan.js';
 import {openSource} from '../downcycle/model-source.js';
+import {NUMBERS} from '../downcycle/numbers.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
@@ -71,11 +73,16 @@ export function armsOf(config: Config): Arm[] {
     const hash = configHash(own);
     return {
       name,
-      start: join(root, 'start', `${name}-${hash.slice(0, 8)}`),
+      start: join(root, 'start', `${name}-${startKey(hash)}`),
       out: join(root, name),
       config: {yaml: resolvedYaml(own), hash},
     };
   });
+}
+
+/** Of a starting model: its config, and the code that makes it. */
+function startKey(hash: string): string {
+  return createHash('sha256').update(`${hash} ${NUMBERS}`).digest('hex').slice(0, 8);
 }
 
 /** Makes the model an arm starts from, unless it is there; proves it against its dense parent. */
@@ -189,7 +196,8 @@ async function howToSplit(
   where: string,
 ): Promise<Omit<ConvertOptions, 'out'>> {
   const isScaled = method.method !== 'all-shared' && method.outputScale === 'match';
-  const watched = profileNeeds(method).profile || isScaled ? {profile: await profile()} : {};
+  const isWatched = profileNeeds(method).profile || isScaled || needsCalibration(method); // the record names the text
+  const watched = isWatched ? {profile: await profile()} : {};
   return {model, method, seed, where, ...watched};
 }
 

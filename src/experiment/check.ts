@@ -44,7 +44,9 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
   const key = `arms.${arm}`;
   if (isDive(options)) {
     const {data, profile, model} = config;
-    const sizes = {tasks: data.sources.length, sampleTokens: profile.tokensPerSample};
+    // Tasks by a field of records are counted when they are read.
+    const tasks = profile.task === 'source' ? data.sources.length : Number.POSITIVE_INFINITY;
+    const sizes = {tasks, sampleTokens: profile.tokensPerSample};
     const numNeurons = await denseWidth(model);
     if (numNeurons !== null) requireDivable(options, {...sizes, numNeurons}, `${at(['arms', arm])}: ${key}`);
     return;

@@ -8,6 +8,7 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import type {LayerShape} from '../downcycle/allocation.js';
 import {roundHalfEven} from '../downcycle/allocation.js';
 import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
+import {NUMBERS} from '../downcycle/numbers.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import type {Profile} from '../downcycle/profile-file.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
@@ -90,12 +91,14 @@ function tasksOf({config, file, at}: LoadedConfig): Task[] {
   if (arms.length === 0) {
     throw new ConfigError(`${file}: no arm splits a dense model.`, {hint: 'Name at least one under `arms`.'});
   }
-  return sparsities.flatMap((sparsity) =>
+  const tasks = sparsities.flatMap((sparsity) =>
     arms.flatMap(({arm, options}) => {
       const {method, made} = atSparsity(options, sparsity, at(['arms', arm]));
       return (isSeeded(method) ? seeds : seeds.slice(0, 1)).map((seed) => ({arm, method, sparsity: made, seed}));
     }),
   );
+  // Sparsities that are the same number of chunks to an arm are one row of it.
+  return [...new Map(tasks.map((task) => [JSON.stringify(task), task])).values()];
 }
 
 /** A method at a sparsity, and the sparsity that whole chunks make of it. */
@@ -280,7 +283,7 @@ async function openRows(path: string): Promise<RowStore> {
   };
 }
 
-/** What every row depends on: the model's weights, the calibration text and how it was watched, what is measured. */
+/** What every row depends on: the model's weights, the calibration text and how it was watched, what is measured, the code. */
 function basisOf(
   {metadata: {model, tokenHash, options}}: Profile,
   windows: readonly TextWindows[],
@@ -288,7 +291,16 @@ function basisOf(
 ): object {
   const texts = windows.map(({name, tokens}) => ({name, tokens: createHash('sha256').update(tokens).digest('hex')}));
   const extra = oracle ? {oracle} : {}; // rows without it are the same whether or not it could have been asked for
-  return {fingerprint: model.fingerprint, tokenHash, options, texts, windowTokens, ...extra, version: packageVersion()};
+  return {
+    fingerprint: model.fingerprint,
+    tokenHash,
+    options,
+    texts,
+    windowTokens,
+    ...extra,
+    numbers: NUMBERS,
+    version: packageVersion(),
+  };
 }
 
 function keyOf(basis: object, task: Task | 'dense'): string {

@@ -3,6 +3,7 @@ import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
+import {NUMBERS} from '../downcycle/numbers.js';
 import {isSplit} from '../downcycle/options.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
 import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
@@ -69,7 +70,10 @@ export async function profileOf({config, at}: LoadedConfig, onProgress?: Profile
   const {model, data} = config;
   const profile = profileOptionsOf(config);
   const {shards, profile: folder} = layoutOf(config);
-  const key = createHash('sha256').update(JSON.stringify({model, data, profile})).digest('hex').slice(0, 8);
+  const key = createHash('sha256')
+    .update(JSON.stringify({model, data, profile, numbers: NUMBERS}))
+    .digest('hex')
+    .slice(0, 8);
   const path = join(folder, `${key}.safetensors`);
   const how = {model, data, profile, shards, partial: `${path}.partial`, where: at(...SAMPLE_LENGTH)};
   const known = await readProfile(path).catch((error: unknown) => {

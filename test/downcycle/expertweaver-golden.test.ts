@@ -1,6 +1,12 @@
 // Every layer of both golden models; one layer of them is kept in test/fixtures and checked beside the functions.
 import {describe, expect, it} from 'vitest';
-import {PAPER_RULE, sharedChunks, sharedRatio, specialisedShare} from '../../src/downcycle/allocation.js';
+import {
+  adaptiveAllocation,
+  PAPER_RULE,
+  sharedChunks,
+  sharedRatio,
+  specialisedShare,
+} from '../../src/downcycle/allocation.js';
 import {balancedKMeans, MAX_ROUNDS} from '../../src/downcycle/balanced-k-means.js';
 import {neuronPoints, universalNeurons} from '../../src/downcycle/partition/expertweaver.js';
 import {routerRows} from '../../src/downcycle/router-rows.js';
@@ -61,6 +67,9 @@ describe.skipIf(!hasGoldens).each(models)('golden numbers of $name', ({name, wei
   it('number of shared experts, and their neurons', () => {
     for (const {cut, layer, width, count} of cuts) {
       expect(Math.min(sharedChunks(cut.alpha, numNeurons, width), count)).toBe(cut.shared_experts);
+      const counts = {experts: count, shared: 0, topK: count};
+      const {shared} = adaptiveAllocation(neuronCv(profileOf(layer), 'tasks'), counts, PAPER_RULE, 'arm');
+      expect(shared).toBe(cut.shared_experts);
       const ids = universalNeurons(profileOf(layer), cut.shared_experts * width, {sharedBy: 'mean-abs', cv: 'tasks'});
       expect(Array.from(ids)).toEqual(cut.shared_ids);
     }

@@ -172,7 +172,8 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
     const arm = (router: string) =>
       `  ${router}: {method: contiguous, experts: 8, topK: 4, weights: one, router: ${router}}`;
     const routers = ['gate-mean', 'random', 'mlp', 'centroid'];
-    const section = 'conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128}';
+    // 0.52 of 8 chunks is 4 of them as well, and no row of its own.
+    const section = 'conversions: {sparsities: [0.5, 0.52], seeds: [1, 2], windowTokens: 32, maxTokens: 128}';
     await writeConfig(folder, TEXT, `arms:\n${routers.map(arm).join('\n')}\n${section}\n`);
     const {code, stderr} = await run(folder);
     expect(code, stderr).toBe(0);
@@ -198,5 +199,7 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
       '--set conversions.windowTokens=64: conversions.windowTokens (64) is more than a row of data.sequenceLength (32) holds.',
     );
     expect(code).toBe(3);
+    const twice = await run(folder, '--set', 'conversions.sparsities=[0.5,0.5]');
+    expect(twice).toMatchObject({code: 2, stderr: expect.stringContaining('a sparsity stands twice') as string});
   });
 });

@@ -144,6 +144,11 @@ arms:
     });
   });
 
+  it('leaves tasks by a field of records to be counted when they are read', async () => {
+    const byField = 'profile: {task: {field: domain}}\n';
+    await expect(check('{method: dive, experts: 3, topK: 1}', byField)).resolves.toBeUndefined();
+  });
+
   it('refuses samples of one token', async () => {
     await expect(check('{method: dive, experts: 2, topK: 1}', 'profile: {tokensPerSample: 1}\n')).rejects.toThrow(
       'x.yaml:7:6: arms.d: method dive measures how well a sample is foretold; one of 1 token is not.',
