@@ -62,9 +62,10 @@ describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
     async () => {
       const statistics = STATISTICS + MORE_STATISTICS;
       const [predictors, refit] = await peaksOf(FEW, ['predictors', 'refit']);
-      const most = FLOOR + ACTIVATIONS + RIDGE + UNCOLLECTED;
-      expect(predictors).toBeLessThan(most + FEW * statistics);
-      expect(refit).toBeLessThan(most + REFIT + FEW * statistics);
+      const most = FLOOR + ACTIVATIONS + RIDGE + FEW * statistics;
+      expect(predictors).toBeLessThan(most + UNCOLLECTED);
+      // Two passes over the model, regrouping and the fit, each of which leaves its own.
+      expect(refit).toBeLessThan(most + REFIT + 2 * UNCOLLECTED);
     },
     TIMEOUT,
   );
