@@ -4,12 +4,20 @@ export {type LoadedConfig, type LoadOptions, loadConfig, parseConfig} from './co
 export {configHash, resolvedYaml} from './config/resolved.js';
 export {type ArmOptions, type Config, type ConfigInput, configSchema} from './config/schema.js';
 export {type PrepareOptions, type PrepareProgress, type PrepareResult, prepare} from './data/prepare.js';
-export {type Conversion, type ConvertOptions, convert} from './downcycle/convert.js';
+export type {Calibration} from './downcycle/calibration.js';
+export {type Conversion, type ConvertOptions, convert, planOf} from './downcycle/convert.js';
 export {readKeptNeurons} from './downcycle/dive/kept-neurons.js';
 export {type DiveConversion, type DiveConvertOptions, dive} from './downcycle/dive.js';
 export {readNeuronMaps} from './downcycle/neuron-maps.js';
+export {type MethodOptions, methodSchema} from './downcycle/options.js';
+export {measureRoutedScale} from './downcycle/output-scale.js';
 export {type Profile, readProfile, writeProfile} from './downcycle/profile-file.js';
-export {type ProfileModelOptions, type ProfileProgress, profileModel} from './downcycle/profile-model.js';
+export {
+  calibrationOf,
+  type ProfileModelOptions,
+  type ProfileProgress,
+  profileModel,
+} from './downcycle/profile-model.js';
 export {proveConversion} from './downcycle/proof.js';
 export {type ExpertsConversion, type SplitExpertsOptions, splitExperts} from './downcycle/split-experts.js';
 export {type ScratchOptions, scratch, type UpcycleOptions, type Upcycling, upcycle} from './downcycle/upcycle.js';
@@ -17,6 +25,7 @@ export {diagnose, type Finding, type MachineFacts} from './engine/doctor.js';
 export {gatherFacts} from './engine/doctor-facts.js';
 export {type EngineInfo, engineInfo, startEngine} from './engine/start.js';
 export {type CompareEvent, type CompareOptions, type Comparison, compare} from './experiment/compare.js';
+export {compareConversions} from './experiment/conversions.js';
 export {type Inspection, inspect} from './experiment/inspect.js';
 export {
   type ConvertArmOptions,

@@ -77,7 +77,9 @@ export function adaptiveAllocation(
   if (shared >= active) {
     throw new ConfigError(
       `${where}: adaptive allocation shares ${shared} of ${chunks} chunks, but shared + topK (= ${active}) are active: no routed expert could run.`,
-      {hint: `Raise topK to ${shared + 1 - counts.shared} or more, or lower alphaMax (${rule.alphaMax}).`},
+      {
+        hint: `Raise topK to ${shared + 1 - counts.shared} or more, which a lower sparsity does, or lower alphaMax (${rule.alphaMax}).`,
+      },
     );
   }
   return {experts: chunks - shared, shared, topK: active - shared, specialisedShare: r, sharedRatio: alpha};

@@ -63,10 +63,3 @@ export function calibrationFrom(
 async function beginningOf(shard: TokenShard, row: number, tokens: number): Promise<Int32Array> {
   return (await shard.readRows(row, row + 1)).tokens.subarray(0, tokens);
 }
-
-/** The samples one by one. */
-export function sequencesOf({tokens, sequenceLength}: Calibration): number[][] {
-  return Array.from({length: tokens.length / sequenceLength}, (_, j) => [
-    ...tokens.subarray(j * sequenceLength, (j + 1) * sequenceLength),
-  ]);
-}

@@ -41,7 +41,8 @@ export type OnProgress = (done: number, total: number) => void;
 /** What is said of a new MoE folder. */
 interface MoeHead {
   readonly architecture: Architecture;
-  readonly provenance: Provenance;
+  /** A function where making the tensors tells what is to be recorded. */
+  readonly provenance: Provenance | (() => Provenance);
   /** The bytes of {@link NEURONS_FILE}, if experts are made of the neurons of the source. */
   readonly neurons?: Uint8Array;
 }
@@ -103,7 +104,7 @@ export async function writeTensors(
     },
     copyFrom: folder.path,
     extraFiles: {
-      [PROVENANCE_FILE]: renderProvenance(provenance),
+      [PROVENANCE_FILE]: () => renderProvenance(typeof provenance === 'function' ? provenance() : provenance),
       ...(neurons && {[NEURONS_FILE]: neurons}),
     },
   });

@@ -21,7 +21,7 @@ import {padDense} from './padding.js';
 import {planConversion, profileNeeds} from './partition/plan-conversion.js';
 import {type ConversionPlan, neuronMaps, planHash} from './plan.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
-import {currentVersions, type LayerRecord, type Provenance, recordErrors} from './provenance.js';
+import {currentVersions, type LayerRecord, type Provenance} from './provenance.js';
 import {regroup} from './regroup.js';
 import {splitFfn} from './split-ffn.js';
 import {unwatched} from './statistics.js';
@@ -87,8 +87,9 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
     const scales = routedScales(source, options);
     const {method} = options;
     const architecture = splitArchitecture(source.architecture, plan, routingOf(method), routerOf(method));
-    const provenance = describeSplit(dense, options, plan, scales);
-    if (!options.dryRun) await write(source, options, {architecture, provenance, plan, scales}, onProgress);
+    const described = describeSplit(dense, options, plan, scales);
+    const planned = {architecture, provenance: described, plan, scales};
+    const provenance = options.dryRun ? described : await write(source, options, planned, onProgress);
     return {
       architecture,
       parent: dense.architecture,
@@ -111,12 +112,13 @@ interface Planned {
   readonly scales: readonly number[];
 }
 
+/** Returns the record that was written: with how well each layer was repaired. */
 async function write(
   source: DenseSource,
   {method, calibration, out, seed, where = 'convert'}: ConvertOptions,
   {architecture, provenance, plan, scales}: Planned,
   onProgress?: OnProgress,
-): Promise<void> {
+): Promise<Planned['provenance']> {
   const fitOptions = fitOptionsOf(method, seed);
   if (needsCalibration(method) && !calibration) {
     throw new ConfigError(
@@ -138,11 +140,16 @@ async function write(
     const ffn = (site: FfnSite): MadeTensor[] =>
       splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted, drawn});
     const neurons = renderNeuronMaps({maps: neuronMaps(plan), padding: provenance.padding});
-    await writeMoe(source, out, {architecture, provenance, neurons, ffn}, onProgress);
-    if (errors.some((error) => error !== null)) await recordErrors(out, errors);
+    const recorded = (): Planned['provenance'] => withErrors(provenance, errors);
+    await writeMoe(source, out, {architecture, provenance: recorded, neurons, ffn}, onProgress);
+    return recorded();
   } finally {
     fit?.dispose();
   }
+}
+
+function withErrors(provenance: Planned['provenance'], errors: readonly LayerRecord['error'][]): Planned['provenance'] {
+  return {...provenance, layers: provenance.layers.map((layer, l) => ({...layer, error: errors[l] ?? null}))};
 }
 
 /**

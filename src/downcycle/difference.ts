@@ -1,3 +1,4 @@
+import {formatPercent} from '../util/percent.js';
 import {isDive} from './dive-options.js';
 import type {MethodOptions} from './options.js';
 import {splitDifference} from './split-difference.js';
@@ -9,9 +10,7 @@ export function differenceOf(method: MethodOptions): string | null {
   if (isUpcycle(method)) return intendedDifference(method);
   if (!isDive(method)) return splitDifference(method);
   const {keep} = method;
-  return keep < 1 ? `each expert keeps ${percent(keep)} of the neurons, the mean of the others is its bias` : null;
-}
-
-function percent(share: number): string {
-  return `${Number((100 * share).toPrecision(3))}%`;
+  return keep < 1
+    ? `each expert keeps ${formatPercent(keep)} of the neurons, the mean of the others is its bias`
+    : null;
 }

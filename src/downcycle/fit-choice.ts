@@ -5,6 +5,7 @@ import type {RouterTree} from '../model/parameters.js';
 import {routerLogits} from '../model/router.js';
 import type {Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
+import {TINY} from '../op/tiny.js';
 import {createRng} from '../util/rng.js';
 import {transposed} from '../util/transpose.js';
 import {drawRouter} from './drawn-router.js';
@@ -58,8 +59,6 @@ export interface ChoiceSizes {
   readonly mostExperts: number;
 }
 
-/** Least length that anything is divided by: a row of zeros stays one. */
-const TINY = 1e-30;
 /** Logits of experts that a layer does not have: never chosen. */
 const NEVER = -1e30;
 

@@ -2,10 +2,10 @@
 // and down projections by least squares. Shapes: T tokens, D width, F neurons, E the most experts a layer has.
 import * as tf from '@tensorflow/tfjs';
 import {addFfn, throughAttention} from '../model/decoder.js';
+import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, type LayerScope, startWalk, type Walk} from '../model/walk.js';
 import {choleskySolve} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
-import {swiglu} from '../op/swiglu.js';
 import {ModelError} from '../util/errors.js';
 import type {Calibration} from './calibration.js';
 import {
@@ -181,24 +181,23 @@ async function advance({walk, converted, functions}: Fitting, down_FD: tf.Tensor
 export function compileFit(walk: Walk, options: FitOptions) {
   const masked = (scope: LayerScope, x_TD: tf.Tensor2D, choice: Choice) => {
     const {h_TD, y_TD} = throughAttention(x_TD, scope.params, walk.architecture, scope.context);
-    const {gate, up} = denseFfn(scope.params.ffn);
-    const hidden_TF = swiglu(matMul(y_TD, gate), matMul(y_TD, up));
+    const hidden_TF = gluHidden(y_TD, denseFfn(scope.params.ffn));
     return {h_TD, m_TF: tf.mul(hidden_TF, neuronWeights(y_TD, choice, options)) as tf.Tensor2D};
   };
   return {
     choice: compileChoice(walk),
     grams: walk.compile('refit_grams', (scope, x_TD: tf.Tensor2D, dense_TD: tf.Tensor2D, ...choice: Choice) => {
       const {h_TD, m_TF} = masked(scope, x_TD, choice);
-      const {gate, up, down} = denseFfn(scope.params.ffn);
+      const ffn = denseFfn(scope.params.ffn);
       const half = throughAttention(dense_TD, scope.params, walk.architecture, scope.context);
-      const out_TD = matMul(swiglu(matMul(half.y_TD, gate), matMul(half.y_TD, up)), down);
+      const out_TD = matMul(gluHidden(half.y_TD, ffn), ffn.down);
       const next_TD = addFfn(half.h_TD, out_TD, scope.params, walk.architecture);
       const wanted_TD = tf.div(tf.sub(next_TD, h_TD), walk.architecture.multipliers.residual) as tf.Tensor2D;
       return {
         dense_TD: next_TD,
         mm_FF: matMul(m_TF, m_TF, {transposeA: true}),
         my_FD: matMul(m_TF, wanted_TD, {transposeA: true}),
-        error: tf.sum(tf.square(tf.sub(matMul(m_TF, down), wanted_TD))),
+        error: tf.sum(tf.square(tf.sub(matMul(m_TF, ffn.down), wanted_TD))),
         size: tf.sum(tf.square(out_TD)),
       };
     }),

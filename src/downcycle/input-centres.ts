@@ -3,9 +3,10 @@
 import * as tf from '@tensorflow/tfjs';
 import {compile} from '../engine/compile.js';
 import {throughAttention} from '../model/decoder.js';
+import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, type LayerScope, type Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
-import {swiglu} from '../op/swiglu.js';
+import {TINY} from '../op/tiny.js';
 import {DataError} from '../util/errors.js';
 import type {Rng} from '../util/rng.js';
 import {optimalAssignment} from './assignment.js';
@@ -15,8 +16,6 @@ import {denseFfn} from './watch.js';
 
 /** Tokens, spread evenly over the text, that the first centres are drawn from. */
 const START_TOKENS = 4096;
-/** Least length that anything is divided by: a row of zeros stays one. */
-const TINY = 1e-30;
 
 /** Compiles what clustering runs, on the loaded layer or on what it gave; once for all layers. */
 export function compileCentres(walk: Walk) {
@@ -40,10 +39,8 @@ export function compileCentres(walk: Walk) {
   const activity = walk.compile(
     'cluster_activity',
     (scope, x_TD: tf.Tensor2D, cluster_T: tf.Tensor1D, member_RF: tf.Tensor2D) => {
-      const y_TD = inputOf(scope, x_TD);
-      const {gate, up} = denseFfn(scope.params.ffn);
-      const h_TF = tf.abs(swiglu(matMul(y_TD, gate), matMul(y_TD, up)));
-      const activity_TR = matMul(h_TF as tf.Tensor2D, member_RF, {transposeB: true});
+      const h_TF: tf.Tensor2D = tf.abs(gluHidden(inputOf(scope, x_TD), denseFfn(scope.params.ffn)));
+      const activity_TR = matMul(h_TF, member_RF, {transposeB: true});
       return {activity_CE: matMul(memberOf(cluster_T, member_RF.shape[0]), activity_TR, {transposeA: true})};
     },
   );

@@ -3,12 +3,13 @@ import * as tf from '@tensorflow/tfjs';
 import {compile} from '../engine/compile.js';
 import {createVariable} from '../engine/variable.js';
 import {addFfn, finalHidden, throughAttention} from '../model/decoder.js';
+import {gluHidden} from '../model/glu.js';
 import {readParameter} from '../model/load.js';
 import {parameterSpecs} from '../model/parameters.js';
 import {hiddenTensor, type LayerFunction, startWalk, type Walk} from '../model/walk.js';
+import {compileLayer, type PlainLayer, passLayer} from '../model/walk-layer.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
 import {matMul} from '../op/mat-mul.js';
-import {swiglu} from '../op/swiglu.js';
 import {valueAndGradients} from '../op/value-and-gradients.js';
 import type {Calibration} from './calibration.js';
 import type {DenseSource} from './model-source.js';
@@ -23,7 +24,7 @@ const KEPT_BYTES = 2 ** 28;
 type HiddenFunction<Inputs extends readonly tf.Tensor[]> = LayerFunction<Inputs, Readonly<Record<string, tf.Tensor>>>;
 
 interface Functions {
-  readonly forward: HiddenFunction<[tf.Tensor2D]>;
+  readonly forward: PlainLayer;
   readonly backward: HiddenFunction<[tf.Tensor2D, tf.Tensor2D, tf.Tensor1D]>;
   readonly head: HiddenFunction<[tf.Tensor2D, tf.Tensor1D]>;
 }
@@ -47,7 +48,7 @@ export async function neuronGradients(
 ): Promise<NeuronGradients[]> {
   const walk = await startWalk(folder, architecture, calibration);
   const {head, dispose} = await compileHead(walk, folder);
-  const functions = {forward: compileForward(walk), backward: compileBackward(walk), head};
+  const functions = {forward: compileLayer(walk), backward: compileBackward(walk), head};
   const sums = layers.map(({numNeurons}) => ({
     importance_F: new Float64Array(numNeurons),
     sensitivity_F: new Float64Array(numNeurons),
@@ -89,7 +90,7 @@ async function addRound(pass: Pass, {begin, end}: {readonly begin: number; reado
   for (let layer = 0; layer < layers.length; layer++) {
     await walk.load(layer);
     inputs.push(batches.map((batch) => batch.slice()));
-    for (const batch of batches) batch.set((await run(functions.forward, [hiddenTensor(walk, batch)])).next_TD ?? []);
+    await passLayer(walk, functions.forward, batches);
   }
   for (const [b, batch] of batches.entries()) {
     const labels = labelsOf(pass.calibration, walk.batchSize, begin + b);
@@ -141,27 +142,17 @@ function labelsOf({tokens, sequenceLength}: Calibration, batchSize: number, batc
   );
 }
 
-function compileForward(walk: Walk): Functions['forward'] {
-  return walk.compile('layer_forward', ({params, context}, x_TD: tf.Tensor2D) => {
-    const {h_TD, y_TD} = throughAttention(x_TD, params, walk.architecture, context);
-    const {gate, up, down} = denseFfn(params.ffn);
-    return {
-      next_TD: addFfn(h_TD, matMul(swiglu(matMul(y_TD, gate), matMul(y_TD, up)), down), params, walk.architecture),
-    };
-  });
-}
-
 function compileBackward(walk: Walk): Functions['backward'] {
   return walk.compile(
     'layer_backward',
     ({params, context}, x_TD: tf.Tensor2D, dy_TD: tf.Tensor2D, mean_F: tf.Tensor1D) => {
-      const {gate, up, down} = denseFfn(params.ffn);
+      const ffn = denseFfn(params.ffn);
       const probe_TF = tf.zeros([x_TD.shape[0], mean_F.size]);
       const {report, gradients} = valueAndGradients(
         ([x = x_TD, probe = probe_TF]) => {
           const {h_TD, y_TD} = throughAttention(x as tf.Tensor2D, params, walk.architecture, context);
-          const h_TF = swiglu(matMul(y_TD, gate), matMul(y_TD, up));
-          const next_TD = addFfn(h_TD, matMul(tf.add(h_TF, probe) as tf.Tensor2D, down), params, walk.architecture);
+          const h_TF = gluHidden(y_TD, ffn);
+          const next_TD = addFfn(h_TD, matMul(tf.add(h_TF, probe) as tf.Tensor2D, ffn.down), params, walk.architecture);
           return {loss: tf.sum(tf.mul(next_TD, dy_TD)), report: [h_TF]};
         },
         [x_TD, probe_TF],

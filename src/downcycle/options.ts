@@ -3,7 +3,7 @@ import {z} from 'zod';
 import {PAPER_RULE} from './allocation.js';
 import {diveSchema, isDive} from './dive-options.js';
 import {choosable} from './option-checks.js';
-import {allocation, countFields, cutFields, fitted, regroup, repair, repairFields} from './split-fields.js';
+import {allocation, countFields, cutFields, regroup, repair, repairFields, requireFittable} from './split-fields.js';
 import {isUpcycle, upcycleSchema} from './upcycle-options.js';
 
 const expertweaverFields = {
@@ -158,21 +158,21 @@ export const splitSchema = z.discriminatedUnion('method', [
   z.discriminatedUnion(
     'allocation',
     [
-      uniformSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+      uniformSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
       adaptiveSchema
         .refine(choosable.check, choosable.says)
-        .refine(fitted.check, fitted.says)
+        .superRefine(requireFittable)
         .refine(orderedAlphas.check, orderedAlphas.says),
-      sensitivitySchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+      sensitivitySchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
     ],
     {error: 'allocation must be uniform, adaptive or sensitivity.'},
   ),
-  cmoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
-  weaveSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
-  moeficationSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
-  llamaMoeSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
-  randomSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
-  contiguousSchema.refine(choosable.check, choosable.says).refine(fitted.check, fitted.says),
+  cmoeSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
+  weaveSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
+  moeficationSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
+  llamaMoeSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
+  randomSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
+  contiguousSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
   allSharedSchema.refine(choosable.check, choosable.says),
 ]);
 

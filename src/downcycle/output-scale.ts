@@ -1,53 +1,61 @@
 // What the routed experts give, against what the same neurons gave in the dense model: `outputScale: match`.
 import * as tf from '@tensorflow/tfjs';
-import {compile} from '../engine/compile.js';
-import {SOFTMAX_ROUTING} from '../model/architecture.js';
-import {decode} from '../model/decoder.js';
-import {loadModel, type Model} from '../model/model.js';
-import {type GluTree, mapTree, type RouterTree} from '../model/parameters.js';
-import {route, routerLogits} from '../model/router.js';
+import {addFfn, throughAttention} from '../model/decoder.js';
+import {gluHidden} from '../model/glu.js';
+import {hiddenTensor, startWalk, type Walk, type WalkText} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
-import {swiglu} from '../op/swiglu.js';
-import {untaped} from '../op/untaped.js';
 import {ModelError} from '../util/errors.js';
-import {drawRouter, type RouterDraw} from './drawn-router.js';
-import {type ConversionPlan, type LayerPlan, neuronMap} from './plan.js';
+import type {RouterDraw} from './drawn-router.js';
+import {type Choice, type ChoiceOptions, chooseBy, compileChoice, neuronWeights} from './fit-choice.js';
+import {openDense} from './model-source.js';
+import {padDense} from './padding.js';
+import type {ConversionPlan} from './plan.js';
+import {denseFfn} from './watch.js';
 
 /**
  * One factor a layer that gives the routed sum the norm it had in the dense model:
- * `sqrt(Σ_t |routed dense part|² / Σ_t |Σ_k p_k · expert_k|²)` over the tokens of some sequences.
+ * `sqrt(Σ_t |routed dense part|² / Σ_t |Σ_k p_k · expert_k|²)` over the tokens of a text.
  *
  * Softmax weights that are not renormalised (ExpertWeaver, eq. 13) sum to less than one, and unchosen experts give
- * nothing, so that the cut model starts far from its parent. Only the dense model is run: a neuron's share in the routed
- * sum is the weight of its expert. The engine must have been started.
+ * nothing, so that the cut model starts far from its parent. Only the dense model is run, one layer of it in memory: a
+ * neuron's share in the routed sum is the weight of its expert. The engine must have been started.
  * @param draw what draws the routers; without it they are the means of gate rows.
  * @throws ModelError if a layer's routed experts give nothing.
  */
 export async function measureRoutedScale(
   path: string,
   plan: ConversionPlan,
-  sequences: readonly (readonly number[])[],
+  text: WalkText,
   draw: RouterDraw | null = null,
 ): Promise<number[]> {
-  const model = await loadModel(path);
-  const run = compileSums(model, plan, draw);
+  const dense = await openDense(path);
   try {
-    const sums = plan.layers.map(() => ({dense: 0, routed: 0}));
-    for (const sequence of sequences) {
-      const values = await valuesOn(run, sequence);
-      for (const [layer, sum] of sums.entries()) {
-        sum.dense += values[2 * layer] ?? 0;
-        sum.routed += values[2 * layer + 1] ?? 0;
+    const {folder, architecture} = padDense(dense, plan.numNeurons - dense.numNeurons);
+    const walk = await startWalk(folder, architecture, text);
+    const options: ChoiceOptions = {...(draw ?? {router: 'gate-mean', seed: 0}), weights: 'score'};
+    const functions = {choice: compileChoice(walk), norms: compileNorms(walk, options)};
+    try {
+      const scales: number[] = [];
+      for (let layer = 0; layer < plan.layers.length; layer++) {
+        await walk.load(layer);
+        scales.push(factor(await layerNorms({walk, functions, plan, options}, layer), path, layer));
       }
+      return scales;
+    } finally {
+      for (const fn of [functions.choice, functions.norms, walk]) fn.dispose();
     }
-    return sums.map(({dense, routed}, layer) => factor(dense, routed, path, layer));
   } finally {
-    run.dispose();
-    model.dispose();
+    await dense.folder.close();
   }
 }
 
-function factor(dense: number, routed: number, path: string, layer: number): number {
+/** Squared norms over a text: of the routed neurons together, and of the chosen experts as the mixture weights them. */
+interface Norms {
+  readonly dense: number;
+  readonly routed: number;
+}
+
+function factor({dense, routed}: Norms, path: string, layer: number): number {
   const scale = Math.sqrt(dense / routed);
   if (Number.isFinite(scale) && scale > 0) return scale;
   throw new ModelError(
@@ -56,69 +64,57 @@ function factor(dense: number, routed: number, path: string, layer: number): num
   );
 }
 
-/** `token_BS → [dense, routed]` of each layer, one after another: squared norms over all positions. */
-function compileSums({architecture, parameters}: Model, plan: ConversionPlan, draw: RouterDraw | null) {
+interface Measuring {
+  /** At the layer. */
+  readonly walk: Walk;
+  readonly functions: {
+    readonly choice: ReturnType<typeof compileChoice>;
+    readonly norms: ReturnType<typeof compileNorms>;
+  };
+  readonly plan: ConversionPlan;
+  readonly options: ChoiceOptions;
+}
+
+/** The norms of the loaded layer; takes the walk through it. */
+async function layerNorms({walk, functions, plan, options}: Measuring, layer: number): Promise<Norms> {
   const {layers, numNeurons} = plan;
-  const drawn = layers.map(({experts}, layer) => draw && drawRouter(draw, architecture, layer, experts.length));
-  return compile(
-    (token_BS: tf.Tensor2D) => {
-      const params = mapTree(parameters, (variable) => variable.read());
-      const sums: tf.Tensor[] = [];
-      const onFfnInput = (layer: number, x_TD: tf.Tensor2D): void => {
-        const [ffn, plan] = [params.layers[layer]?.ffn, layers[layer]];
-        if (ffn?.kind !== 'dense' || !plan) throw new Error(`layer ${layer} is not dense, or has no plan`);
-        const router = drawn[layer] ?? null;
-        const expertOf_F = neuronMap(plan, numNeurons, layer).subarray(0, ffn.down.shape[0]); // padding gives nothing
-        sums.push(...untaped(() => squaredNorms(x_TD, ffn, {...plan, router}, expertOf_F)));
-      };
-      decode(params, architecture, {token_BS}, {onFfnInput});
-      return {sums: tf.stack(sums)};
-    },
-    {name: 'output_scale'},
-  );
-}
-
-/** Of the routed neurons together, and of the chosen experts weighted as the mixture weights them. */
-function squaredNorms(
-  x_TD: tf.Tensor2D,
-  {gate, up, down}: GluTree<tf.Tensor>,
-  {experts, topK, router}: LayerPlan & {readonly router: RouterTree<Float32Array> | null},
-  expertOf_F: Int32Array,
-): tf.Tensor[] {
-  const E = experts.length;
-  const member_FE: tf.Tensor2D = oneHot(tf.tensor1d(expertOf_F, 'int32'), E); // the row of a shared neuron is zero
-  const gate_TF = matMul(x_TD, gate as tf.Tensor2D);
-  const h_TF = swiglu(gate_TF, matMul(x_TD, up as tf.Tensor2D));
-  const width = experts[0]?.length ?? 1;
-  const logit_TE: tf.Tensor2D = router
-    ? routerLogits(x_TD, routerTensors(router, E))
-    : tf.div(matMul(gate_TF, member_FE), width); // x · the mean of the experts' gate rows
-  const {expert_TK, weight_TK} = route(logit_TE, null, topK, SOFTMAX_ROUTING);
-  const weight_TE = tf.sum(tf.mul(oneHot(expert_TK, E), tf.expandDims(weight_TK, -1)), 1) as tf.Tensor2D;
-  const weights = [tf.sum(member_FE, 1), matMul(weight_TE, member_FE, {transposeB: true})];
-  return weights.map((weight) => tf.sum(tf.square(matMul(tf.mul(h_TF, weight) as tf.Tensor2D, down as tf.Tensor2D))));
-}
-
-function routerTensors({router, routerOut}: RouterTree<Float32Array>, E: number): RouterTree<tf.Tensor> {
-  const matrix = (values: Float32Array): tf.Tensor => tf.tensor2d(values, [values.length / E, E]);
-  return {router: matrix(router), routerUp: null, routerOut: routerOut && matrix(routerOut)};
-}
-
-function oneHot<T extends tf.Tensor>(index: tf.Tensor, depth: number): T {
-  return tf.cast(tf.oneHot(index, depth), 'float32') as T;
-}
-
-async function valuesOn(
-  run: (token_BS: tf.Tensor2D) => Promise<{sums: tf.Tensor}>,
-  sequence: readonly number[],
-): Promise<ArrayLike<number>> {
-  const token_BS = tf.tensor2d([...sequence], [1, sequence.length], 'int32');
-  try {
-    const {sums} = await run(token_BS);
-    const values = await sums.data();
-    sums.dispose();
-    return values;
-  } finally {
-    token_BS.dispose();
+  const planned = layers[layer];
+  if (!planned) throw new Error(`the plan has no layer ${layer}`);
+  const sizes = {numNeurons, mostExperts: Math.max(...layers.map(({experts}) => experts.length))};
+  const choice = await chooseBy({
+    walk,
+    layer,
+    plan: planned,
+    converted: walk.batches,
+    functions: functions.choice,
+    options,
+    sizes,
+  });
+  let [dense, routed] = [0, 0];
+  for (const batch of walk.batches) {
+    const x_TD = hiddenTensor(walk, batch);
+    const result = await functions.norms(x_TD, ...choice);
+    batch.set(await result.next_TD.data());
+    dense += (await result.dense.data())[0] ?? 0;
+    routed += (await result.routed.data())[0] ?? 0;
+    tf.dispose([x_TD, ...Object.values(result)]);
   }
+  tf.dispose(choice);
+  return {dense, routed};
+}
+
+function compileNorms(walk: Walk, options: ChoiceOptions) {
+  return walk.compile('output_scale', ({params, context}, x_TD: tf.Tensor2D, ...choice: Choice) => {
+    const {h_TD, y_TD} = throughAttention(x_TD, params, walk.architecture, context);
+    const ffn = denseFfn(params.ffn);
+    const h_TF = gluHidden(y_TD, ffn);
+    const [, , , , member_EF, shared_F] = choice;
+    const squaredNorm = (weight: tf.Tensor): tf.Tensor =>
+      tf.sum(tf.square(matMul(tf.mul(h_TF, weight) as tf.Tensor2D, ffn.down)));
+    return {
+      next_TD: addFfn(h_TD, matMul(h_TF, ffn.down), params, walk.architecture),
+      dense: squaredNorm(tf.sum(member_EF, 0)),
+      routed: squaredNorm(tf.sub(neuronWeights(y_TD, choice, options), shared_F)),
+    };
+  });
 }

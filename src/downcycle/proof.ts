@@ -1,15 +1,18 @@
 // Proof of a conversion: with every expert at work, the mixture must compute what the dense model computes.
 import * as tf from '@tensorflow/tfjs';
-import {compile} from '../engine/compile.js';
 import {DTYPE_BYTES} from '../format/dtype.js';
-import {openModelFolder} from '../format/model-folder.js';
+import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../model/architecture.js';
-import {decode, logits} from '../model/decoder.js';
-import {loadModel, type Model} from '../model/model.js';
-import {type DecoderTree, type LayerTree, mapTree} from '../model/parameters.js';
+import {decoderLayer} from '../model/decoder.js';
+import type {LayerTree} from '../model/parameters.js';
+import {type LayerFunction, startWalk, type Walk, type WalkText} from '../model/walk.js';
+import {openHead} from '../model/walk-head.js';
+import {passLayer} from '../model/walk-layer.js';
 import {DataError, ModelError} from '../util/errors.js';
+import {joinFloats} from '../util/join.js';
 import {differenceOf} from './difference.js';
 import type {DiveOptions} from './dive-options.js';
+import {openSource} from './model-source.js';
 import {type Proof, type Provenance, readProvenance} from './provenance.js';
 import {granularFactor} from './upcycle/granular.js';
 import type {UpcycleMethod} from './upcycle-options.js';
@@ -19,12 +22,12 @@ const TOLERANCE = 5e-5;
 /** The same where factors were folded into weights of 16 bits, and cannot be taken out again exactly. */
 const ROUNDED_TOLERANCE = 2e-2;
 
-/** Token ids of some sequences. */
-export type Sequences = readonly (readonly number[])[];
+/** Token ids of some sequences, all equally long. */
+type Sequences = readonly (readonly number[])[];
 
 /**
- * Runs a dense model and the mixture made out of it on the same tokens and compares their logits; one model is in
- * memory at a time. The engine must have been started.
+ * Runs a dense model and the mixture made out of it on the same tokens and compares their logits; one layer of one
+ * model is in memory at a time, besides its head. The engine must have been started.
  *
  * A split runs with all its experts at weight 1, factors folded into it taken out, and a mixture whose experts were cut once
  * more with all of those at weight 1 inside experts that weigh what its routers say, as its parent's do; copies of the FFN, pruned ones that
@@ -33,20 +36,22 @@ export type Sequences = readonly (readonly number[])[];
  * @param sequences a few hundred tokens in all are plenty.
  * @throws ModelError if a folder is damaged, the mixture has no record, was made from scratch or changed on purpose when it
  * was copied, or logits are not finite.
- * @throws DataError if there are no tokens, or one is outside the vocabulary.
+ * @throws DataError if there are no tokens, sequences differ in length, or a token is outside the vocabulary.
  */
 export async function proveConversion(dense: string, mixture: string, sequences: Sequences): Promise<Proof> {
   const provenance = await readProvenance(mixture);
   requireProvable(provenance, mixture);
   const factors = provenance.kind === 'split' ? provenance.layers.map(({routedScale}) => routedScale) : [];
   const isRounded = roundsWeights(provenance) && (await hasShortExperts(mixture));
-  const expected = await withModel(dense, (model) =>
-    logitsOf({...model, architecture: parentArchitecture(model.architecture)}, sequences),
+  const text = textOf(sequences);
+  const expected = await withModel(dense, (folder, architecture) => {
+    checkTokens(text, architecture.vocab);
+    return logitsOf(folder, parentArchitecture(architecture), text);
+  });
+  const received = await withModel(mixture, (folder, architecture) =>
+    logitsOf(folder, proofArchitecture(architecture, provenance), text, factors),
   );
-  const received = await withModel(mixture, (model) =>
-    logitsOf({...model, architecture: proofArchitecture(model.architecture, provenance)}, sequences, factors),
-  );
-  return compareLogits(expected, received, isRounded ? ROUNDED_TOLERANCE : TOLERANCE, sequences.flat().length);
+  return compareLogits(expected, received, isRounded ? ROUNDED_TOLERANCE : TOLERANCE, text.tokens.length);
 }
 
 /**
@@ -80,53 +85,45 @@ export function compareLogits(
   return {maxLogitDifference, limit, passed: maxLogitDifference <= limit, tokens};
 }
 
-/**
- * Logits of every position of some sequences, one after the other, [tokens, V].
- *
- * @param factors factor to take out of each layer's experts, if there is any.
- * @throws DataError if there are no tokens, or one is outside the vocabulary.
- */
-export async function logitsOf(
-  {architecture, parameters}: Pick<Model, 'architecture' | 'parameters'>,
-  sequences: Sequences,
+/** Logits of every position of a text, [tokens, V]; the weights of one layer are in memory at a time. */
+async function logitsOf(
+  folder: ModelFolder,
+  architecture: Architecture,
+  text: WalkText,
   factors: readonly number[] = [],
 ): Promise<Float32Array> {
-  checkTokens(sequences, architecture.vocab);
-  const run = compile(
-    (token_BS: tf.Tensor2D) => {
-      const params = withoutFactors(
-        mapTree(parameters, (variable) => variable.read()),
-        factors,
-      );
-      const {hidden_TD} = decode(params, architecture, {token_BS});
-      return logits(hidden_TD, params);
-    },
-    {name: 'logits'},
-  );
+  const walk = await startWalk(folder, architecture, text);
+  const layer = compileProofLayer(walk);
   try {
-    const all = new Float32Array(sequences.flat().length * architecture.vocab);
-    let at = 0;
-    for (const sequence of sequences) {
-      const values = await valuesOn(run, sequence);
-      all.set(values, at);
-      at += values.length;
+    for (let l = 0; l < architecture.ffn.length; l++) {
+      await walk.load(l);
+      const factor = tf.scalar(factors[l] ?? 1);
+      await passLayer(walk, (x_TD) => layer(x_TD, factor));
+      factor.dispose();
     }
-    return all;
+    return await headLogits(folder, walk, text);
   } finally {
-    run.dispose();
+    layer.dispose();
+    walk.dispose();
   }
 }
 
-async function valuesOn(
-  run: (token_BS: tf.Tensor2D) => Promise<tf.Tensor>,
-  sequence: readonly number[],
-): Promise<Float32Array> {
-  const token_BS = tf.tensor2d([...sequence], [1, sequence.length], 'int32');
-  const result = await run(token_BS);
+/** A layer with a factor taken out of its experts, if it has any. */
+function compileProofLayer(walk: Walk): LayerFunction<[tf.Tensor2D, tf.Scalar], tf.Tensor> {
+  return walk.compile('proof_layer', ({params, layout, context}, x_TD: tf.Tensor2D, factor: tf.Scalar) => {
+    const {next_TD} = decoderLayer(x_TD, withoutFactor(params, factor), layout, walk.architecture, context);
+    return next_TD;
+  });
+}
+
+async function headLogits(folder: ModelFolder, walk: Walk, text: WalkText): Promise<Float32Array> {
+  const head = await openHead(folder, walk, text);
   try {
-    return (await result.data()) as Float32Array;
+    const logits: Float32Array[] = [];
+    for (const batch of walk.batches) logits.push(await head.logits(batch));
+    return joinFloats(logits);
   } finally {
-    tf.dispose([token_BS, result]);
+    head.dispose();
   }
 }
 
@@ -176,22 +173,21 @@ function copyScale(method: UpcycleMethod | DiveOptions): number {
   return method.method === 'granular-upcycle' ? method.shards / granularFactor(method) : 1;
 }
 
-function withoutFactors(params: DecoderTree<tf.Tensor>, factors: readonly number[]): DecoderTree<tf.Tensor> {
-  return {...params, layers: params.layers.map((layer, l) => withoutFactor(layer, factors[l] ?? 1))};
-}
-
-function withoutFactor(layer: LayerTree<tf.Tensor>, factor: number): LayerTree<tf.Tensor> {
+function withoutFactor(layer: LayerTree<tf.Tensor>, factor: tf.Scalar): LayerTree<tf.Tensor> {
   const {ffn} = layer;
-  if (ffn.kind === 'dense' || factor === 1) return layer;
+  if (ffn.kind === 'dense') return layer;
   return {...layer, ffn: {...ffn, experts: {...ffn.experts, down: tf.div(ffn.experts.down, factor)}}};
 }
 
-async function withModel<T>(path: string, use: (model: Model) => Promise<T>): Promise<T> {
-  const model = await loadModel(path);
+async function withModel<T>(
+  path: string,
+  use: (folder: ModelFolder, architecture: Architecture) => Promise<T>,
+): Promise<T> {
+  const {folder, architecture} = await openSource(path);
   try {
-    return await use(model);
+    return await use(folder, architecture);
   } finally {
-    model.dispose();
+    await folder.close();
   }
 }
 
@@ -206,11 +202,17 @@ async function hasShortExperts(path: string): Promise<boolean> {
   }
 }
 
-function checkTokens(sequences: Sequences, vocab: number): void {
-  if (sequences.length === 0 || sequences.some(({length}) => length === 0)) {
-    throw new DataError('A proof needs tokens; a sequence without any was given.');
+function textOf(sequences: Sequences): WalkText {
+  const [{length: sequenceLength} = {length: 0}] = sequences;
+  if (sequenceLength === 0 || sequences.some(({length}) => length !== sequenceLength)) {
+    const lengths = sequences.length === 0 ? 'none' : sequences.map(({length}) => length).join(', ');
+    throw new DataError(`A proof needs sequences of equally many tokens, one at least; those given have ${lengths}.`);
   }
-  const stray = sequences.flat().find((id) => !(Number.isInteger(id) && id >= 0 && id < vocab));
+  return {tokens: Int32Array.from(sequences.flat()), sequenceLength};
+}
+
+function checkTokens({tokens}: WalkText, vocab: number): void {
+  const stray = tokens.find((id) => id < 0 || id >= vocab);
   if (stray === undefined) return;
   throw new DataError(`Token ${stray} is outside the vocabulary of ${vocab}.`, {
     hint: 'Use the tokenizer that the model was trained with.',

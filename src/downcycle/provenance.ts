@@ -158,14 +158,6 @@ export async function recordProof(folder: string, equivalence: Proof): Promise<v
   await writeFileAtomic(join(folder, PROVENANCE_FILE), renderProvenance({...provenance, equivalence}));
 }
 
-/** Writes how well each layer was repaired into the folder's record. */
-export async function recordErrors(folder: string, errors: readonly LayerRecord['error'][]): Promise<void> {
-  const provenance = await readProvenance(folder);
-  if (provenance.kind !== 'split') return;
-  const layers = provenance.layers.map((layer, l) => ({...layer, error: errors[l] ?? null}));
-  await writeFileAtomic(join(folder, PROVENANCE_FILE), renderProvenance({...provenance, layers}));
-}
-
 async function readText(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');

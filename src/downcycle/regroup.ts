@@ -1,10 +1,12 @@
 // Neurons dealt out anew by what a fitted router chooses: an expert is to hold what is active while it is chosen.
 // Shapes: T tokens, D width, F neurons, E the most experts a layer has.
 import * as tf from '@tensorflow/tfjs';
-import {addFfn, throughAttention} from '../model/decoder.js';
+import {throughAttention} from '../model/decoder.js';
+import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';
+import {compileLayer, passLayer} from '../model/walk-layer.js';
 import {matMul} from '../op/mat-mul.js';
-import {swiglu} from '../op/swiglu.js';
+import {TINY} from '../op/tiny.js';
 import {optimalAssignment} from './assignment.js';
 import type {Calibration} from './calibration.js';
 import {type ChoiceSizes, chosenExperts, foreseenOfExperts, lastChosen, memberOf} from './fit-choice.js';
@@ -36,7 +38,7 @@ export async function regroup(
     for (const [layer, planned] of plan.layers.entries()) {
       await walk.load(layer);
       layers.push(await regroupLayer({walk, functions, sizes: {numNeurons, mostExperts}}, planned, rounds));
-      await advance(walk, functions);
+      await passLayer(walk, functions.next);
     }
     const regrouped = {...plan, layers};
     validatePlan(regrouped);
@@ -104,15 +106,6 @@ function dealOut({experts}: LayerPlan, active_EF: Float64Array, mostExperts: num
   return experts.map((_, e) => Int32Array.from(routed.filter((_neuron, n) => groupOf_N[n] === e)));
 }
 
-async function advance(walk: Walk, functions: Regrouping['functions']): Promise<void> {
-  for (const batch of walk.batches) {
-    const x_TD = hiddenTensor(walk, batch);
-    const next_TD = await functions.next(x_TD);
-    batch.set(await next_TD.data());
-    tf.dispose([x_TD, next_TD]);
-  }
-}
-
 function compileRegroup(walk: Walk) {
   return {
     sums: compileSums(walk),
@@ -126,22 +119,13 @@ function compileRegroup(walk: Walk) {
         last_E: tf.Tensor1D,
       ): tf.Tensor2D => {
         const {y_TD} = throughAttention(x_TD, params, walk.architecture, context);
-        const {gate, up, down} = denseFfn(params.ffn);
-        const h_TF = swiglu(matMul(y_TD, gate), matMul(y_TD, up));
-        const a_TF = tf.mul(tf.abs(h_TF), tf.norm(down, 'euclidean', 1));
+        const ffn = denseFfn(params.ffn);
+        const a_TF = tf.mul(tf.abs(gluHidden(y_TD, ffn)), tf.norm(ffn.down, 'euclidean', 1));
         const relative_TF = tf.div(a_TF, tf.add(tf.mean(a_TF, 1, true), TINY)) as tf.Tensor2D;
         const logit_TE = tf.add(matMul(y_TD, router_DE), bias_E) as tf.Tensor2D;
         return matMul(chosenExperts(logit_TE, last_E), relative_TF, {transposeA: true});
       },
     ),
-    next: walk.compile('dense_layer', ({params, context}, x_TD: tf.Tensor2D): tf.Tensor2D => {
-      const {h_TD, y_TD} = throughAttention(x_TD, params, walk.architecture, context);
-      const {gate, up, down} = denseFfn(params.ffn);
-      const out_TD = matMul(swiglu(matMul(y_TD, gate), matMul(y_TD, up)), down);
-      return addFfn(h_TD, out_TD, params, walk.architecture);
-    }),
+    next: compileLayer(walk),
   };
 }
-
-/** Added to what is divided by: a token on which no neuron is active counts for nothing. */
-const TINY = 1e-30;

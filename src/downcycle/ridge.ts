@@ -1,9 +1,9 @@
 // How much of each neuron's activity |h_i|·|Wd_i| the input of its FFN foresees. Shapes: D model width, F neurons, T tokens.
 import * as tf from '@tensorflow/tfjs';
+import {gluHidden} from '../model/glu.js';
 import type {GluTree} from '../model/parameters.js';
 import {cholesky, choleskySolve} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
-import {swiglu} from '../op/swiglu.js';
 import {addTo} from './statistics.js';
 
 /** Ridge added to the covariance, as a share of its mean diagonal: a lesser one fits the calibration text (docs/log.md). */
@@ -42,10 +42,9 @@ export function noSums(D: number, F: number): ActivitySums {
 /** The sums of a batch, in a compiled function. */
 export function batchSums(
   x_TD: tf.Tensor2D,
-  {gate, up, down}: GluTree<tf.Tensor2D>,
+  ffn: GluTree<tf.Tensor2D>,
 ): Readonly<Record<Exclude<keyof ActivitySums, 'count'>, tf.Tensor>> {
-  const h_TF = swiglu(matMul(x_TD, gate), matMul(x_TD, up));
-  const a_TF = tf.mul(tf.abs(h_TF), tf.norm(down, 'euclidean', 1)) as tf.Tensor2D;
+  const a_TF = tf.mul(tf.abs(gluHidden(x_TD, ffn)), tf.norm(ffn.down, 'euclidean', 1)) as tf.Tensor2D;
   return {
     x_D: tf.sum(x_TD, 0),
     xx_DD: matMul(x_TD, x_TD, {transposeA: true}),

@@ -106,15 +106,26 @@ interface Fitted {
   readonly regroup: number;
 }
 
-/** What cannot be fitted together. */
-export const fitted = {
-  check: ({router, weights, outputScale, repair, regroup}: Fitted): boolean =>
-    (router !== 'ridge' || weights === 'one') &&
-    (router !== 'representative' || regroup === 0) &&
-    (outputScale === 'none' || (SCALABLE.includes(router) && weights === 'score' && repair === 'none')),
-  says: {
-    error:
-      'router ridge needs weights one; router representative needs regroup 0; outputScale match needs router gate-mean, random or mlp, weights score and repair none. Change one of them.',
-    path: ['router'],
-  },
-};
+/** Adds an issue for settings that cannot be fitted together, each with what to change. */
+export function requireFittable(
+  {router, weights, outputScale, repair, regroup}: Fitted,
+  context: {addIssue(issue: {code: 'custom'; path: string[]; message: string}): void},
+): void {
+  const refuse = (path: string, message: string): void => context.addIssue({code: 'custom', path: [path], message});
+  if (router === 'ridge' && weights === 'score') {
+    refuse('router', 'ridge needs weights one: what it foresees is no score. Set weights to one.');
+  }
+  if (router === 'representative' && regroup > 0) {
+    refuse(
+      'regroup',
+      `router representative needs regroup 0, found ${regroup}: it stands for the experts as they were cut.`,
+    );
+  }
+  if (outputScale === 'none') return;
+  const needed = 'router gate-mean, random or mlp, weights score and repair none';
+  const refuseMatched = (path: string, value: string): void =>
+    refuse(path, `${path} ${value} does not go with outputScale match, which needs ${needed}.`);
+  if (!SCALABLE.includes(router)) refuseMatched('router', router);
+  if (weights !== 'score') refuseMatched('weights', weights);
+  if (repair !== 'none') refuseMatched('repair', repair);
+}

@@ -5,6 +5,7 @@ import type {FfnTree, GluTree} from '../model/parameters.js';
 import type {LayerFunction, Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
 import {silu} from '../op/swiglu.js';
+import {TINY} from '../op/tiny.js';
 import type {ProfileOptions} from './profile-options.js';
 
 /** Sums and means of a batch, and the hidden states after the layer. */
@@ -53,9 +54,6 @@ export function denseFfn(ffn: FfnTree<tf.Tensor>): GluTree<tf.Tensor2D> {
   if (ffn.kind !== 'dense') throw new Error('the layer is not dense');
   return {gate: ffn.gate as tf.Tensor2D, up: ffn.up as tf.Tensor2D, down: ffn.down as tf.Tensor2D};
 }
-
-/** Least square of a length that anything is divided by: a neuron of zeros stays at zero. */
-const TINY = 1e-30;
 
 /** h of inputs and weight rows of length one: products of unit vectors are cosines (published code of CMoE). */
 function hiddenOfUnitRows({

@@ -1,13 +1,12 @@
 // How well a model foretells a text: perplexity over windows of tokens, layer by layer.
-import * as tf from '@tensorflow/tfjs';
 import {readDocuments, type Source} from '../data/source.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
-import {decoderLayer} from '../model/decoder.js';
 import type {Chooser} from '../model/moe.js';
-import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';
+import {startWalk, type Walk} from '../model/walk.js';
 import {openHead} from '../model/walk-head.js';
+import {compileLayer, passLayer} from '../model/walk-layer.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, ModelError} from '../util/errors.js';
 import {joinInts} from '../util/join.js';
@@ -107,18 +106,11 @@ async function lossesOf(
   options: PerplexityOptions,
 ): Promise<Float64Array> {
   const walk = await startWalk(folder, architecture, text);
-  const forward = walk.compile('layer', ({params, layout, context}, x_TD: tf.Tensor2D) => ({
-    next_TD: decoderLayer(x_TD, params, layout, architecture, context, options).next_TD,
-  }));
+  const forward = compileLayer(walk, options);
   try {
     for (let layer = 0; layer < architecture.ffn.length; layer++) {
       await walk.load(layer);
-      for (const batch of walk.batches) {
-        const x_TD = hiddenTensor(walk, batch);
-        const {next_TD} = await forward(x_TD);
-        batch.set(await next_TD.data());
-        tf.dispose([x_TD, next_TD]);
-      }
+      await passLayer(walk, forward);
     }
     return await headLosses(folder, walk, text);
   } finally {

@@ -4,7 +4,7 @@ import {join} from 'node:path';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import type {ArmOptions, Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
-import {type Calibration, sequencesOf} from '../downcycle/calibration.js';
+import type {Calibration} from '../downcycle/calibration.js';
 import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
 import {differenceOf as methodDifference} from '../downcycle/difference.js';
 import {type DiveConversion, type DiveConvertOptions, dive} from '../downcycle/dive.js';
@@ -255,7 +255,7 @@ async function withScale(
 ): Promise<{plan: ConversionPlan; routedScale: number[]}> {
   const plan = await planOf({...how, calibration});
   const draw = routerDraw(how.method, how.seed);
-  return {plan, routedScale: await measureRoutedScale(how.model, plan, sequencesOf(calibration), draw)};
+  return {plan, routedScale: await measureRoutedScale(how.model, plan, calibration, draw)};
 }
 
 function denseOf(options: ArmOptions, {model}: Config): string {

@@ -29,8 +29,11 @@ export interface ModelFolderContent extends WriteOptions {
   readonly copyFrom?: string;
   /** A folder whose record of origin, the {@link ORIGIN_FILES} that it has, is copied byte for byte. */
   readonly originFrom?: string;
-  /** Further files by name, such as `downcycle.json` or `README.md`; they win over copied ones. */
-  readonly extraFiles?: Readonly<Record<string, string | Uint8Array>>;
+  /**
+   * Further files by name, such as `downcycle.json` or `README.md`; they win over copied ones. A function is asked once
+   * the tensors are written.
+   */
+  readonly extraFiles?: Readonly<Record<string, string | Uint8Array | (() => string)>>;
 }
 
 /**
@@ -73,13 +76,18 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
  */
 export async function writeModelFolder(path: string, content: ModelFolderContent): Promise<void> {
   const {config, entries, read, copyFrom, originFrom, extraFiles = {}, ...options} = content;
-  const files = {...extraFiles, [CONFIG]: `${JSON.stringify(config, null, 2)}\n`};
+  const files: NonNullable<ModelFolderContent['extraFiles']> = {
+    ...extraFiles,
+    [CONFIG]: `${JSON.stringify(config, null, 2)}\n`,
+  };
   for (const name of Object.keys(extraFiles)) checkExtraFile(name);
   await writeFolderAtomic(path, async (part) => {
     if (copyFrom !== undefined) await copyFiles(copyFrom, part, TOKENIZER_FILES);
     if (originFrom !== undefined) await copyFiles(originFrom, part, Object.values(ORIGIN_FILES));
-    for (const [name, data] of Object.entries(files)) await writeFileAtomic(join(part, name), data);
     await writeSafetensors(part, entries, read, options);
+    for (const [name, data] of Object.entries(files)) {
+      await writeFileAtomic(join(part, name), typeof data === 'function' ? data() : data);
+    }
   });
 }
 

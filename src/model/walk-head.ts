@@ -4,6 +4,7 @@ import {compile} from '../engine/compile.js';
 import {createVariable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';
+import {matMul} from '../op/mat-mul.js';
 import {finalHidden} from './decoder.js';
 import {readParameter} from './load.js';
 import {parameterSpecs} from './parameters.js';
@@ -18,6 +19,8 @@ export interface WalkHead {
    * @param batch which batch of the walk's text it is.
    */
   losses(hidden_TD: Float32Array, batch: number): Promise<Float32Array>;
+  /** Logits of every position of a batch, [B·S, V]. */
+  logits(hidden_TD: Float32Array): Promise<Float32Array>;
   dispose(): void;
 }
 
@@ -29,11 +32,14 @@ export async function openHead(folder: ModelFolder, walk: Walk, {tokens, sequenc
     createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
   const norm = specs.norm && (await load(specs.norm));
   const table = await load(specs.head ?? specs.embed);
-  const run = compile(
-    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => ({
-      loss_T: tokenLosses(finalHidden(x_TD, norm?.read() ?? null, architecture), table.read() as tf.Tensor2D, label_T),
-    }),
+  const final = (x_TD: tf.Tensor2D): tf.Tensor2D => finalHidden(x_TD, norm?.read() ?? null, architecture);
+  const runLosses = compile(
+    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => tokenLosses(final(x_TD), table.read() as tf.Tensor2D, label_T),
     {name: 'head_losses'},
+  );
+  const runLogits = compile(
+    (x_TD: tf.Tensor2D) => matMul(final(x_TD), table.read() as tf.Tensor2D, {transposeB: true}),
+    {name: 'head_logits'},
   );
   const size = walk.batchSize * sequenceLength;
   return {
@@ -42,13 +48,21 @@ export async function openHead(folder: ModelFolder, walk: Walk, {tokens, sequenc
         (i + 1) % sequenceLength === 0 ? -1 : (tokens[batch * size + i + 1] as number);
       const label_T = tf.tensor1d(Int32Array.from({length: size}, label), 'int32');
       const inputs = [hiddenTensor(walk, hidden_TD), label_T] as const;
-      const {loss_T} = await run(...inputs);
+      const loss_T = await runLosses(...inputs);
       const losses_T = Float32Array.from(await loss_T.data());
       tf.dispose([...inputs, loss_T]);
       return losses_T;
     },
+    logits: async (hidden_TD) => {
+      const x_TD = hiddenTensor(walk, hidden_TD);
+      const logit_TV = await runLogits(x_TD);
+      const logits_TV = Float32Array.from(await logit_TV.data());
+      tf.dispose([x_TD, logit_TV]);
+      return logits_TV;
+    },
     dispose: () => {
-      run.dispose();
+      runLosses.dispose();
+      runLogits.dispose();
       norm?.dispose();
       table.dispose();
     },

@@ -46,7 +46,7 @@ describe('a wrong command line exits with 2', () => {
     ],
     [
       ['convert', 'configs/quickstart.yaml', '-a', 'downcycle', '--router', 'ridge', '--dry-run'],
-      'error: --router ridge: arms.downcycle.router: router ridge needs weights one;',
+      'error: --router ridge: arms.downcycle.router: ridge needs weights one:',
     ],
     [
       ['convert', 'a', '-o', 'b', '--dry-run'],

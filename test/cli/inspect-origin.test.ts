@@ -3,7 +3,13 @@ import {join} from 'node:path';
 import {describe, expect, test} from 'vitest';
 import {type ConvertOptions, convert} from '../../src/downcycle/convert.js';
 import {NEURONS_FILE, renderNeuronMaps} from '../../src/downcycle/neuron-maps.js';
-import {currentVersions, PROVENANCE_FILE, recordErrors, recordProof} from '../../src/downcycle/provenance.js';
+import {
+  currentVersions,
+  PROVENANCE_FILE,
+  readProvenance,
+  recordProof,
+  renderProvenance,
+} from '../../src/downcycle/provenance.js';
 import {scratch, upcycle} from '../../src/downcycle/upcycle.js';
 import {upcycleSchema} from '../../src/downcycle/upcycle-options.js';
 import {displayWidth} from '../../src/report/table.js';
@@ -73,10 +79,14 @@ alpha  shared ratio, before it was rounded to whole experts
   test('shows what else is recorded of its layers, in 80 columns', async () => {
     const method = {...CONTIGUOUS, method: 'expertweaver', allocation: 'adaptive', assignment: 'greedy'};
     const path = await split(method);
-    await recordErrors(path, [
+    const provenance = await readProvenance(path);
+    if (provenance.kind !== 'split') throw new Error('not a split');
+    const errors = [
       {before: 0.1234, after: 0.0456},
       {before: 1.5, after: 0.0002},
-    ]);
+    ];
+    const layers = provenance.layers.map((layer, l) => ({...layer, error: errors[l]!}));
+    await writeFile(join(path, PROVENANCE_FILE), renderProvenance({...provenance, layers}));
     const text = await originOf(path);
     expect(text).toContain('\nmethod       expertweaver, experts 4, shared 2, topK 2, assignment greedy,\n');
     expect(text).toContain('\n             allocation adaptive\n');

@@ -58,7 +58,7 @@ describe('flags of an arm', () => {
 
   test.each<[string, string, Flags, string]>([
     ['a word that is none', ONE, {router: 'rigde'}, '--router rigde: arms.a.router: expected one of gate-mean,'],
-    ['words that do not go together', ONE, {router: 'ridge'}, '--router ridge: arms.a.router: router ridge needs'],
+    ['words that do not go together', ONE, {router: 'ridge'}, '--router ridge: arms.a.router: ridge needs weights one'],
     ['a key of another method', ONE, {keepBy: 'markers'}, '--keepBy markers: arms.a.keepBy: unknown key;'],
     ['no number', ONE, {experts: 'many'}, '--experts many: arms.a.experts: expected a number, found "many".'],
     ['no experts', ONE, {experts: '0', topK: '0'}, '--experts 0: arms.a.experts: must be at least 1, found 0.'],

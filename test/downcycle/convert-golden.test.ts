@@ -6,7 +6,6 @@ import {writeMoe} from '../../src/downcycle/convert-source.js';
 import {openDense} from '../../src/downcycle/model-source.js';
 import {representative} from '../../src/downcycle/partition/cmoe.js';
 import type {ConversionPlan, LayerPlan} from '../../src/downcycle/plan.js';
-import {logitsOf} from '../../src/downcycle/proof.js';
 import {currentVersions} from '../../src/downcycle/provenance.js';
 import {splitFfn} from '../../src/downcycle/split-ffn.js';
 import {unwatched} from '../../src/downcycle/statistics.js';
@@ -18,6 +17,7 @@ import {route, routerLogits} from '../../src/model/router.js';
 import {useScratch} from '../format/scratch.js';
 import {readIds} from '../model/tiny-llama.js';
 import {onEngine} from '../support/engines.js';
+import {logitsOf} from '../support/logits.js';
 import {GOLDENS, type Golden, hasGoldens, layerOf, readIds as readBytes, readJson, readTensors} from './golden.js';
 
 const scratch = useScratch();

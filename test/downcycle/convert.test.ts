@@ -7,7 +7,6 @@ import {methodSchema} from '../../src/downcycle/options.js';
 import {planConversion} from '../../src/downcycle/partition/plan-conversion.js';
 import {planHash} from '../../src/downcycle/plan.js';
 import type {Profile} from '../../src/downcycle/profile-file.js';
-import {logitsOf} from '../../src/downcycle/proof.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {type ModelFolder, openModelFolder} from '../../src/format/model-folder.js';
 import {openSafetensors} from '../../src/format/safetensors.js';
@@ -17,6 +16,7 @@ import {ConfigError, DataError, EnvironmentError, ModelError} from '../../src/ut
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA, tinyArchitecture, tinyGolden, writeTinyLlama} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {logitsOf} from '../support/logits.js';
 import {splitOptions} from './split-options.js';
 import {tinyProfile} from './tiny-profile.js';
 

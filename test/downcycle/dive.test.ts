@@ -172,7 +172,7 @@ describe('dive', () => {
 });
 
 describe('the proof of dive', () => {
-  const sequences = [[...calibration.tokens.subarray(0, 16)], [...calibration.tokens.subarray(70, 94)]];
+  const sequences = [[...calibration.tokens.subarray(0, 24)], [...calibration.tokens.subarray(70, 94)]];
 
   for (const engine of ['tensorflow-compiled', 'wasm'] as const) {
     onEngine(engine, 'passes where nothing is left out: every expert is the dense FFN, its bias 0', async () => {

@@ -5,13 +5,13 @@ import {type FitOptions, type FittedLayer, startFit} from '../../src/downcycle/f
 import {type DenseSource, openDense} from '../../src/downcycle/model-source.js';
 import {contiguousSplit} from '../../src/downcycle/partition/contiguous.js';
 import type {ConversionPlan} from '../../src/downcycle/plan.js';
-import {logitsOf} from '../../src/downcycle/proof.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {openTensors} from '../../src/format/tensor-store.js';
 import {loadModel} from '../../src/model/model.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {logitsOf} from '../support/logits.js';
 import {lotCalibration as calibration, S} from './lot-calibration.js';
 import {splitOptions} from './split-options.js';
 

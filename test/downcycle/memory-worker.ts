@@ -1,18 +1,20 @@
 /**
- * One process for memory.test.ts: `memory-worker.ts <model> <folder> <method or profile or predictors>`; prints one JSON
- * line, the peak in bytes. A profile goes into the folder, from which a conversion takes it.
+ * One process for memory.test.ts: `memory-worker.ts <model> <folder> <what>`; prints one JSON line, the peak in bytes.
+ * A profile goes into the folder, from which a conversion takes it, and that into the folder, where it is proved.
  *
  * Peaks are VmHWM, the kernel's record of the most memory a process ever held, so each measurement needs a process.
  */
 import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Calibration} from '../../src/downcycle/calibration.js';
-import {convert} from '../../src/downcycle/convert.js';
+import {convert, planOf} from '../../src/downcycle/convert.js';
 import {openDense} from '../../src/downcycle/model-source.js';
 import type {SplitOptions} from '../../src/downcycle/options.js';
+import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
 import {readProfile, writeProfile} from '../../src/downcycle/profile-file.js';
 import {profileText} from '../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../src/downcycle/profile-options.js';
+import {proveConversion} from '../../src/downcycle/proof.js';
 import {startEngine} from '../../src/engine/start.js';
 import {createRng} from '../../src/util/rng.js';
 import {splitOptions} from './split-options.js';
@@ -35,6 +37,7 @@ const METHODS: Readonly<Record<string, object>> = {
 await startEngine({device: 'cpu'});
 const method = METHODS[what];
 if (method) await convertBy(splitOptions({experts: 30, shared: 2, topK: 6, ...method}));
+else if (what === 'proof') await prove();
 else await profileInto(what === 'predictors');
 process.stdout.write(`${JSON.stringify({peak: peak()})}\n`);
 process.exit(0);
@@ -42,6 +45,16 @@ process.exit(0);
 async function convertBy(options: SplitOptions): Promise<void> {
   const profile = await readProfile(join(folder, 'profile'));
   await convert({model, out: join(folder, what), method: options, seed: 1, profile, calibration});
+}
+
+/** What `outputScale: match` measures before a conversion, and the proof after it. */
+async function prove(): Promise<void> {
+  const options = splitOptions({experts: 30, shared: 2, topK: 6, method: 'contiguous'});
+  await measureRoutedScale(model, await planOf({model, method: options, seed: 1}), calibration);
+  const rows = Array.from({length: SAMPLES}, (_, j) => [
+    ...calibration.tokens.subarray(j * SEQUENCE_LENGTH, (j + 1) * SEQUENCE_LENGTH),
+  ]);
+  if (!(await proveConversion(model, join(folder, 'cmoe'), rows)).passed) throw new Error('not proved');
 }
 
 async function profileInto(all: boolean): Promise<void> {

@@ -27,9 +27,9 @@ const UNCOLLECTED = 128e6;
 /** Layers of the models compared: one that stayed in memory would be seen. docs/log.md has the peaks of 8 and 32. */
 const [FEW, MANY] = [2, 8];
 
-type Stage = 'profile' | 'predictors' | 'cmoe' | 'refit';
+type Stage = 'profile' | 'predictors' | 'cmoe' | 'proof' | 'refit';
 
-/** Peak memory of each stage, in bytes; the first is a profile, from which the others convert. */
+/** Peak memory of each stage, in bytes; the first is a profile, from which the others convert; a proof is of cmoe's mixture. */
 async function peaksOf(layers: number, stages: readonly Stage[]): Promise<number[]> {
   const [model, folder] = [scratch(`model-${layers}`), scratch(`results-${layers}`)];
   await mkdir(folder);
@@ -45,13 +45,14 @@ async function peaksOf(layers: number, stages: readonly Stage[]): Promise<number
 
 describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
   it(
-    'of a profile and of conversions is that of a few layers, however many a model has',
+    'of a profile, of conversions and of their proof is that of a few layers, however many a model has',
     async () => {
       const [profileOfFew] = await peaksOf(FEW, ['profile']);
-      const [profile, cmoe] = await peaksOf(MANY, ['profile', 'cmoe']);
+      const [profile, cmoe, proof] = await peaksOf(MANY, ['profile', 'cmoe', 'proof']);
       const most = FLOOR + ACTIVATIONS + MANY * STATISTICS;
       expect(cmoe).toBeLessThan(most);
       expect(profile).toBeLessThan(most + UNCOLLECTED);
+      expect(proof).toBeLessThan(most + UNCOLLECTED);
       expect(profile! - profileOfFew!).toBeLessThan((MANY - FEW) * STATISTICS + UNCOLLECTED);
     },
     TIMEOUT,

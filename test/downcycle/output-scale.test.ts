@@ -18,8 +18,9 @@ import {tinyProfile} from './tiny-profile.js';
 const scratch = useScratch();
 const sequences = [
   [1, 5, 9, 2, 7, 3, 11, 4],
-  [8, 6, 10, 1],
+  [8, 6, 10, 1, 2, 2, 9, 30],
 ];
+const text = {tokens: Int32Array.from(sequences.flat()), sequenceLength: 8};
 
 const methodOf = (words: object): SplitOptions =>
   methodSchema.parse({experts: 4, shared: 2, topK: 2, outputScale: 'match', ...words}) as SplitOptions;
@@ -50,7 +51,7 @@ async function expectMatched(words: object): Promise<void> {
   const method = methodOf(words);
   const how = {model: TINY_LLAMA, method, seed: 3, profile: await tinyProfile()};
   const draw = routerDraw(method, how.seed);
-  const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), sequences, draw);
+  const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), text, draw);
   expect(routedScale.every((scale) => scale > 1)).toBe(true); // softmax weights of 2 of 4 sum to less than 1
   await convert({...how, routedScale, out: scratch('moe')});
   const [dense, mixture] = [await loadModel(TINY_LLAMA), await loadModel(scratch('moe'))];
@@ -77,7 +78,7 @@ describe('outputScale match', () => {
   onEngine('wasm', 'refuses a layer whose routed experts give nothing, by name', async () => {
     const model = await writeTinyLlama(scratch('dead'), {zeroed: 'model.layers.1.mlp.down_proj.weight'});
     const plan = await planOf({model, method: methodOf({method: 'contiguous'}), seed: 1});
-    const measured = measureRoutedScale(model, plan, sequences);
+    const measured = measureRoutedScale(model, plan, text);
     await expect(measured).rejects.toThrow(ModelError);
     await expect(measured).rejects.toThrow(/layer 1 give a squared norm of 0/);
   });

@@ -2,10 +2,9 @@ import {readFile, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
 import {methodSchema} from '../../src/downcycle/options.js';
-import {compareLogits, logitsOf, proveConversion} from '../../src/downcycle/proof.js';
+import {compareLogits, proveConversion} from '../../src/downcycle/proof.js';
 import {scratch as fromScratch, upcycle} from '../../src/downcycle/upcycle.js';
 import {openSafetensors} from '../../src/format/safetensors.js';
-import {loadModel} from '../../src/model/model.js';
 import {DataError, ModelError} from '../../src/util/errors.js';
 import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
@@ -131,31 +130,19 @@ describe('proveConversion', () => {
   });
 });
 
-describe('logitsOf', () => {
-  it('gives each sequence the logits it has alone', () =>
-    withEngine('wasm', async () => {
-      const model = await loadModel(TINY_LLAMA);
-      const unequal = [sequence(24), sequence(7), sequence(1)];
-      const together = await logitsOf(model, unequal);
-      const alone: number[] = [];
-      for (const one of unequal) alone.push(...(await logitsOf(model, [one])));
-      model.dispose();
-      expect(together).toBeAllClose(alone, {rtol: 0, atol: 0});
-    }));
-
+describe('what a proof is made on', () => {
   it.each([
     [[[1, 32]], 'Token 32 is outside the vocabulary of 32'],
     [[[1, -1]], 'Token -1 is outside'],
-    [[[0.5]], 'Token 0.5 is outside'],
-    [[[1], []], 'a sequence without any'],
-    [[], 'needs tokens'],
+    [[[1], []], 'sequences of equally many tokens, one at least; those given have 1, 0.'],
+    [[[1, 2], [1]], 'those given have 2, 1.'],
+    [[], 'those given have none.'],
   ])('refuses %j', (tokens, message) =>
     withEngine('wasm', async () => {
-      const model = await loadModel(TINY_LLAMA);
-      const refused = logitsOf(model, tokens);
+      await split();
+      const refused = proveConversion(TINY_LLAMA, scratch('moe'), tokens);
       await expect(refused).rejects.toThrow(DataError);
       await expect(refused).rejects.toThrow(message);
-      model.dispose();
     }),
   );
 });

@@ -11,7 +11,7 @@ import {readNeuronMaps} from '../../src/downcycle/neuron-maps.js';
 import type {CmoeOptions} from '../../src/downcycle/options.js';
 import {profileText} from '../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../src/downcycle/profile-options.js';
-import {logitsOf, proveConversion} from '../../src/downcycle/proof.js';
+import {proveConversion} from '../../src/downcycle/proof.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {type SplitExpertsOptions, splitExperts} from '../../src/downcycle/split-experts.js';
 import type {MarkerProfile} from '../../src/downcycle/statistics.js';
@@ -23,6 +23,7 @@ import {ConfigError, ModelError} from '../../src/util/errors.js';
 import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
 import {onEngine} from '../support/engines.js';
+import {logitsOf} from '../support/logits.js';
 import {tiny, writeModel} from '../train/support.js';
 import {splitOptions} from './split-options.js';
 

@@ -3,7 +3,6 @@ import {mkdir, readFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
-import {logitsOf} from '../../src/downcycle/proof.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {scratch as fromScratch, type UpcycleOptions, upcycle} from '../../src/downcycle/upcycle.js';
 import {openModelFolder} from '../../src/format/model-folder.js';
@@ -22,6 +21,7 @@ import {
   writeTokenizer,
 } from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {logitsOf} from '../support/logits.js';
 import {splitOptions} from './split-options.js';
 
 const scratch = useScratch();

@@ -1,6 +1,5 @@
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
-import {logitsOf} from '../../src/downcycle/proof.js';
 import {measurePerplexity, readWindows} from '../../src/eval/perplexity.js';
 import {loadModel} from '../../src/model/model.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
@@ -9,6 +8,7 @@ import {splitOptions} from '../downcycle/split-options.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {logitsOf} from '../support/logits.js';
 
 const scratch = useScratch();
 const S = 12;

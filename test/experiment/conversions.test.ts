@@ -3,15 +3,21 @@ import {appendFile, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import * as fc from 'fast-check';
 import {describe, expect, it, vi} from 'vitest';
+import {configSchema} from '../../src/config/schema.js';
 import {roundHalfEven} from '../../src/downcycle/allocation.js';
-import {countsAt} from '../../src/experiment/conversions.js';
+import type {EngineInfo} from '../../src/engine/start.js';
+import {basisOf, keyOf, openRows} from '../../src/experiment/conversion-rows.js';
+import {countsAt, requireCounts} from '../../src/experiment/conversion-tasks.js';
 import {
   conversionColumns,
   conversionCsv,
   type MeasuredConversion,
   summariseConversions,
 } from '../../src/report/conversion-table.js';
+import {DataError} from '../../src/util/errors.js';
 import {spawnCli, tempFolder, writeConfig} from '../cli/support.js';
+import {splitOptions} from '../downcycle/split-options.js';
+import {tinyProfile} from '../downcycle/tiny-profile.js';
 import {DENSE, TEXT, writeModel} from '../train/support.js';
 
 vi.setConfig({testTimeout: 120_000});
@@ -42,6 +48,53 @@ describe('countsAt', () => {
       'x.yaml:3:5: of 2 chunks 2 are active at a sparsity of 0.1.',
     );
     expect(() => countsAt({experts: 2, shared: 0, topK: 1}, 0.9, 'x.yaml:3:5')).toThrow('of 2 chunks 0 are active');
+  });
+});
+
+describe('requireCounts', () => {
+  it('refuses what no layer can have by arm and sparsity, before anything is measured', async () => {
+    const profile = await tinyProfile();
+    const flat = profile.layers.map((layer) => ({...layer, gateMean_JF: layer.gateMean_JF.map(() => 1)}));
+    const method = splitOptions({method: 'expertweaver', allocation: 'adaptive', experts: 6, shared: 2, topK: 2});
+    const task = {arm: 'a', method, sparsity: 0.5, seed: 1};
+    const at = () => 'x.yaml:3:5';
+    requireCounts({at}, [{...task, method: splitOptions({method: 'random', experts: 6, shared: 2, topK: 2})}], profile);
+    // Neurons that never change: alpha is 0.7, 6 of the 8 chunks are shared.
+    expect(() => requireCounts({at}, [task], {...profile, layers: flat})).toThrow(
+      'x.yaml:3:5: at a sparsity of 50%, layer 0: adaptive allocation shares 6 of 8 chunks,',
+    );
+  });
+});
+
+describe('openRows', () => {
+  it('names a damaged line that is not the last', async () => {
+    const path = join(await tempFolder(), 'rows.jsonl');
+    await appendFile(path, '{"key": "a"}\n{"key": \n{"key": "b"}\n');
+    await expect(openRows(path)).rejects.toThrow(DataError);
+    await expect(openRows(path)).rejects.toThrow(/rows\.jsonl:2:\d+: /);
+  });
+});
+
+describe('basisOf', () => {
+  const profile = tinyProfile();
+  const conversions = configSchema.parse({model: 'm', data: {sources: [{name: 's', path: 'p'}]}}).conversions;
+  const engine = {engine: 'wasm', device: 'wasm'} as EngineInfo;
+  const basis = async (options: object = {}, on: object = {}) => {
+    const {layers, metadata} = await profile;
+    const changed = {layers, metadata: {...metadata, options: {...metadata.options, ...options}}};
+    return keyOf(basisOf(changed, [], conversions, {...engine, ...on}), 'dense');
+  };
+
+  it('leaves a row as it is where another arm asks for more of the profile', async () => {
+    expect(await basis({gradients: true, predictors: true})).toBe(await basis());
+  });
+
+  it.each([
+    ['samples', {cv: 'samples'}, {}],
+    ['another engine', {}, {engine: 'tensorflow'}],
+    ['another device', {}, {device: 'cpu'}],
+  ])('makes another row of %s', async (_, options, on) => {
+    expect(await basis(options, on)).not.toBe(await basis());
   });
 });
 

@@ -1,6 +1,5 @@
 import {existsSync} from 'node:fs';
 import {describe, expect, it} from 'vitest';
-import {logitsOf} from '../../src/downcycle/proof.js';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import {architectureFromConfig} from '../../src/model/config.js';
 import {loadParameters} from '../../src/model/load.js';
@@ -10,6 +9,7 @@ import {ModelError} from '../../src/util/errors.js';
 import {GOLDENS, hasGoldens, readJson, readTensors} from '../downcycle/golden.js';
 import {useScratch} from '../format/scratch.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import {logitsOf} from '../support/logits.js';
 import {readIds, TINY_LLAMA, tinyArchitecture, tinyGolden, writeTinyLlama} from './tiny-llama.js';
 
 const scratch = useScratch();

@@ -1,10 +1,10 @@
 // How well a model that was pruned on one task foretells the text of every other. Shapes: n tasks, T tokens of a batch, F neurons.
 import * as tf from '@tensorflow/tfjs';
 import {addFfn, throughAttention} from '../../model/decoder.js';
+import {gluHidden} from '../../model/glu.js';
 import {hiddenTensor, type LayerFunction, startWalk, type Walk} from '../../model/walk.js';
 import {openHead, type WalkHead} from '../../model/walk-head.js';
 import {matMul} from '../../op/mat-mul.js';
-import {swiglu} from '../../op/swiglu.js';
 import {ModelError} from '../../util/errors.js';
 import {joinFloats} from '../../util/join.js';
 import type {Calibration} from '../calibration.js';
@@ -42,8 +42,11 @@ export async function crossPerplexity(
   {onLayer, hiddenBytes = HIDDEN_BYTES}: CrossOptions = {},
 ): Promise<number[][]> {
   const walk = await startWalk(folder, architecture, calibration);
-  const layer = compileLayer(walk);
-  const head = await openHead(folder, walk, calibration);
+  const layer = compilePruned(walk);
+  const head = await openHead(folder, walk, calibration).catch((error: unknown) => {
+    walk.dispose();
+    throw error;
+  });
   try {
     const textBytes = walk.batches.reduce((sum, {byteLength}) => sum + byteLength, 0);
     const perRound = Math.max(1, Math.floor(hiddenBytes / textBytes));
@@ -66,15 +69,14 @@ export async function crossPerplexity(
 type PrunedLayer = LayerFunction<[tf.Tensor2D, tf.Tensor1D, tf.Tensor1D], {next_TD: tf.Tensor}>;
 
 /** A layer whose left out neurons stand at their means: multiplied with their rows of Wd, those are the bias. */
-function compileLayer(walk: Walk): PrunedLayer {
+function compilePruned(walk: Walk): PrunedLayer {
   return walk.compile(
     'pruned_layer',
     ({params, context}, x_TD: tf.Tensor2D, kept_F: tf.Tensor1D, mean_F: tf.Tensor1D) => {
       const {h_TD, y_TD} = throughAttention(x_TD, params, walk.architecture, context);
-      const {gate, up, down} = denseFfn(params.ffn);
-      const hidden_TF = swiglu(matMul(y_TD, gate), matMul(y_TD, up));
-      const pruned_TF = tf.add(tf.mul(hidden_TF, kept_F), mean_F) as tf.Tensor2D;
-      return {next_TD: addFfn(h_TD, matMul(pruned_TF, down), params, walk.architecture)};
+      const ffn = denseFfn(params.ffn);
+      const pruned_TF = tf.add(tf.mul(gluHidden(y_TD, ffn), kept_F), mean_F) as tf.Tensor2D;
+      return {next_TD: addFfn(h_TD, matMul(pruned_TF, ffn.down), params, walk.architecture)};
     },
   );
 }

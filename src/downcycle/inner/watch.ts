@@ -10,6 +10,7 @@ import {hiddenTensor, type LayerFunction, startWalk, type Walk} from '../../mode
 import {dispatch, expertProduct, expertSlots} from '../../op/experts.js';
 import {multiplied} from '../../op/product.js';
 import {swiglu} from '../../op/swiglu.js';
+import {TINY} from '../../op/tiny.js';
 import {joinInts} from '../../util/join.js';
 import type {Calibration} from '../calibration.js';
 import type {ModelSource} from '../model-source.js';
@@ -88,9 +89,6 @@ function markersOf(
   const h_RF = swiglu(times(gate), times(up));
   return tf.topk(tf.abs(tf.gather(h_RF, slots.slot_P)), count).indices;
 }
-
-/** Least square of a length that anything is divided by: a neuron of zeros stays at zero. */
-const TINY = 1e-30;
 
 /** Inputs [T, D] and weights [E, D, F] with D numbers of length one (published code of CMoE). */
 function unitLength<X extends tf.Tensor>(x: X): X {

@@ -76,17 +76,12 @@ function looksAtWeights(method: SplitOptions): boolean {
 /**
  * Splits every layer; the same input gives the same plan, and each layer draws from its own random stream.
  *
- * @throws ConfigError if the counts do not cut the FFN, or a profile lacks what the method looks at; DataError or
- * ModelError if a profile is unusable.
+ * @throws as {@link planCounts} does; DataError or ModelError if a profile is unusable.
  */
 export async function planConversion(input: PlanInput): Promise<ConversionPlan> {
-  const {method, profiles, where} = input;
+  const {method, profiles} = input;
   const numNeurons = profiles[0]?.numNeurons ?? 0;
-  requireDivisible(numNeurons, method, where);
-  if (profileNeeds(method).profile) profiles.forEach(checkProfile);
-  requireSpread(input);
-  const allocations = allocate(input);
-  requireMeasured(input);
+  const allocations = planCounts(input);
   const padding = paddingOf(numNeurons, method);
   const padded = {...input, profiles: profiles.map((profile) => padProfile(profile, padding))};
   const layers: LayerPlan[] = [];
@@ -101,8 +96,23 @@ export async function planConversion(input: PlanInput): Promise<ConversionPlan> 
   return plan;
 }
 
+/**
+ * How many chunks of every layer are shared and active: what can be said of a plan before neurons are dealt out.
+ *
+ * @throws ConfigError if the counts do not cut the FFN, or a profile lacks what the method looks at.
+ */
+export function planCounts(input: Omit<PlanInput, 'gateRows' | 'seed'>): LayerAllocation[] {
+  const {method, profiles, where} = input;
+  requireDivisible(profiles[0]?.numNeurons ?? 0, method, where);
+  if (profileNeeds(method).profile) profiles.forEach(checkProfile);
+  requireSpread(input);
+  const allocations = allocate(input);
+  requireMeasured(input);
+  return allocations;
+}
+
 /** Refuses a profile that was made without what a method looks at. */
-function requireMeasured({method, profiles, where}: PlanInput): void {
+function requireMeasured({method, profiles, where}: Pick<PlanInput, 'method' | 'profiles' | 'where'>): void {
   const {predictors, gradients} = profileNeeds(method);
   const lacks = (key: 'predictors' | 'gradients'): ConfigError =>
     new ConfigError(`${where}: method ${method.method} needs a profile with ${key}.`, {
@@ -113,7 +123,7 @@ function requireMeasured({method, profiles, where}: PlanInput): void {
 }
 
 /** Refuses to compare tasks, or samples, where there is only one. */
-function requireSpread({method, profiles: [profile], cv, where}: PlanInput): void {
+function requireSpread({method, profiles: [profile], cv, where}: Omit<PlanInput, 'gateRows' | 'seed'>): void {
   if (!looksAtSpread(method) || !profile || cvRows(profile, cv) > 1) return;
   const one = cv === 'tasks' ? 'task' : 'sample';
   throw new ConfigError(
@@ -172,7 +182,7 @@ function withRepresentatives(plan: LayerPlan, profile: LayerProfile, method: Spl
 }
 
 /** The cut of every layer. */
-function allocate({method, profiles, cv, where}: PlanInput): LayerAllocation[] {
+function allocate({method, profiles, cv, where}: Omit<PlanInput, 'gateRows' | 'seed'>): LayerAllocation[] {
   switch (method.allocation) {
     case 'uniform':
       return profiles.map((profile) => {

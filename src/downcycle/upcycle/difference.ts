@@ -1,3 +1,4 @@
+import {formatPercent} from '../../util/percent.js';
 import type {UpcycleMethod} from '../upcycle-options.js';
 
 /** Why a model is not meant to equal the one it was copied from, in words; null if it is, with all experts at work. */
@@ -7,15 +8,11 @@ export function intendedDifference(method: UpcycleMethod): string | null {
     case 'granular-upcycle':
       return null;
     case 'drop-upcycle':
-      return method.ratio > 0 ? `${percent(method.ratio)} of the neurons of each copy were drawn anew` : null;
+      return method.ratio > 0 ? `${formatPercent(method.ratio)} of the neurons of each copy were drawn anew` : null;
     case 'noise-upcycle': {
       const {noise, ratio} = method;
       if (noise === 0 || ratio === 0) return null;
-      return `noise of ${noise} standard deviations was added to ${ratio < 1 ? `${percent(ratio)} of the neurons of ` : ''}each copy`;
+      return `noise of ${noise} standard deviations was added to ${ratio < 1 ? `${formatPercent(ratio)} of the neurons of ` : ''}each copy`;
     }
   }
-}
-
-function percent(share: number): string {
-  return `${Number((100 * share).toPrecision(3))}%`;
 }

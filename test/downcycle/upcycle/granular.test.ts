@@ -1,6 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
-import {logitsOf} from '../../../src/downcycle/proof.js';
 import {granularFactor, groupRows, requireShards, shardMatrix} from '../../../src/downcycle/upcycle/granular.js';
 import {upcycle} from '../../../src/downcycle/upcycle.js';
 import type {GranularUpcycle} from '../../../src/downcycle/upcycle-options.js';
@@ -10,6 +9,7 @@ import {ConfigError} from '../../../src/util/errors.js';
 import {useScratch} from '../../format/scratch.js';
 import {TINY_LLAMA, tinyGolden, writeTinyLlama} from '../../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../../support/engines.js';
+import {logitsOf} from '../../support/logits.js';
 import {neuronsOf, normalMatrix} from './matrix.js';
 
 const scratch = useScratch();

@@ -1,0 +1,34 @@
+// Taking a walk through its layers.
+import * as tf from '@tensorflow/tfjs';
+import {decoderLayer} from './decoder.js';
+import type {Chooser} from './moe.js';
+import {hiddenTensor, type LayerFunction, type Walk} from './walk.js';
+
+/** From the hidden states before the loaded layer to those after it, [T, D]. */
+type PassLayer = (x_TD: tf.Tensor2D) => Promise<tf.Tensor>;
+
+/** A layer as it is, compiled. */
+export type PlainLayer = LayerFunction<[tf.Tensor2D], tf.Tensor>;
+
+/** Compiles the layers of a model as they are. */
+export function compileLayer(walk: Walk, options: {readonly chooser?: Chooser} = {}): PlainLayer {
+  return walk.compile(
+    'layer',
+    ({params, layout, context}, x_TD: tf.Tensor2D) =>
+      decoderLayer(x_TD, params, layout, walk.architecture, context, options).next_TD,
+  );
+}
+
+/** Takes hidden states of a walk, all by default, through the loaded layer. */
+export async function passLayer(
+  walk: Walk,
+  layer: PassLayer,
+  batches: readonly Float32Array[] = walk.batches,
+): Promise<void> {
+  for (const batch of batches) {
+    const x_TD = hiddenTensor(walk, batch);
+    const next_TD = await layer(x_TD);
+    batch.set(await next_TD.data());
+    tf.dispose([x_TD, next_TD]);
+  }
+}
