@@ -11,7 +11,7 @@ import {closeShards, ensureShards} from '../../src/data/shards.js';
 import {readCalibration} from '../../src/downcycle/calibration.js';
 import {readNeuronMaps} from '../../src/downcycle/neuron-maps.js';
 import {SHARED} from '../../src/downcycle/plan.js';
-import {layoutOf} from '../../src/experiment/arm.js';
+import {layoutOf} from '../../src/experiment/layout.js';
 import {type TableColumn, textTable} from '../../src/report/table.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {busyWarning, describeMachine, machineLine} from './machine.js';

@@ -16,7 +16,7 @@ import {drawRouter, routerDraw} from './drawn-router.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
 import {type DenseSource, openDense} from './model-source.js';
 import {renderNeuronMaps} from './neuron-maps.js';
-import type {SplitOptions} from './options.js';
+import {isScaled, type SplitOptions} from './options.js';
 import {padDense} from './padding.js';
 import {planConversion, profileNeeds} from './partition/plan-conversion.js';
 import {type ConversionPlan, neuronMaps, planHash} from './plan.js';
@@ -248,7 +248,7 @@ function routedScales(
   {method, routedScale, dryRun, where = 'convert'}: ConvertOptions,
 ): readonly number[] {
   const numLayers = source.architecture.ffn.length;
-  const isMatched = method.method !== 'all-shared' && method.outputScale === 'match';
+  const isMatched = isScaled(method);
   if (dryRun || (!isMatched && !routedScale)) return Array.from({length: numLayers}, () => 1);
   if (!isMatched)
     throw new ConfigError(`${where}: factors of the routed part were given, but outputScale is not match.`);

@@ -192,3 +192,8 @@ export type CmoeOptions = Extract<SplitOptions, {method: 'cmoe'}>;
 export function isSplit(options: MethodOptions): options is SplitOptions {
   return !isUpcycle(options) && !isDive(options);
 }
+
+/** Whether the routed part of a split is brought to the size that it had in the dense model. */
+export function isScaled(method: SplitOptions): boolean {
+  return method.method !== 'all-shared' && method.outputScale === 'match';
+}

@@ -1,35 +1,33 @@
 import {createHash} from 'node:crypto';
-import {readFile, rm, stat} from 'node:fs/promises';
+import {rm, stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import type {ArmOptions, Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
-import type {Calibration} from '../downcycle/calibration.js';
-import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
+import {type Conversion, type ConvertOptions, convert, needsCalibration} from '../downcycle/convert.js';
 import {differenceOf as methodDifference} from '../downcycle/difference.js';
-import {type DiveConversion, type DiveConvertOptions, dive} from '../downcycle/dive.js';
-import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
-import {routerDraw} from '../downcycle/drawn-router.js';
+import type {DiveConversion} from '../downcycle/dive.js';
+import {isDive} from '../downcycle/dive-options.js';
 import {unreachedTexts} from '../downcycle/inner/plan.js';
 import {openSource} from '../downcycle/model-source.js';
 import {NUMBERS} from '../downcycle/numbers.js';
-import type {SplitOptions} from '../downcycle/options.js';
-import {measureRoutedScale} from '../downcycle/output-scale.js';
+import {isScaled, type SplitOptions} from '../downcycle/options.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
-import type {ConversionPlan} from '../downcycle/plan.js';
 import type {Profile} from '../downcycle/profile-file.js';
-import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
+import type {ProfileProgress} from '../downcycle/profile-model.js';
 import {proveConversion} from '../downcycle/proof.js';
 import {type Proof, readProvenance, recordProof} from '../downcycle/provenance.js';
 import type {ExpertsConversion} from '../downcycle/split-experts.js';
 import {scratch, upcycle} from '../downcycle/upcycle.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
-import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
-import {architectureFromConfig} from '../model/config.js';
+import {readModelConfig} from '../format/model-folder.js';
+import {countParameters, type ParameterCount} from '../model/architecture.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainRun} from '../train/session.js';
 import {ConfigError, ModelError, UsageError} from '../util/errors.js';
 import {convertExperts, cutsExperts} from './inner-arm.js';
+import {architectureOf, layoutOf} from './layout.js';
+import {convertDive, convertSplit} from './split-arm.js';
 
 /** One arm, ready to be trained. */
 export interface Arm {
@@ -48,20 +46,6 @@ export interface StartingModel {
   readonly proof: Proof | string;
   /** What else there is to know of how it was made. */
   readonly notes: readonly string[];
-}
-
-/** Where the parts of an experiment lie. */
-export interface Layout {
-  /** `checkpoints/<name>` */
-  readonly root: string;
-  readonly shards: string;
-  readonly profile: string;
-}
-
-/** The folders of an experiment. */
-export function layoutOf({name}: Config): Layout {
-  const root = join('checkpoints', name);
-  return {root, shards: join(root, 'shards'), profile: join(root, 'profile')};
 }
 
 /** The arms of a config; each knows a config of its own, so that adding an arm leaves the others as they are. */
@@ -142,7 +126,13 @@ async function make(
     const parent = arms.find(({name}) => name === options.like);
     if (!parent) throw new ConfigError(`${where}: there is no arm ${options.like}.`);
     const architecture = await architectureOf(parent.start);
-    return scratch({architecture, out: arm.start, seed, config: await configOf(model), tokenizerFrom: model});
+    return scratch({
+      architecture,
+      out: arm.start,
+      seed,
+      config: await readModelConfig(join(model, 'config.json')),
+      tokenizerFrom: model,
+    });
   }
   if (isUpcycle(options)) {
     await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
@@ -162,41 +152,13 @@ async function make(
   await convertSplit(options, config, {out: arm.start, where, ...(watched && {profile: watched})});
 }
 
-/** Splits the config's dense model; what must be measured for it is measured on the config's calibration text. */
-export async function convertSplit(
-  method: SplitOptions,
-  config: Config,
-  given: Pick<ConvertOptions, 'out' | 'profile' | 'where'>,
-): Promise<Conversion> {
-  const how = {model: config.model, method, seed: config.seed, ...given};
-  const isScaled = method.method !== 'all-shared' && method.outputScale === 'match';
-  const isFitted = needsCalibration(method);
-  const calibration = isScaled || isFitted ? await calibrationFor(how, config) : null;
-  const scaled = isScaled && calibration ? await withScale(how, calibration) : {};
-  return convert({...how, ...scaled, ...(calibration && isFitted && {calibration})});
-}
-
-/** Makes a mixture of pruned copies of the config's dense model; they are measured on the config's calibration text. */
-export async function convertDive(
-  method: DiveOptions,
-  config: Config,
-  given: Pick<DiveConvertOptions, 'out' | 'profile' | 'where' | 'dryRun'>,
-  onProgress?: ProfileProgress,
-): Promise<DiveConversion> {
-  const calibration = await calibrationFor(given, config);
-  const onLayer = (done: number, total: number): void =>
-    onProgress?.('taking pruned models through layers', done, total);
-  return dive({model: config.model, method, seed: config.seed, calibration, ...given}, {onLayer});
-}
-
 async function howToSplit(
   method: SplitOptions,
   {seed, model}: Config,
   profile: () => Promise<Profile>,
   where: string,
 ): Promise<Omit<ConvertOptions, 'out'>> {
-  const isScaled = method.method !== 'all-shared' && method.outputScale === 'match';
-  const isWatched = profileNeeds(method).profile || isScaled || needsCalibration(method); // the record names the text
+  const isWatched = profileNeeds(method).profile || isScaled(method) || needsCalibration(method); // the record names the text
   const watched = isWatched ? {profile: await profile()} : {};
   return {model, method, seed, where, ...watched};
 }
@@ -230,34 +192,6 @@ export async function planArm(
   return convert({...how, out: arm.start, dryRun: true});
 }
 
-/**
- * The calibration text of the config.
- *
- * @throws ConfigError if the profile, which the record of the conversion names, was made on other text.
- */
-async function calibrationFor(
-  {profile, where}: Pick<ConvertOptions, 'profile' | 'where'>,
-  config: Config,
-): Promise<Calibration> {
-  const {model, data, profile: options} = config;
-  const calibration = await calibrationOf({model, data, profile: options, shards: layoutOf(config).shards});
-  if (!profile || profile.metadata.tokenHash === calibration.hash) return calibration;
-  throw new ConfigError(
-    `${where}: outputScale match, regroup, router ridge, router centroid, repair refit and method dive measure on the calibration text of the config, but the profile was made on other text.`,
-    {hint: 'Make the profile with this config, or leave --profile out.'},
-  );
-}
-
-/** The plan of a conversion and the factors of its routed sums. */
-async function withScale(
-  how: Omit<ConvertOptions, 'out'>,
-  calibration: Calibration,
-): Promise<{plan: ConversionPlan; routedScale: number[]}> {
-  const plan = await planOf({...how, calibration});
-  const draw = routerDraw(how.method, how.seed);
-  return {plan, routedScale: await measureRoutedScale(how.model, plan, calibration, draw)};
-}
-
 function denseOf(options: ArmOptions, {model}: Config): string {
   return 'from' in options ? (options.from ?? model) : model;
 }
@@ -282,15 +216,6 @@ async function prove(start: string, dense: string, config: Config): Promise<Proo
   } finally {
     await closeShards(sources);
   }
-}
-
-/** The architecture of a model folder. */
-export async function architectureOf(folder: string): Promise<Architecture> {
-  return architectureFromConfig(await configOf(folder), join(folder, 'config.json'));
-}
-
-async function configOf(folder: string): Promise<Record<string, unknown>> {
-  return JSON.parse(await readFile(join(folder, 'config.json'), 'utf8')) as Record<string, unknown>;
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,5 +1,4 @@
 import {stat} from 'node:fs/promises';
-import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import {requireDivisible} from '../downcycle/allocation.js';
 import {requireRepairable} from '../downcycle/convert.js';
@@ -9,10 +8,8 @@ import {hasExperts, requireCuttable} from '../downcycle/inner/plan.js';
 import type {MethodOptions} from '../downcycle/options.js';
 import {requireShards} from '../downcycle/upcycle/granular.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
-import {readModelConfig} from '../format/model-folder.js';
-import type {Architecture} from '../model/architecture.js';
-import {architectureFromConfig} from '../model/config.js';
 import {ConfigError} from '../util/errors.js';
+import {architectureOf} from './layout.js';
 
 /**
  * Refuses a config whose model or text is not there, before an engine is started for it.
@@ -74,11 +71,6 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
 async function denseWidth(model: string): Promise<number | null> {
   const [first] = (await architectureOf(model)).ffn;
   return first?.kind === 'dense' ? first.width : null;
-}
-
-async function architectureOf(model: string): Promise<Architecture> {
-  const path = join(model, 'config.json');
-  return architectureFromConfig(await readModelConfig(path), path);
 }
 
 async function requireExisting(path: string, key: string, where: string): Promise<void> {

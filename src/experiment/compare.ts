@@ -15,8 +15,9 @@ import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult} from '../train/session.js';
 import {makeFolder} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
-import {type Arm, armsOf, layoutOf, makeStart, runOf, type StartingModel} from './arm.js';
+import {type Arm, armsOf, makeStart, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
+import {layoutOf} from './layout.js';
 import {profileOf} from './profile.js';
 
 /** What happens during a comparison, for whoever shows it. */

@@ -14,11 +14,12 @@ import {makeFolder} from '../util/atomic.js';
 import {ConfigError, systemCode} from '../util/errors.js';
 import {withPeakMemory} from '../util/peak-memory.js';
 import {formatPercent} from '../util/percent.js';
-import {architectureOf, convertDive, convertSplit, layoutOf} from './arm.js';
 import {checkArms} from './check.js';
 import {basisOf, type ConversionRow, keyOf, openRows} from './conversion-rows.js';
 import {type ConversionTask, isSeeded, requireCounts, tasksOf} from './conversion-tasks.js';
+import {architectureOf, layoutOf} from './layout.js';
 import {type OnEvent, profileOf} from './profile.js';
+import {convertDive, convertSplit} from './split-arm.js';
 
 /**
  * Converts every arm that splits the dense model at every sparsity and seed, measures its perplexity on held-out texts and

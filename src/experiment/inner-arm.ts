@@ -1,18 +1,15 @@
 // An arm of method cmoe whose model is a mixture of experts already.
-import {join} from 'node:path';
 import type {ArmOptions, Config} from '../config/schema.js';
 import {hasExperts} from '../downcycle/inner/plan.js';
 import type {CmoeOptions} from '../downcycle/options.js';
 import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
 import {type ExpertsConversion, type SplitExpertsOptions, splitExperts} from '../downcycle/split-experts.js';
-import {readModelConfig} from '../format/model-folder.js';
-import {architectureFromConfig} from '../model/config.js';
+import {architectureOf} from './layout.js';
 
 /** The options of an arm that cuts the experts of the config's model, a mixture; null of any other arm. */
 export async function cutsExperts(options: ArmOptions, {model}: Config): Promise<CmoeOptions | null> {
   if ('like' in options || options.method !== 'cmoe') return null;
-  const path = join(model, 'config.json');
-  return hasExperts(architectureFromConfig(await readModelConfig(path), path)) ? options : null;
+  return hasExperts(await architectureOf(model)) ? options : null;
 }
 
 /** Cuts the experts of the config's model; they are watched on the config's calibration text. */

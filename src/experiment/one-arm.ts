@@ -14,9 +14,10 @@ import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
 import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
-import {type Arm, armsOf, layoutOf, makeStart, planArm, runOf, type StartingModel} from './arm.js';
+import {type Arm, armsOf, makeStart, planArm, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
 import {cutsExperts} from './inner-arm.js';
+import {layoutOf} from './layout.js';
 import {type OnEvent, profileOf} from './profile.js';
 
 /** Which model of a config is to be made, and where. */

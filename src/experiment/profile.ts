@@ -13,9 +13,9 @@ import {removeProgress} from '../downcycle/profile-progress.js';
 import {startEngine} from '../engine/start.js';
 import {refuseExisting} from '../util/atomic.js';
 import {DowncycleError} from '../util/errors.js';
-import {layoutOf} from './arm.js';
 import {checkPaths} from './check.js';
 import type {CompareEvent} from './compare.js';
+import {layoutOf} from './layout.js';
 
 /** Told what happens. */
 export type OnEvent = (event: CompareEvent) => void;

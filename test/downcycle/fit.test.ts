@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
+import type {Calibration} from '../../src/downcycle/calibration.js';
 import {convert} from '../../src/downcycle/convert.js';
 import {type FitOptions, type FittedLayer, startFit} from '../../src/downcycle/fit.js';
 import {type DenseSource, openDense} from '../../src/downcycle/model-source.js';
@@ -7,7 +8,9 @@ import {contiguousSplit} from '../../src/downcycle/partition/contiguous.js';
 import type {ConversionPlan} from '../../src/downcycle/plan.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {openTensors} from '../../src/format/tensor-store.js';
+import {decode} from '../../src/model/decoder.js';
 import {loadModel} from '../../src/model/model.js';
+import {mapTree} from '../../src/model/parameters.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
@@ -24,9 +27,9 @@ function planOf(topK: number): ConversionPlan {
   return {method: 'contiguous', numNeurons: 24, layers, allocation: []};
 }
 
-async function fitted(plan: ConversionPlan, options: FitOptions): Promise<FittedLayer[]> {
+async function fitted(plan: ConversionPlan, options: FitOptions, text = calibration): Promise<FittedLayer[]> {
   return withSource(async (source) => {
-    const fit = await startFit(source, calibration, plan, options);
+    const fit = await startFit(source, text, plan, options);
     try {
       return [await fit.layer(0), await fit.layer(1)];
     } finally {
@@ -76,6 +79,42 @@ describe('a repair by least squares', () => {
     expect(first!.error!.after).toBeLessThanOrEqual(held!.error!.after * (1 + 1e-5));
   });
 
+  onEngine(
+    'tensorflow-compiled',
+    'is held to the dense weights by its weight times the mean square of activations',
+    async () => {
+      const tokens = Int32Array.from({length: 40 * 128}, (_, i) => (i * 7 + (i >> 5)) % 32); // three batches and more
+      const text = {...calibration, tokens, sequenceLength: 128, taskOfSample_J: new Int32Array(40)};
+      const [first] = await fitted(planOf(2), {...refit, refitWeight: 0.3}, text);
+      const masked_TF = await maskedHidden(text, first!.router_ED);
+      const hidden_TF = await maskedHidden(text, null);
+      const [down_DF, dense_DF, F] = [first!.down_DF!, await denseDown(0), 24];
+      const mean = masked_TF.reduce((sum, value) => sum + value * value, 0) / F;
+      // (MᵀM + λm) W' = MᵀY + λm Wd, whose two sides are compared; Y = H·Wd, since nothing before the layer is converted.
+      for (let d = 0; d < 16; d += 5) {
+        const [left, right] = [new Float64Array(F), new Float64Array(F)];
+        for (let t = 0; t < tokens.length; t++) {
+          const row = (values: Float64Array, of: Float32Array): number => {
+            let sum = 0;
+            for (let f = 0; f < F; f++) sum += values[t * F + f]! * of[d * F + f]!;
+            return sum;
+          };
+          const [given, wanted] = [row(masked_TF, down_DF), row(hidden_TF, dense_DF)];
+          for (let f = 0; f < F; f++) {
+            left[f]! += masked_TF[t * F + f]! * given;
+            right[f]! += masked_TF[t * F + f]! * wanted;
+          }
+        }
+        for (let f = 0; f < F; f++) {
+          left[f]! += 0.3 * mean * down_DF[d * F + f]!;
+          right[f]! += 0.3 * mean * dense_DF[d * F + f]!;
+        }
+        const largest = Math.max(...right.map(Math.abs));
+        expect(left).toBeAllClose(right, {rtol: 1e-4, atol: 1e-4 * largest});
+      }
+    },
+  );
+
   onEngine('tensorflow-compiled', 'leaves no tensor behind', () =>
     expectNoLeak(async () => {
       await fitted(planOf(2), refit);
@@ -96,33 +135,48 @@ describe('a fitted router', () => {
 
 /** Mean over tokens of the activity of the two experts that a router chooses in the first layer. */
 async function activityChosen({router_ED, bias_E}: FittedLayer): Promise<number> {
+  const [hidden_TF, down_DF] = [await maskedHidden(calibration, router_ED, bias_E), await denseDown(0)];
+  const norm_F = Array.from({length: 24}, (_, f) =>
+    Math.hypot(...Array.from({length: 16}, (_, d) => down_DF[d * 24 + f]!)),
+  );
+  const routed = new Set(planOf(2).layers[0]!.experts.flatMap((ids) => [...ids]));
+  const active = hidden_TF.map((h, i) => (routed.has(i % 24) ? Math.abs(h) * norm_F[i % 24]! : 0));
+  return active.reduce((sum, value) => sum + value, 0) / (hidden_TF.length / 24);
+}
+
+/** h of the first layer, [T, F], those of experts that a router leaves out being zeros. */
+async function maskedHidden(
+  {tokens, sequenceLength}: Pick<Calibration, 'tokens' | 'sequenceLength'>,
+  router_ED: Float32Array | null,
+  bias_E: Float32Array | null = null,
+): Promise<Float64Array> {
   const model = await loadModel(TINY_LLAMA);
-  const {decode} = await import('../../src/model/decoder.js');
-  const {mapTree} = await import('../../src/model/parameters.js');
   const params = mapTree(model.parameters, (variable) => variable.read());
   const ffn = params.layers[0]!.ffn;
   if (ffn.kind !== 'dense') throw new Error('not dense');
-  let chosen = 0;
+  const {experts, shared} = planOf(2).layers[0]!;
+  let hidden = new Float64Array(0);
   const onFfnInput = (layer: number, x_TD: tf.Tensor2D): void => {
     if (layer > 0) return;
     const gate = tf.matMul(x_TD, ffn.gate as tf.Tensor2D);
     const h_TF = tf.mul(tf.mul(gate, tf.sigmoid(gate)), tf.matMul(x_TD, ffn.up as tf.Tensor2D));
-    const activity_TF = tf.mul(tf.abs(h_TF), tf.norm(ffn.down, 'euclidean', 1));
-    const plan = planOf(2).layers[0]!;
-    const activity_TE = tf.stack(
-      plan.experts.map((ids) => tf.sum(tf.gather(activity_TF, ids, 1), 1)),
-      1,
-    );
+    hidden = Float64Array.from(h_TF.dataSync());
+    if (!router_ED) return;
     const logit_TE = tf.add(
       tf.matMul(x_TD, tf.tensor2d(router_ED, [4, 16]), false, true),
       tf.tensor1d(bias_E ?? new Float32Array(4)),
     );
-    const mask_TE = tf.sum(tf.oneHot(tf.topk(logit_TE, 2).indices, 4), 1);
-    chosen = tf.mean(tf.sum(tf.mul(activity_TE, mask_TE), 1)).dataSync()[0]!;
+    const chosen_TE = tf.sum(tf.oneHot(tf.topk(logit_TE, 2).indices, 4), 1).dataSync();
+    const expertOf_F = Array.from({length: 24}, (_, f) => experts.findIndex((ids) => ids.includes(f)));
+    hidden = hidden.map((h, i) => {
+      const [t, f] = [Math.floor(i / 24), i % 24];
+      return shared.includes(f) || chosen_TE[t * 4 + expertOf_F[f]!] === 1 ? h : 0;
+    });
   };
-  decode(params, model.architecture, {token_BS: tf.tensor2d(calibration.tokens, [8, S], 'int32')}, {onFfnInput});
+  const token_BS = tf.tensor2d(tokens, [tokens.length / sequenceLength, sequenceLength], 'int32');
+  tf.tidy(() => void decode(params, model.architecture, {token_BS}, {onFfnInput}));
   model.dispose();
-  return chosen;
+  return hidden;
 }
 
 describe('a fitted conversion', () => {

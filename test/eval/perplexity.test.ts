@@ -1,6 +1,6 @@
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
-import {measurePerplexity, readWindows} from '../../src/eval/perplexity.js';
+import {measurePerplexity, readWindows, type TextWindows} from '../../src/eval/perplexity.js';
 import {loadModel} from '../../src/model/model.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {createRng} from '../../src/util/rng.js';
@@ -20,10 +20,10 @@ const text = (name: string, windows: number) => ({
 const texts = [text('a', 3), text('b', 5)];
 
 /** Perplexities from the logits of every window, in float64. */
-async function byLogits(path: string): Promise<number[]> {
+async function byLogits(path: string, of: readonly TextWindows[] = texts): Promise<number[]> {
   const model = await loadModel(path);
   const found: number[] = [];
-  for (const {tokens} of texts) {
+  for (const {tokens} of of) {
     const rows = Array.from({length: tokens.length / S}, (_, w) => [...tokens.subarray(w * S, (w + 1) * S)]);
     const logits = await logitsOf(model, rows);
     let loss = 0;
@@ -49,6 +49,12 @@ describe('measurePerplexity', () => {
       ]);
     });
   }
+
+  onEngine('tensorflow-compiled', 'takes more text than goes through a layer at once', async () => {
+    const long = [text('a', 400), text('b', 8)]; // 4896 tokens: three batches of 136 windows
+    const found = await measurePerplexity(TINY_LLAMA, long, S);
+    expect(found.map(({perplexity}) => perplexity)).toBeAllClose(await byLogits(TINY_LLAMA, long), {rtol: 1e-5});
+  });
 
   onEngine('tensorflow-compiled', 'measures mixtures too, whose layers may differ', async () => {
     const method = splitOptions({method: 'contiguous', experts: 4, shared: 2, topK: 2, weights: 'one'});
