@@ -64,15 +64,7 @@ const NEVER = -1e30;
 
 /** Compiles what making routers runs on a walk. */
 export function compileChoice(walk: Walk) {
-  const [sums, centres] = [compileSums(walk), compileCentres(walk)];
-  return {
-    sums,
-    centres,
-    dispose: () => {
-      sums.dispose();
-      centres.dispose();
-    },
-  };
+  return {sums: compileSums(walk), centres: compileCentres(walk)};
 }
 
 /** The choice of the loaded layer; the caller disposes. @throws DataError if there is too little text for its router. */

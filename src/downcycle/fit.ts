@@ -69,10 +69,7 @@ export async function startFit(
       last = {index, fitted: await fitLayer({walk, layer: index, plan, converted, functions, options, sizes})};
       return last.fitted;
     },
-    dispose: () => {
-      for (const fn of [functions.choice, functions.grams, functions.advance]) fn.dispose();
-      walk.dispose();
-    },
+    dispose: () => walk.dispose(),
   };
 }
 

@@ -26,15 +26,17 @@ export function compileCentres(walk: Walk) {
     const y_TD = inputOf(scope, x_TD);
     return {unit_TD: tf.div<tf.Tensor2D>(y_TD, tf.maximum(tf.norm(y_TD, 'euclidean', 1, true), TINY))};
   });
-  const nearest = compile(
-    (unit_TD: tf.Tensor2D, centre_RD: tf.Tensor2D, numCentres: tf.Tensor1D) => {
-      const R = centre_RD.shape[0];
-      const isThere_R = tf.less(tf.range(0, R, 1, 'int32'), numCentres);
-      const cosine_TR = tf.where(isThere_R, matMul(unit_TD, centre_RD, {transposeB: true}), -2);
-      const cluster_T = tf.argMax(cosine_TR, 1) as tf.Tensor1D;
-      return {cluster_T, sum_RD: matMul(memberOf(cluster_T, R), unit_TD, {transposeA: true})};
-    },
-    {name: 'nearest_centres'},
+  const nearest = walk.own(
+    compile(
+      (unit_TD: tf.Tensor2D, centre_RD: tf.Tensor2D, numCentres: tf.Tensor1D) => {
+        const R = centre_RD.shape[0];
+        const isThere_R = tf.less(tf.range(0, R, 1, 'int32'), numCentres);
+        const cosine_TR = tf.where(isThere_R, matMul(unit_TD, centre_RD, {transposeB: true}), -2);
+        const cluster_T = tf.argMax(cosine_TR, 1) as tf.Tensor1D;
+        return {cluster_T, sum_RD: matMul(memberOf(cluster_T, R), unit_TD, {transposeA: true})};
+      },
+      {name: 'nearest_centres'},
+    ),
   );
   const activity = walk.compile(
     'cluster_activity',
@@ -44,14 +46,7 @@ export function compileCentres(walk: Walk) {
       return {activity_CE: matMul(memberOf(cluster_T, member_RF.shape[0]), activity_TR, {transposeA: true})};
     },
   );
-  return {
-    directions,
-    nearest,
-    activity,
-    dispose: () => {
-      for (const fn of [directions, nearest, activity]) fn.dispose();
-    },
-  };
+  return {directions, nearest, activity};
 }
 
 /** What is clustered: some text before the loaded layer, for experts of that layer. */

@@ -47,13 +47,13 @@ export async function neuronGradients(
   onProgress?: ProfileProgress,
 ): Promise<NeuronGradients[]> {
   const walk = await startWalk(folder, architecture, calibration);
-  const {head, dispose} = await compileHead(walk, folder);
-  const functions = {forward: compileLayer(walk), backward: compileBackward(walk), head};
   const sums = layers.map(({numNeurons}) => ({
     importance_F: new Float64Array(numNeurons),
     sensitivity_F: new Float64Array(numNeurons),
   }));
   try {
+    const head = await compileHead(walk, folder);
+    const functions = {forward: compileLayer(walk), backward: compileBackward(walk), head};
     const batchBytes = (walk.batches[0]?.byteLength ?? 0) * layers.length;
     const perRound = Math.max(1, Math.floor(KEPT_BYTES / batchBytes));
     for (let begin = 0; begin < walk.batches.length; begin += perRound) {
@@ -62,8 +62,6 @@ export async function neuronGradients(
       onProgress?.('taking gradients', round.end, walk.batches.length);
     }
   } finally {
-    for (const fn of [functions.forward, functions.backward, functions.head]) fn.dispose();
-    dispose();
     walk.dispose();
   }
   const mean = (sum_F: Float64Array): Float32Array =>
@@ -168,32 +166,24 @@ function compileBackward(walk: Walk): Functions['backward'] {
 }
 
 /** The gradient of the summed loss for the hidden states after the last layer. */
-async function compileHead({architecture}: Walk, folder: DenseSource['folder']) {
+async function compileHead(walk: Walk, folder: DenseSource['folder']): Promise<Functions['head']> {
+  const {architecture} = walk;
   const specs = parameterSpecs(architecture);
   const load = async (spec: typeof specs.embed) =>
-    createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
+    walk.own(createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec)));
   const norm = specs.norm && (await load(specs.norm));
   const table = await load(specs.head ?? specs.embed);
-  const head: Functions['head'] = compile(
-    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => {
-      const count = tf.sum(tf.cast(tf.greaterEqual(label_T, 0), 'float32'));
-      const {gradients} = valueAndGradients(
-        ([x = x_TD]) => {
-          const normed_TD = finalHidden(x as tf.Tensor2D, norm?.read() ?? null, architecture);
-          const mean = linearCrossEntropy(normed_TD, table.read() as tf.Tensor2D, label_T);
-          return {loss: tf.mul(mean, count), report: []};
-        },
-        [x_TD],
-      );
-      return {dx_TD: gradients[0] as tf.Tensor};
-    },
-    {name: 'head_backward'},
-  );
-  return {
-    head,
-    dispose: () => {
-      norm?.dispose();
-      table.dispose();
-    },
+  const head = (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => {
+    const count = tf.sum(tf.cast(tf.greaterEqual(label_T, 0), 'float32'));
+    const {gradients} = valueAndGradients(
+      ([x = x_TD]) => {
+        const normed_TD = finalHidden(x as tf.Tensor2D, norm?.read() ?? null, architecture);
+        const mean = linearCrossEntropy(normed_TD, table.read() as tf.Tensor2D, label_T);
+        return {loss: tf.mul(mean, count), report: []};
+      },
+      [x_TD],
+    );
+    return {dx_TD: gradients[0] as tf.Tensor};
   };
+  return walk.own(compile(head, {name: 'head_backward'}));
 }

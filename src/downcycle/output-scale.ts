@@ -42,7 +42,7 @@ export async function measureRoutedScale(
       }
       return scales;
     } finally {
-      for (const fn of [functions.choice, functions.norms, walk]) fn.dispose();
+      walk.dispose();
     }
   } finally {
     await dense.folder.close();

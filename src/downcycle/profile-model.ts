@@ -158,8 +158,6 @@ async function watchLayers(
     if (metadata.options.gradients) await saveProgress(partial, {layers, metadata, hidden: walk.batches});
     return layers;
   } finally {
-    watch.dispose();
-    sums?.dispose();
     walk.dispose();
   }
 }

@@ -103,7 +103,6 @@ async function logitsOf(
     }
     return await headLogits(folder, walk, text);
   } finally {
-    layer.dispose();
     walk.dispose();
   }
 }
@@ -118,13 +117,9 @@ function compileProofLayer(walk: Walk): LayerFunction<[tf.Tensor2D, tf.Scalar], 
 
 async function headLogits(folder: ModelFolder, walk: Walk, text: WalkText): Promise<Float32Array> {
   const head = await openHead(folder, walk, text);
-  try {
-    const logits: Float32Array[] = [];
-    for (const batch of walk.batches) logits.push(await head.logits(batch));
-    return joinFloats(logits);
-  } finally {
-    head.dispose();
-  }
+  const logits: Float32Array[] = [];
+  for (const batch of walk.batches) logits.push(await head.logits(batch));
+  return joinFloats(logits);
 }
 
 type DerivedProvenance = Exclude<Provenance, {kind: 'scratch'}>;

@@ -44,7 +44,6 @@ export async function regroup(
     validatePlan(regrouped);
     return regrouped;
   } finally {
-    for (const fn of Object.values(functions)) fn.dispose();
     walk.dispose();
   }
 }

@@ -114,7 +114,6 @@ async function lossesOf(
     }
     return await headLosses(folder, walk, text);
   } finally {
-    forward.dispose();
     walk.dispose();
   }
 }
@@ -126,11 +125,7 @@ async function headLosses(
 ): Promise<Float64Array> {
   const head = await openHead(folder, walk, text);
   const losses = new Float64Array(text.tokens.length);
-  try {
-    const size = walk.batchSize * text.sequenceLength;
-    for (const [b, batch] of walk.batches.entries()) losses.set(await head.losses(batch, b), b * size);
-    return losses;
-  } finally {
-    head.dispose();
-  }
+  const size = walk.batchSize * text.sequenceLength;
+  for (const [b, batch] of walk.batches.entries()) losses.set(await head.losses(batch, b), b * size);
+  return losses;
 }

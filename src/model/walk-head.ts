@@ -21,25 +21,27 @@ export interface WalkHead {
   losses(hidden_TD: Float32Array, batch: number): Promise<Float32Array>;
   /** Logits of every position of a batch, [B·S, V]. */
   logits(hidden_TD: Float32Array): Promise<Float32Array>;
-  dispose(): void;
 }
 
-/** Reads the final norm and the head. @throws ModelError naming file and tensor if one is missing or of another shape. */
+/** Reads the final norm and the head, which go with the walk. @throws ModelError naming file and tensor if one is missing or of another shape. */
 export async function openHead(folder: ModelFolder, walk: Walk, {tokens, sequenceLength}: WalkText): Promise<WalkHead> {
   const {architecture} = walk;
   const specs = parameterSpecs(architecture);
   const load = async (spec: typeof specs.embed) =>
-    createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec));
+    walk.own(createVariable(spec.path, spec.shape, await readParameter(folder, architecture, spec)));
   const norm = specs.norm && (await load(specs.norm));
   const table = await load(specs.head ?? specs.embed);
   const final = (x_TD: tf.Tensor2D): tf.Tensor2D => finalHidden(x_TD, norm?.read() ?? null, architecture);
-  const runLosses = compile(
-    (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => tokenLosses(final(x_TD), table.read() as tf.Tensor2D, label_T),
-    {name: 'head_losses'},
+  const runLosses = walk.own(
+    compile(
+      (x_TD: tf.Tensor2D, label_T: tf.Tensor1D) => tokenLosses(final(x_TD), table.read() as tf.Tensor2D, label_T),
+      {name: 'head_losses'},
+    ),
   );
-  const runLogits = compile(
-    (x_TD: tf.Tensor2D) => matMul(final(x_TD), table.read() as tf.Tensor2D, {transposeB: true}),
-    {name: 'head_logits'},
+  const runLogits = walk.own(
+    compile((x_TD: tf.Tensor2D) => matMul(final(x_TD), table.read() as tf.Tensor2D, {transposeB: true}), {
+      name: 'head_logits',
+    }),
   );
   const size = walk.batchSize * sequenceLength;
   return {
@@ -59,12 +61,6 @@ export async function openHead(folder: ModelFolder, walk: Walk, {tokens, sequenc
       const logits_TV = Float32Array.from(await logit_TV.data());
       tf.dispose([x_TD, logit_TV]);
       return logits_TV;
-    },
-    dispose: () => {
-      runLosses.dispose();
-      runLogits.dispose();
-      norm?.dispose();
-      table.dispose();
     },
   };
 }

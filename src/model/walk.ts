@@ -47,15 +47,20 @@ export interface Walk {
     name: string,
     fn: (scope: LayerScope, ...inputs: Inputs) => Output,
   ): LayerFunction<Inputs, Output>;
+  /** Has something disposed with the walk, such as a variable. */
+  own<T extends Disposable>(part: T): T;
+  /** Lets go of weights, of all that was compiled and of all that is owned. */
   dispose(): void;
 }
 
 /** A compiled function of tensors and of whichever layer is loaded. */
-export type LayerFunction<Inputs extends readonly tf.Tensor[], Output extends TensorTree> = Pick<
-  Compiled<Inputs, Output>,
-  'dispose'
-> &
-  ((...inputs: Inputs) => Promise<Output>);
+export type LayerFunction<Inputs extends readonly tf.Tensor[], Output extends TensorTree> = (
+  ...inputs: Inputs
+) => Promise<Output>;
+
+interface Disposable {
+  dispose(): void;
+}
 
 /** What layers of the same shapes have in common. */
 interface Shelf {
@@ -79,6 +84,11 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
   let shelf = shelfOf(architecture, 0, shelves);
   const scratch = new Float32Array(largestOf(architecture));
   const read = (): LayerTree<tf.Tensor> => mapLayer(shelf.variables, (variable) => variable.read());
+  const owned: Disposable[] = [];
+  const own = <T extends Disposable>(part: T): T => {
+    owned.push(part);
+    return part;
+  };
   return {
     architecture,
     batchSize,
@@ -97,9 +107,11 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
           const context = attentionContext(architecture, batchSize, sequenceLength);
           return fn({params: read(), layout: shelf.layout, context}, ...inputs);
         },
-        name,
+        {name, own},
       ),
+    own,
     dispose: () => {
+      for (const part of owned) part.dispose();
       for (const {variables} of shelves.values()) mapLayer(variables, (variable) => variable.dispose());
     },
   };
@@ -109,19 +121,15 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
 function compileByShelf<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
   loaded: () => Shelf,
   fn: (...inputs: Inputs) => Output,
-  name: string,
+  {name, own}: {readonly name: string; readonly own: Walk['own']},
 ): LayerFunction<Inputs, Output> {
   const compiled = new Map<Shelf, Compiled<Inputs, Output>>();
-  const run = (...inputs: Inputs): Promise<Output> => {
+  return (...inputs) => {
     const shelf = loaded();
-    const known = compiled.get(shelf) ?? compile(fn, {name});
+    const known = compiled.get(shelf) ?? own(compile(fn, {name}));
     compiled.set(shelf, known);
     return known(...inputs);
   };
-  const dispose = (): void => {
-    for (const one of compiled.values()) one.dispose();
-  };
-  return Object.assign(run, {dispose});
 }
 
 function shelfOf(architecture: Architecture, layer: number, shelves: Map<string, Shelf>): Shelf {

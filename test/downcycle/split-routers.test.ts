@@ -82,7 +82,6 @@ async function hiddenStates(path: string): Promise<{hidden: Float32Array; size: 
     found.push({hidden: batch!.slice(), size: (await size.data())[0]!});
     tf.dispose([x_TD, next_TD, size]);
   }
-  forward.dispose();
   walk.dispose();
   await folder.close();
   return found;

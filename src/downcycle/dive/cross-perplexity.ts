@@ -43,11 +43,8 @@ export async function crossPerplexity(
 ): Promise<number[][]> {
   const walk = await startWalk(folder, architecture, calibration);
   const layer = compilePruned(walk);
-  const head = await openHead(folder, walk, calibration).catch((error: unknown) => {
-    walk.dispose();
-    throw error;
-  });
   try {
+    const head = await openHead(folder, walk, calibration);
     const textBytes = walk.batches.reduce((sum, {byteLength}) => sum + byteLength, 0);
     const perRound = Math.max(1, Math.floor(hiddenBytes / textBytes));
     const total = Math.ceil(models.length / perRound) * architecture.ffn.length;
@@ -60,8 +57,6 @@ export async function crossPerplexity(
     }
     return result;
   } finally {
-    layer.dispose();
-    head.dispose();
     walk.dispose();
   }
 }

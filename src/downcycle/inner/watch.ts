@@ -44,7 +44,6 @@ export async function watchExperts(
     }
     return found;
   } finally {
-    watch.dispose();
     walk.dispose();
   }
 }
