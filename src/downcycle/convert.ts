@@ -9,7 +9,6 @@ import {
 } from '../model/architecture.js';
 import {refuseExisting} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
-import {paddingOf} from './allocation.js';
 import type {Calibration} from './calibration.js';
 import {type FfnSite, type MadeTensor, moeBytes, type OnProgress, readGateRows, writeMoe} from './convert-source.js';
 import {drawRouter, routerDraw} from './drawn-router.js';
@@ -83,7 +82,7 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
   const dense = await openDense(options.model);
   try {
     const plan = options.plan ?? (await makePlan(dense, options));
-    const source = padDense(dense, plan.numNeurons - dense.numNeurons);
+    const source = padDense(dense, plan.padding);
     const scales = routedScales(source, options);
     const {method} = options;
     const architecture = splitArchitecture(source.architecture, plan, routingOf(method), routerOf(method));
@@ -235,12 +234,11 @@ async function makePlan(
     });
   }
   const profiles = profile?.layers ?? Array.from({length: numLayers}, () => unwatched(numNeurons));
-  const padded = padDense(source, paddingOf(numNeurons, method));
-  const gateRows = (layer: number): Promise<Float32Array> => readGateRows(padded, layer);
+  const gateRows = (layer: number): Promise<Float32Array> => readGateRows(source, layer);
   const cv = profile?.metadata.options.cv ?? 'tasks';
   const plan = await planConversion({method, profiles, gateRows, cv, seed, where});
   const rounds = regroupRounds(method);
-  return calibration && rounds > 0 ? regroup(padded, calibration, plan, rounds) : plan;
+  return calibration && rounds > 0 ? regroup(padDense(source, plan.padding), calibration, plan, rounds) : plan;
 }
 
 function routedScales(
@@ -262,7 +260,7 @@ function routedScales(
 }
 
 function describeSplit(
-  {fingerprint, numNeurons}: DenseSource,
+  {fingerprint}: DenseSource,
   {model, revision, method, seed, profile}: ConvertOptions,
   plan: ConversionPlan,
   scales: readonly number[],
@@ -277,7 +275,7 @@ function describeSplit(
     method,
     calibration: profile ? calibrationOf(profile) : null,
     neuronMapHash: planHash(plan),
-    padding: plan.numNeurons - numNeurons,
+    padding: plan.padding,
     layers: plan.layers.map((_, layer) => layerRecord(plan, layer, scales[layer] ?? 1)),
   };
 }

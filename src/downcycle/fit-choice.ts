@@ -10,7 +10,7 @@ import {createRng} from '../util/rng.js';
 import {transposed} from '../util/transpose.js';
 import {drawRouter} from './drawn-router.js';
 import {compileCentres, inputCentres} from './input-centres.js';
-import type {LayerPlan} from './plan.js';
+import {type ConversionPlan, type LayerPlan, type PlanWidth, realExperts} from './plan.js';
 import {compileSums, sumActivity} from './predicted-activity.js';
 import {type ActivityModel, fitActivity} from './ridge.js';
 import type {RouterName} from './split-fields.js';
@@ -54,9 +54,13 @@ export interface ChoiceInput {
 }
 
 /** Neurons of an FFN, and the most experts that a layer has. */
-export interface ChoiceSizes {
-  readonly numNeurons: number;
+export interface ChoiceSizes extends PlanWidth {
   readonly mostExperts: number;
+}
+
+/** The sizes of a plan. */
+export function choiceSizes({numNeurons, padding, layers}: ConversionPlan): ChoiceSizes {
+  return {numNeurons, padding, mostExperts: Math.max(1, ...layers.map(({experts}) => experts.length))};
 }
 
 /** Logits of experts that a layer does not have: never chosen. */
@@ -145,10 +149,12 @@ async function makeRouter(input: ChoiceInput, member_EF: tf.Tensor2D): Promise<M
   }
 }
 
-function gateMeans({walk, plan}: ChoiceInput, member_EF: tf.Tensor2D): tf.Tensor2D {
+function gateMeans({walk, plan, sizes}: ChoiceInput, member_EF: tf.Tensor2D): tf.Tensor2D {
+  const count_E = new Float32Array(sizes.mostExperts).fill(1); // also where there is no expert, and the sum is zero
+  for (const [e, ids] of realExperts(plan, sizes).entries()) count_E[e] = ids.length;
   return tf.tidy(() => {
     const {gate} = denseFfn(walk.read().ffn);
-    return tf.div(matMul(gate, member_EF, {transposeB: true}), plan.experts[0]?.length ?? 1);
+    return tf.div(matMul(gate, member_EF, {transposeB: true}), tf.tensor1d(count_E));
   });
 }
 

@@ -12,6 +12,7 @@ import {
   type Choice,
   type ChoiceInput,
   type ChoiceOptions,
+  choiceSizes,
   chooseBy,
   compileChoice,
   neuronWeights,
@@ -49,21 +50,21 @@ export interface Fit {
 
 /** Starts fitting; the engine must have been started. */
 export async function startFit(
-  {folder, architecture, numNeurons}: DenseSource,
+  {folder, architecture}: DenseSource,
   calibration: Calibration,
-  {layers}: ConversionPlan,
+  conversion: ConversionPlan,
   options: FitOptions,
 ): Promise<Fit> {
   const walk = await startWalk(folder, architecture, calibration);
   // The converted model sees the same text; its hidden states part from the dense ones layer by layer.
   const converted = walk.batches.map((batch) => batch.slice());
-  const sizes = {numNeurons, mostExperts: Math.max(1, ...layers.map(({experts}) => experts.length))};
+  const sizes = choiceSizes(conversion);
   const functions = compileFit(walk, options);
   let last: {readonly index: number; readonly fitted: FittedLayer} | null = null;
   return {
     layer: async (index) => {
       if (last?.index === index) return last.fitted;
-      const plan = layers[index];
+      const plan = conversion.layers[index];
       if (!plan || index !== (last?.index ?? -1) + 1) throw new Error(`layer ${index} is fitted out of turn`);
       await walk.load(index);
       last = {index, fitted: await fitLayer({walk, layer: index, plan, converted, functions, options, sizes})};
@@ -79,12 +80,14 @@ interface Fitting extends Omit<ChoiceInput, 'functions'> {
 }
 
 async function fitLayer(fitting: Fitting): Promise<FittedLayer> {
-  const {walk, plan, options} = fitting;
+  const {walk, plan, options, sizes} = fitting;
   const choice = await chooseBy({...fitting, functions: fitting.functions.choice});
   const [router_DE, , , bias_E] = choice;
   try {
     const grams = options.refits ? await addGrams(fitting, choice) : null;
-    const down_FD = grams ? refit(grams, denseDown(walk), options.refitWeight) : denseDown(walk);
+    const down_FD = grams
+      ? refit(grams, denseDown(walk), options.refitWeight, sizes.numNeurons - sizes.padding)
+      : denseDown(walk);
     const after = await advance(fitting, down_FD, choice);
     const [D, E] = [walk.architecture.width, plan.experts.length];
     const fitted: FittedLayer = {
@@ -144,15 +147,15 @@ async function addGrams({walk, converted, functions}: Fitting, choice: Choice): 
 }
 
 /**
- * `(MᵀM + λm) W = MᵀY + λm Wd` with m the mean diagonal of MᵀM; disposes the sums.
+ * `(MᵀM + λm) W = MᵀY + λm Wd` with m the mean diagonal of MᵀM over the first `numReal` neurons; disposes the sums.
  *
  * Matrices of F² numbers are let go before the next is made. The peak is in the solve, 28 bytes for each: the matrix, and
  * in float64 the same, the copy that is factored and the factor.
  */
-function refit({mm_FF, my_FD}: Grams, down_FD: tf.Tensor2D, weight: number): tf.Tensor2D {
+function refit({mm_FF, my_FD}: Grams, down_FD: tf.Tensor2D, weight: number, numReal: number): tf.Tensor2D {
   const F = mm_FF.shape[0];
   const held = tf.tidy(() =>
-    tf.mul(tf.mean(tf.stridedSlice(tf.reshape(mm_FF, [F * F]), [0], [F * F], [F + 1])), weight),
+    tf.mul(tf.mean(tf.stridedSlice(tf.reshape(mm_FF, [F * F]), [0], [numReal * F], [F + 1])), weight),
   );
   const left_FF = tf.tidy(() => tf.add(mm_FF, tf.mul(tf.eye(F), held)) as tf.Tensor2D);
   mm_FF.dispose();

@@ -6,7 +6,7 @@ import {hiddenTensor, startWalk, type Walk, type WalkText} from '../model/walk.j
 import {matMul} from '../op/mat-mul.js';
 import {ModelError} from '../util/errors.js';
 import type {RouterDraw} from './drawn-router.js';
-import {type Choice, type ChoiceOptions, chooseBy, compileChoice, neuronWeights} from './fit-choice.js';
+import {type Choice, type ChoiceOptions, choiceSizes, chooseBy, compileChoice, neuronWeights} from './fit-choice.js';
 import {openDense} from './model-source.js';
 import {padDense} from './padding.js';
 import type {ConversionPlan} from './plan.js';
@@ -30,7 +30,7 @@ export async function measureRoutedScale(
 ): Promise<number[]> {
   const dense = await openDense(path);
   try {
-    const {folder, architecture} = padDense(dense, plan.numNeurons - dense.numNeurons);
+    const {folder, architecture} = padDense(dense, plan.padding);
     const walk = await startWalk(folder, architecture, text);
     const options: ChoiceOptions = {...(draw ?? {router: 'gate-mean', seed: 0}), weights: 'score'};
     const functions = {choice: compileChoice(walk), norms: compileNorms(walk, options)};
@@ -77,10 +77,8 @@ interface Measuring {
 
 /** The norms of the loaded layer; takes the walk through it. */
 async function layerNorms({walk, functions, plan, options}: Measuring, layer: number): Promise<Norms> {
-  const {layers, numNeurons} = plan;
-  const planned = layers[layer];
+  const planned = plan.layers[layer];
   if (!planned) throw new Error(`the plan has no layer ${layer}`);
-  const sizes = {numNeurons, mostExperts: Math.max(...layers.map(({experts}) => experts.length))};
   const choice = await chooseBy({
     walk,
     layer,
@@ -88,7 +86,7 @@ async function layerNorms({walk, functions, plan, options}: Measuring, layer: nu
     converted: walk.batches,
     functions: functions.choice,
     options,
-    sizes,
+    sizes: choiceSizes(plan),
   });
   let [dense, routed] = [0, 0];
   for (const batch of walk.batches) {

@@ -6,7 +6,6 @@ import type {FfnLayout} from '../model/architecture.js';
 import {diskTensors} from '../model/names.js';
 import {parameterSpecs} from '../model/parameters.js';
 import type {DenseSource} from './model-source.js';
-import type {LayerProfile} from './statistics.js';
 
 /** Which axis of an FFN's matrix on disk the neurons are: rows of gate and up [F, D], columns of down [D, F]. */
 type NeuronAxis = 'rows' | 'columns';
@@ -22,29 +21,6 @@ export function padDense(source: DenseSource, added: number): DenseSource {
     numNeurons,
     architecture: {...source.architecture, ffn},
     folder: {...source.folder, tensors},
-  };
-}
-
-/** What calibration says of a layer with `added` neurons that never answer; what was not measured stays so. */
-export function padProfile(profile: LayerProfile, added: number): LayerProfile {
-  const {numNeurons, predicted, gradients} = profile;
-  const rows = (values_RF: Float32Array): Float32Array => padEnds(values_RF, numNeurons, added);
-  const columns = (values_FP: Float32Array): Float32Array =>
-    padEnds(values_FP, values_FP.length, (values_FP.length / numNeurons) * added);
-  return {
-    ...profile,
-    numNeurons: numNeurons + added,
-    gateMean_JF: rows(profile.gateMean_JF),
-    gateMagnitude_F: rows(profile.gateMagnitude_F),
-    hMean_JF: rows(profile.hMean_JF),
-    hSquare_JF: rows(profile.hSquare_JF),
-    hMagnitude_F: rows(profile.hMagnitude_F),
-    downNorm_F: rows(profile.downNorm_F),
-    predicted: predicted && {profile_FP: columns(predicted.profile_FP)},
-    gradients: gradients && {
-      importance_F: rows(gradients.importance_F),
-      sensitivity_F: rows(gradients.sensitivity_F),
-    },
   };
 }
 

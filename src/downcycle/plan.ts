@@ -30,8 +30,18 @@ export interface ConversionPlan {
   readonly method: string;
   /** Width of the dense FFN, padding included. */
   readonly numNeurons: number;
+  /** How many neurons of zeros were appended to it: those of the last ids. */
+  readonly padding: number;
   readonly layers: readonly LayerPlan[];
   readonly allocation: readonly AllocationRecord[];
+}
+
+/** How many neurons the FFN of a plan has, and how many of them are zeros. */
+export type PlanWidth = Pick<ConversionPlan, 'numNeurons' | 'padding'>;
+
+/** The neurons of each routed expert but those of zeros. */
+export function realExperts({experts}: LayerPlan, {numNeurons, padding}: PlanWidth): Int32Array[] {
+  return experts.map((ids) => ids.filter((id) => id < numNeurons - padding));
 }
 
 /** Marks a shared neuron in a neuron map. */

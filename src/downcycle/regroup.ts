@@ -9,9 +9,9 @@ import {matMul} from '../op/mat-mul.js';
 import {TINY} from '../op/tiny.js';
 import {optimalAssignment} from './assignment.js';
 import type {Calibration} from './calibration.js';
-import {type ChoiceSizes, chosenExperts, foreseenOfExperts, lastChosen, memberOf} from './fit-choice.js';
+import {type ChoiceSizes, choiceSizes, chosenExperts, foreseenOfExperts, lastChosen, memberOf} from './fit-choice.js';
 import type {DenseSource} from './model-source.js';
-import {type ConversionPlan, type LayerPlan, validatePlan} from './plan.js';
+import {type ConversionPlan, type LayerPlan, realExperts, validatePlan} from './plan.js';
 import {compileSums, sumActivity} from './predicted-activity.js';
 import {type ActivityModel, fitActivity} from './ridge.js';
 import {addTo} from './statistics.js';
@@ -21,23 +21,23 @@ import {denseFfn} from './watch.js';
  * Goes through the dense model layer by layer; in each round a ridge router chooses on the calibration text, and an
  * optimal assignment gives each routed neuron to the expert during whose choice it is most active.
  *
- * Activity is |h_i|·|Wd_i| over the mean of the token's, so that no token outweighs the others. Counts, widths and shared
- * neurons stay as they are. The engine must have been started.
+ * Activity is |h_i|·|Wd_i| over the mean of the token's, so that no token outweighs the others. Counts, widths, shared
+ * neurons and those of zeros stay as they are. The engine must have been started.
  */
 export async function regroup(
-  {folder, architecture, numNeurons}: DenseSource,
+  {folder, architecture}: DenseSource,
   calibration: Calibration,
   plan: ConversionPlan,
   rounds: number,
 ): Promise<ConversionPlan> {
   const walk = await startWalk(folder, architecture, calibration);
-  const mostExperts = Math.max(1, ...plan.layers.map(({experts}) => experts.length));
+  const sizes = choiceSizes(plan);
   const functions = compileRegroup(walk);
   try {
     const layers: LayerPlan[] = [];
     for (const [layer, planned] of plan.layers.entries()) {
       await walk.load(layer);
-      layers.push(await regroupLayer({walk, functions, sizes: {numNeurons, mostExperts}}, planned, rounds));
+      layers.push(await regroupLayer({walk, functions, sizes}, planned, rounds));
       await passLayer(walk, functions.next);
     }
     const regrouped = {...plan, layers};
@@ -61,7 +61,7 @@ async function regroupLayer(regrouping: Regrouping, planned: LayerPlan, rounds: 
   try {
     let plan = planned;
     for (let round = 0; round < rounds; round++) {
-      plan = {...plan, experts: dealOut(plan, await activeWhileChosen(regrouping, plan, activity), sizes.mostExperts)};
+      plan = {...plan, experts: dealOut(plan, await activeWhileChosen(regrouping, plan, activity), sizes)};
     }
     return plan;
   } finally {
@@ -94,15 +94,20 @@ async function activeWhileChosen(
 }
 
 /** The routed neurons, so that their activity under the choice of their experts is most in all; widths stay. */
-function dealOut({experts}: LayerPlan, active_EF: Float64Array, mostExperts: number): Int32Array[] {
-  const F = active_EF.length / mostExperts;
-  const routed = experts.flatMap((ids) => [...ids]).sort((a, b) => a - b);
+function dealOut(plan: LayerPlan, active_EF: Float64Array, sizes: ChoiceSizes): Int32Array[] {
+  const {numNeurons: F, padding} = sizes;
+  const {experts} = plan;
+  const real = realExperts(plan, sizes);
+  const routed = real.flatMap((ids) => [...ids]).sort((a, b) => a - b);
   const cost_NE = new Float64Array(routed.length * experts.length);
   for (const [n, neuron] of routed.entries()) {
     for (let e = 0; e < experts.length; e++) cost_NE[n * experts.length + e] = -(active_EF[e * F + neuron] as number);
   }
-  const {groupOf_N} = optimalAssignment({cost_NE, capacity_E: experts.map((ids) => ids.length)});
-  return experts.map((_, e) => Int32Array.from(routed.filter((_neuron, n) => groupOf_N[n] === e)));
+  const {groupOf_N} = optimalAssignment({cost_NE, capacity_E: real.map((ids) => ids.length)});
+  return experts.map((ids, e) => {
+    const zeros = ids.filter((id) => id >= F - padding);
+    return Int32Array.from([...routed.filter((_neuron, n) => groupOf_N[n] === e), ...zeros]);
+  });
 }
 
 function compileRegroup(walk: Walk) {

@@ -14,7 +14,7 @@ import {
   valuesOf,
 } from './convert-source.js';
 import type {FittedLayer} from './fit.js';
-import type {ConversionPlan, LayerPlan} from './plan.js';
+import {type ConversionPlan, type LayerPlan, type PlanWidth, realExperts} from './plan.js';
 import {representativeRows, routerRows} from './router-rows.js';
 
 /** What a split does besides cutting. */
@@ -33,10 +33,10 @@ export interface SplitChanges {
  */
 export function splitFfn(
   site: FfnSite,
-  {layers}: ConversionPlan,
+  conversion: ConversionPlan,
   {scale = 1, fitted = null, drawn = null}: SplitChanges = {},
 ): MadeTensor[] {
-  const plan = layers[site.layer];
+  const plan = conversion.layers[site.layer];
   if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
   const cut = async (matrix: StoredMatrix, which: GluMatrix, ids: Int32Array, factor = 1) => {
     const down_DF = which === 'down' && fitted ? (await fitted(site.layer)).down_DF : null;
@@ -52,9 +52,9 @@ export function splitFfn(
   const numExperts = plan.experts.length;
   const makeRouter = async () => {
     if (drawn) return onDisk(drawn(site.layer, numExperts).router, numExperts);
-    return fitted ? (await fitted(site.layer)).router_ED : routerOf((await site.read()).gate, plan);
+    return fitted ? (await fitted(site.layer)).router_ED : routerOf((await site.read()).gate, plan, conversion);
   };
-  const makeUp = async () => routerOf((await site.read()).up, plan);
+  const makeUp = async () => routerOf((await site.read()).up, plan, conversion);
   const makeOut = () => {
     const {routerOut = null} = drawn?.(site.layer, numExperts) ?? {};
     if (!routerOut) throw new Error('a router of two layers is drawn, and was not');
@@ -71,11 +71,11 @@ export function splitFfn(
   ];
 }
 
-/** Rows of the representative neurons if the plan has any, else the means of the experts' rows. */
-function routerOf(matrix: StoredMatrix, {experts, representatives}: LayerPlan): Float32Array {
+/** Rows of the representative neurons if the plan has any, else the means of the experts' rows, those of zeros left out. */
+function routerOf(matrix: StoredMatrix, plan: LayerPlan, width: PlanWidth): Float32Array {
   const {columns} = matrix;
-  if (representatives) return representativeRows(valuesOf(matrix), columns, representatives);
-  return routerRows(valuesOf(matrix), columns, experts);
+  if (plan.representatives) return representativeRows(valuesOf(matrix), columns, plan.representatives);
+  return routerRows(valuesOf(matrix), columns, realExperts(plan, width));
 }
 
 /** A matrix of a router, [in, E], in the Hugging Face layout [E, in]. */

@@ -22,7 +22,7 @@ export const countFields = {
     .boolean()
     .default(false)
     .describe(
-      'Where experts + shared do not divide the width of the dense FFN, append neurons of zeros up to the next multiple; they change nothing that it computes.',
+      'Where experts + shared do not divide the width of the dense FFN, append neurons of zeros up to the next multiple, at most one to a chunk; they change nothing that it computes, and methods do not see them.',
     ),
 };
 

@@ -133,7 +133,7 @@ async function writtenModel(
 ): Promise<Model> {
   const source = await openDense(`${GOLDENS}/${folder}`);
   const layers = source.architecture.ffn.map((_, l) => plans[Math.min(l, plans.length - 1)]!);
-  const plan: ConversionPlan = {method: 'golden', numNeurons: source.numNeurons, layers, allocation: []};
+  const plan: ConversionPlan = {method: 'golden', numNeurons: source.numNeurons, padding: 0, layers, allocation: []};
   const router = layers[0]!.representatives ? 'representative' : 'linear';
   await writeMoe(source, scratch('moe'), {
     architecture: splitArchitecture(source.architecture, plan, routing, {router}),

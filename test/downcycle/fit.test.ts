@@ -24,7 +24,7 @@ const refit: FitOptions = {router: 'gate-mean', seed: 1, refits: true, refitWeig
 
 function planOf(topK: number): ConversionPlan {
   const layers = [0, 1].map(() => ({...contiguousSplit(24, shape), topK}));
-  return {method: 'contiguous', numNeurons: 24, layers, allocation: []};
+  return {method: 'contiguous', numNeurons: 24, padding: 0, layers, allocation: []};
 }
 
 async function fitted(plan: ConversionPlan, options: FitOptions, text = calibration): Promise<FittedLayer[]> {

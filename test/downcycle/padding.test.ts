@@ -3,12 +3,13 @@ import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {beforeAll, describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
-import {type Conversion, convert} from '../../src/downcycle/convert.js';
+import {type Conversion, convert, planOf} from '../../src/downcycle/convert.js';
+import {type FittedLayer, startFit} from '../../src/downcycle/fit.js';
 import {openDense} from '../../src/downcycle/model-source.js';
-import {NEURONS_FILE, readNeuronMaps} from '../../src/downcycle/neuron-maps.js';
+import {countNeurons, NEURONS_FILE, readNeuronMaps} from '../../src/downcycle/neuron-maps.js';
 import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
 import {padDense} from '../../src/downcycle/padding.js';
-import {LEFT_OUT} from '../../src/downcycle/plan.js';
+import {type ConversionPlan, LEFT_OUT, SHARED} from '../../src/downcycle/plan.js';
 import type {Profile} from '../../src/downcycle/profile-file.js';
 import {profileText} from '../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../src/downcycle/profile-options.js';
@@ -36,6 +37,26 @@ const calibration: Calibration = {
 };
 /** 24 neurons in 7 chunks: 28, of which 4 are zeros, as many as one expert has. */
 const counts = {experts: 5, shared: 2, topK: 3, pad: true};
+const CUTS = [
+  {...counts, padding: 4},
+  {...counts, experts: 10, shared: 0, padding: 6}, // twice as many as one expert has
+  {...counts, shared: 6, padding: 9}, // more than there are experts
+];
+const METHODS = [
+  {method: 'contiguous'},
+  {method: 'random'},
+  {method: 'expertweaver'},
+  {method: 'expertweaver', sharedBy: 'low-cv', standardise: false, assignment: 'greedy'},
+  {method: 'expertweaver', allocation: 'adaptive', alphaMax: 0.4, topK: 5},
+  {method: 'expertweaver', allocation: 'sensitivity'},
+  {method: 'cmoe'},
+  {method: 'moefication'},
+  {method: 'llama-moe', split: 'k-means'},
+  {method: 'llama-moe', split: 'co-activation'},
+  {method: 'llama-moe', split: 'importance'},
+  {method: 'weave', regroup: 0, repair: 'none', router: 'gate-mean'},
+  {method: 'weave', regroup: 0, repair: 'none', router: 'representative'},
+];
 let profile: Profile;
 
 beforeAll(async () => {
@@ -55,33 +76,56 @@ function padded(method: object, more: Partial<Parameters<typeof convert>[0]> = {
   });
 }
 
-describe('a padded conversion', () => {
-  it.each([
-    {method: 'contiguous'},
-    {method: 'random'},
-    {method: 'expertweaver'},
-    {method: 'expertweaver', sharedBy: 'low-cv', standardise: false, assignment: 'greedy'},
-    {method: 'expertweaver', allocation: 'adaptive', topK: 5},
-    {method: 'expertweaver', allocation: 'sensitivity'},
-    {method: 'cmoe'},
-    {method: 'moefication'},
-    {method: 'moefication', shared: 0, experts: 7},
-    {method: 'llama-moe', split: 'k-means'},
-    {method: 'llama-moe', split: 'co-activation'},
-    {method: 'llama-moe', split: 'importance'},
-    {method: 'weave', regroup: 0, repair: 'none', router: 'gate-mean'},
-    {method: 'weave', regroup: 0, repair: 'none', router: 'representative'},
-  ])('computes with all experts what the dense model computes: %o', async (method) => {
-    const {provenance, parent, warnings} = await padded(method);
-    expect(provenance.padding).toBe(4);
+/** Every neuron in one part, and zeros in the last experts, one in each; those that are over in the shared part. */
+function expectZerosDealtOut(map: Int32Array, padding: number): void {
+  const {shared, experts, leftOut} = countNeurons(map);
+  expect(leftOut).toBe(0);
+  expect(shared + experts.reduce((sum, count) => sum + count, 0)).toBe(F + padding);
+  expect(new Set(experts).size).toBe(1);
+  expect(experts[0]).toBeGreaterThan(1); // a place of zeros and one that is not
+  const zeros = Array.from(map.subarray(F)).sort((a, b) => a - b);
+  const inExperts = Math.min(padding, experts.length);
+  const last = Array.from({length: inExperts}, (_, i) => experts.length - inExperts + i);
+  expect(zeros).toEqual([...new Array<number>(padding - inExperts).fill(SHARED), ...last]);
+}
+
+describe.each(CUTS)('a padded conversion into $experts experts and $shared shared chunks', ({padding, ...cut}) => {
+  it.each(METHODS)('deals zeros out and computes with all experts what the dense model does: %o', async (method) => {
+    const {provenance, parent, warnings} = await padded({...cut, ...method});
+    expect(provenance.padding).toBe(padding);
     expect(parent.ffn[0]).toEqual({kind: 'dense', width: F});
     expect(warnings).toEqual([]);
+    for (const map of await readNeuronMaps(scratch('moe'))) expectZerosDealtOut(map, padding);
     const {maxLogitDifference, limit, passed} = await proveConversion(TINY_LLAMA, scratch('moe'), [tinyGolden.ids]);
     expect(passed).toBe(true);
     expect(maxLogitDifference).toBeLessThanOrEqual(limit / 5); // 1e-5 of the largest logit
-    const maps = await readNeuronMaps(scratch('moe'));
-    for (const map of maps) expect(map).toHaveLength(F + 4);
   });
+
+  it.each(METHODS)('has neurons of the dense model as representatives: %o', async (method) => {
+    const plan = await planOf({
+      ...{model: TINY_LLAMA, seed: 3, profile},
+      method: splitOptions({...cut, ...method, router: 'representative', weights: 'one'}),
+    });
+    for (const {experts, representatives} of plan.layers) {
+      const own = experts.map((ids, e) => ids.filter((id) => id < F && id === representatives?.[e]));
+      expect(own.map((ids) => ids.length)).toEqual(experts.map(() => 1));
+    }
+  });
+});
+
+describe('a padded conversion', () => {
+  it.each(['none', 'refit'])(
+    'has the means of the gate rows that are there as its router (repair %s)',
+    async (repair) => {
+      await padded({method: 'contiguous', repair}, {calibration});
+      const [dense, moe] = [await openModelFolder(TINY_LLAMA), await openModelFolder(scratch('moe'))];
+      const gate = await dense.tensors.readRows('model.layers.0.mlp.gate_proj.weight', 21, 24); // of the last expert
+      const router = await moe.tensors.read('model.layers.0.mlp.gate.weight');
+      const mean = Array.from({length: 16}, (_, d) => (gate[d]! + gate[16 + d]! + gate[32 + d]!) / 3);
+      expect(router.subarray(4 * 16)).toBeAllClose(mean, {rtol: 1e-5, atol: 1e-6});
+      for (const folder of [dense, moe]) await folder.close();
+    },
+  );
 
   it.each(['F32', 'BF16', 'F64'] as const)('keeps the bits of every weight of %s, and adds zeros', async (dtype) => {
     const model = await writeTinyLlama(scratch('dense'), {dtype});
@@ -91,15 +135,17 @@ describe('a padded conversion', () => {
     const size = {F32: 4, BF16: 2, F64: 8}[dtype];
     for (const name of ['gate_proj', 'up_proj']) {
       const whole = await dense.tensors.readBytes(`${ffn}.${name}.weight`);
-      const last = await moe.tensors.readBytes(`${ffn}.experts.4.${name}.weight`); // neurons 24 to 27
-      const before = await moe.tensors.readBytes(`${ffn}.experts.3.${name}.weight`); // neurons 20 to 23
-      expect(last).toEqual(new Uint8Array(4 * 16 * size));
-      expect(before).toEqual(whole.slice(20 * 16 * size));
+      const first = await moe.tensors.readBytes(`${ffn}.experts.0.${name}.weight`); // neurons 8 to 11
+      const last = await moe.tensors.readBytes(`${ffn}.experts.4.${name}.weight`); // neurons 21 to 23 and one of zeros
+      expect(first).toEqual(whole.slice(8 * 16 * size, 12 * 16 * size));
+      expect(last).toEqual(Uint8Array.from([...whole.slice(21 * 16 * size), ...new Uint8Array(16 * size)]));
     }
     const down = await dense.tensors.read(`${ffn}.down_proj.weight`);
-    const [before, last] = [3, 4].map((e) => moe.tensors.read(`${ffn}.experts.${e}.down_proj.weight`));
-    expect(await last).toEqual(new Float32Array(16 * 4));
-    expect(await before).toEqual(Float32Array.from({length: 16 * 4}, (_, i) => down[(i >> 2) * F + 20 + (i & 3)]!));
+    const columns = (at: number, count: number): Float32Array =>
+      Float32Array.from({length: 16 * 4}, (_, i) => ((i & 3) < count ? down[(i >> 2) * F + at + (i & 3)]! : 0));
+    const [first, last] = [0, 4].map((e) => moe.tensors.read(`${ffn}.experts.${e}.down_proj.weight`));
+    expect(await first).toEqual(columns(8, 4));
+    expect(await last).toEqual(columns(21, 3));
     for (const folder of [dense, moe]) await folder.close();
   });
 
@@ -121,18 +167,37 @@ describe('a padded conversion', () => {
     await folder.close();
   });
 
+  /** 9 shared neurons, experts of 4, 4, 4 and 3; or of 10 and 4 each with zeros. */
+  const bareOrPadded = (padding: 0 | 2): ConversionPlan => ({
+    ...{method: 'contiguous', numNeurons: F + padding, padding, allocation: []},
+    layers: [0, 1].map(() => ({
+      shared: Int32Array.from([...ids(0, 9), ...ids(F, F + padding / 2)]),
+      experts: [ids(9, 13), ids(13, 17), ids(17, 21), Int32Array.from([...ids(21, F), ...ids(F + 1, F + padding)])],
+      topK: 2,
+    })),
+  });
+
   it('has the factors of its routed part that it would have without', async () => {
-    const plan = (numNeurons: number) => ({
-      ...{method: 'contiguous', numNeurons, allocation: []},
-      layers: [0, 1].map(() => ({
-        shared: Int32Array.from([...ids(0, 8), ...ids(24, numNeurons)]),
-        experts: Array.from({length: 4}, (_, e) => ids(8 + 4 * e, 12 + 4 * e)),
-        topK: 2,
-      })),
-    });
     const text = {tokens: Int32Array.from(tinyGolden.ids), sequenceLength: tinyGolden.ids.length};
-    const bare = await measureRoutedScale(TINY_LLAMA, plan(24), text);
-    expect(await measureRoutedScale(TINY_LLAMA, plan(27), text)).toBeAllClose(bare, {rtol: 1e-6, atol: 0});
+    const bare = await measureRoutedScale(TINY_LLAMA, bareOrPadded(0), text);
+    expect(await measureRoutedScale(TINY_LLAMA, bareOrPadded(2), text)).toBeAllClose(bare, {rtol: 1e-5, atol: 0});
+  });
+
+  it.each(['gate-mean', 'ridge'] as const)('is fitted as it would be without (%s)', async (router) => {
+    const fitted = async (padding: 0 | 2): Promise<FittedLayer> => {
+      const source = padDense(await openDense(TINY_LLAMA), padding);
+      const options = {router, seed: 1, refits: true, refitWeight: 0.1, weights: 'one'} as const;
+      const fit = await startFit(source, calibration, bareOrPadded(padding), options);
+      const layer = await fit.layer(0);
+      fit.dispose();
+      await source.folder.close();
+      return layer;
+    };
+    const [bare, wide] = [await fitted(0), await fitted(2)];
+    expect(wide.router_ED).toBeAllClose(bare.router_ED, {rtol: 1e-4, atol: 1e-5});
+    expect([wide.error!.before, wide.error!.after]).toBeAllClose([bare.error!.before, bare.error!.after], {rtol: 1e-4});
+    const down_DF = wide.down_DF!.filter((_, at) => at % (F + 2) < F);
+    expect(down_DF).toBeAllClose(bare.down_DF!, {rtol: 1e-3, atol: 1e-5});
   });
 
   it('never keeps a neuron of zeros where others are left out', async () => {
@@ -144,6 +209,9 @@ describe('a padded conversion', () => {
         expect(Array.from(map.subarray(F))).toEqual([LEFT_OUT, LEFT_OUT, LEFT_OUT, LEFT_OUT]);
       }
     }
+    await padded({method: 'all-shared', topK: 5}, {out: scratch('all')}); // every chunk there is
+    const all = Int32Array.from({length: F + 4}, (_, id) => (id < F ? SHARED : LEFT_OUT));
+    for (const map of await readNeuronMaps(scratch('all'))) expect(map).toEqual(all);
   });
 
   it('says in the file of its map how many neurons were added, and nothing where none were', async () => {

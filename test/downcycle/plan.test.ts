@@ -18,6 +18,7 @@ const layer: LayerPlan = {
 const plan = (...layers: LayerPlan[]): ConversionPlan => ({
   method: 'random',
   numNeurons: 6,
+  padding: 0,
   layers,
   allocation: layers.map(() => ({specialisedShare: null, sharedRatio: 1 / 3})),
 });

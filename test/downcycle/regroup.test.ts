@@ -4,7 +4,9 @@ import {convert} from '../../src/downcycle/convert.js';
 import {startFit} from '../../src/downcycle/fit.js';
 import {openDense} from '../../src/downcycle/model-source.js';
 import {readNeuronMaps} from '../../src/downcycle/neuron-maps.js';
+import {padDense} from '../../src/downcycle/padding.js';
 import {contiguousSplit} from '../../src/downcycle/partition/contiguous.js';
+import {appendZeros} from '../../src/downcycle/partition/cut.js';
 import type {ConversionPlan, LayerPlan} from '../../src/downcycle/plan.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {regroup} from '../../src/downcycle/regroup.js';
@@ -22,7 +24,7 @@ const [D, F, E] = [16, 24, 4];
 
 function planOf(topK: number): ConversionPlan {
   const layers = [0, 1].map(() => ({...contiguousSplit(F, {experts: E, shared: 2, topK}), topK}));
-  return {method: 'contiguous', numNeurons: F, layers, allocation: []};
+  return {method: 'contiguous', numNeurons: F, padding: 0, layers, allocation: []};
 }
 
 async function regrouped(plan: ConversionPlan, rounds: number): Promise<ConversionPlan> {
@@ -117,6 +119,25 @@ describe('regrouping', () => {
       expect(layer.experts).not.toEqual(before[l]!.experts);
       expect([...layer.shared, ...layer.experts.flatMap((ids) => [...ids])].sort((a, b) => a - b)).toEqual(
         Array.from({length: F}, (_, i) => i),
+      );
+    }
+  });
+
+  onEngine('tensorflow-compiled', 'leaves neurons of zeros where they are', async () => {
+    const shape = {experts: E, shared: 3, topK: 2}; // 7 chunks of 4, and so 4 zeros, one in each expert
+    const layers = [0, 1].map(() => appendZeros(contiguousSplit(F, shape), F, shape));
+    const plan: ConversionPlan = {method: 'contiguous', numNeurons: F + 4, padding: 4, layers, allocation: []};
+    const source = await openDense(TINY_LLAMA);
+    const {layers: after} = await regroup(padDense(source, 4), lotCalibration, plan, 3);
+    await source.folder.close();
+    for (const [l, {shared, experts}] of after.entries()) {
+      expect(shared).toEqual(layers[l]!.shared);
+      expect(experts).not.toEqual(layers[l]!.experts);
+      expect(experts.map((ids) => ids.filter((id) => id >= F))).toEqual(
+        [F, F + 1, F + 2, F + 3].map((id) => Int32Array.of(id)),
+      );
+      expect(experts.flatMap((ids) => [...ids]).sort((a, b) => a - b)).toEqual(
+        layers[l]!.experts.flatMap((ids) => [...ids]).sort((a, b) => a - b),
       );
     }
   });

@@ -2,14 +2,17 @@
 import type {LayerShape} from '../allocation.js';
 import type {LayerPlan} from '../plan.js';
 import {columnMeans, type LayerProfile, markerCounts, meanMagnitude, rankAscending} from '../statistics.js';
-import {expertWidth} from './cut.js';
+import {chunkWidth} from './cut.js';
 
 /** What makes a neuron worth its place. */
 export type KeepBy = 'mean-abs' | 'magnitude' | 'variance' | 'markers' | 'sensitivity';
 
-/** The `shared + topK` chunks of most worth, for every token. */
+/**
+ * The `shared + topK` chunks of most worth, for every token. Their places are all filled with neurons of the dense FFN, as
+ * far as it has so many: the control is as wide as what it is compared with, and never holds padding.
+ */
 export function allSharedSplit(profile: LayerProfile, shape: LayerShape, keepBy: KeepBy): LayerPlan {
-  const count = (shape.shared + shape.topK) * expertWidth(profile.numNeurons, shape);
+  const count = (shape.shared + shape.topK) * chunkWidth(profile.numNeurons, shape);
   return {shared: worthiest(neuronWorth(profile, keepBy), count), experts: [], topK: 0};
 }
 

@@ -4,21 +4,21 @@ import {optimalAssignment} from '../assignment.js';
 import type {LayerPlan} from '../plan.js';
 import {type MarkerProfile, markerCounts} from '../statistics.js';
 import {worthiest} from './all-shared.js';
-import {expertWidth, gatherClusters, idsWithout, placesOf} from './cut.js';
+import {capacities, gatherClusters, idsWithout, placesOf} from './cut.js';
 
 /**
  * The neurons that are marked most often are shared; the next most often marked are the centroids of the experts, to
  * which the others are assigned at the least total distance of marker columns, in one round as in the published code.
  */
 export function cmoeSplit(profile: MarkerProfile, shape: LayerShape): LayerPlan {
-  const width = expertWidth(profile.numNeurons, shape);
+  const {shared: numShared, capacity_E} = capacities(profile.numNeurons, shape);
   const count_F = Float64Array.from(markerCounts(profile));
-  const shared = worthiest(count_F, shape.shared * width);
+  const shared = worthiest(count_F, numShared);
   const routed = idsWithout(shared, profile.numNeurons);
   const centroids = mostMarked(count_F, routed, shape.experts);
   const {groupOf_N} = optimalAssignment({
     cost_NE: markerDistances(profile, routed, centroids),
-    capacity_E: new Int32Array(shape.experts).fill(width),
+    capacity_E,
   });
   return {shared, experts: gatherClusters(routed, groupOf_N, shape.experts), topK: shape.topK};
 }

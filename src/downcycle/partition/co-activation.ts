@@ -12,20 +12,25 @@ interface Marks {
 }
 
 /**
- * Equal groups of much co-activation, which of two neurons is the number of tokens that mark both.
+ * Groups of given sizes and much co-activation, which of two neurons is the number of tokens that mark both.
  *
  * LLaMA-MoE leaves open how its graph of co-activations is cut; this is ours. Groups are grown one after the other, then
  * evened out in rounds: all neurons at once go where their mean co-activation with the others of the group is largest,
  * by an optimal assignment, as long as that gains anything. Markers are sparse, so growing costs M² for each token and
  * N², a round M² for each token and the assignment. Neurons that no token marks fill what is left.
  */
-export function coActivationGroups(profile: LayerProfile, ids: Int32Array, numGroups: number, rng: Rng): Int32Array[] {
+export function coActivationGroups(
+  profile: LayerProfile,
+  ids: Int32Array,
+  capacity_E: Int32Array,
+  rng: Rng,
+): Int32Array[] {
+  const numGroups = capacity_E.length;
   const marks = marksOf(profile, ids);
-  const capacity_E = new Int32Array(numGroups).fill(ids.length / numGroups);
-  let groupOf_N = grownGroups(marks, numGroups, rng);
+  let groupOf_N = grownGroups(marks, capacity_E, rng);
   let best = {groupOf_N, value: Number.NEGATIVE_INFINITY};
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const mean_NE = meanCoActivation(marks, groupOf_N, numGroups);
+    const mean_NE = meanCoActivation(marks, groupOf_N, capacity_E);
     const value = groupOf_N.reduce((sum, group, n) => sum + (mean_NE[n * numGroups + group] as number), 0);
     if (value <= best.value) break;
     best = {groupOf_N, value};
@@ -51,14 +56,14 @@ function marksOf({marker_NM, numMarkers, numNeurons}: LayerProfile, ids: Int32Ar
  * Group of every neuron, [N]: each begins with a neuron drawn in proportion to its marks, and takes of those left the
  * one of most co-activation with it until it is full; the lower id wins a tie.
  */
-function grownGroups({tokensOfNeurons, neuronsOfTokens}: Marks, numGroups: number, rng: Rng): Int32Array {
+function grownGroups({tokensOfNeurons, neuronsOfTokens}: Marks, capacity_E: Int32Array, rng: Rng): Int32Array {
   const numNeurons = tokensOfNeurons.length;
   const count_N = Float64Array.from(tokensOfNeurons, ({length}) => length);
   const groupOf_N = new Int32Array(numNeurons);
   const isTaken_N = new Uint8Array(numNeurons);
-  for (let group = 0; group < numGroups; group++) {
+  for (const [group, capacity] of capacity_E.entries()) {
     const with_N = new Float64Array(numNeurons);
-    for (let size = 0; size < numNeurons / numGroups; size++) {
+    for (let size = 0; size < capacity; size++) {
       const next = size === 0 ? drawByWeight(count_N, isTaken_N, rng) : largestLeft(with_N, isTaken_N);
       groupOf_N[next] = group;
       isTaken_N[next] = 1;
@@ -84,9 +89,9 @@ function addOne(count_N: Float64Array, neurons: Iterable<number>): void {
 function meanCoActivation(
   {tokensOfNeurons, neuronsOfTokens}: Marks,
   groupOf_N: Int32Array,
-  numGroups: number,
+  capacity_E: Int32Array,
 ): Float64Array {
-  const width = groupOf_N.length / numGroups;
+  const numGroups = capacity_E.length;
   const sum_NE = new Float64Array(groupOf_N.length * numGroups);
   for (const [n, group] of groupOf_N.entries()) sum_NE[n * numGroups + group] = -(tokensOfNeurons[n]?.length ?? 0);
   for (const neurons of neuronsOfTokens) {
@@ -96,7 +101,8 @@ function meanCoActivation(
     }
   }
   return sum_NE.map((sum, at) => {
-    const isOwn = groupOf_N[Math.floor(at / numGroups)] === at % numGroups;
-    return sum / (isOwn ? Math.max(width - 1, 1) : width);
+    const group = at % numGroups;
+    const size = capacity_E[group] as number; // groups are full
+    return sum / (groupOf_N[Math.floor(at / numGroups)] === group ? Math.max(size - 1, 1) : size);
   });
 }

@@ -4,7 +4,7 @@ import type {LayerShape} from '../allocation.js';
 import {balancedKMeans, MAX_ROUNDS, type Points, spreadCentroids} from '../balanced-k-means.js';
 import type {LayerPlan} from '../plan.js';
 import {type CvOver, type LayerProfile, meanMagnitude, neuronCv, rankAscending} from '../statistics.js';
-import {expertWidth, gatherClusters, idsWithout} from './cut.js';
+import {capacities, gatherClusters, idsWithout} from './cut.js';
 
 /** The choices of the method that the paper leaves open. */
 export interface ExpertWeaverSplit {
@@ -23,12 +23,12 @@ export function expertWeaverSplit(
   split: ExpertWeaverSplit,
   rng: Rng,
 ): LayerPlan {
-  const width = expertWidth(profile.numNeurons, shape);
-  const shared = universalNeurons(profile, shape.shared * width, split);
+  const {shared: numShared, capacity_E} = capacities(profile.numNeurons, shape);
+  const shared = universalNeurons(profile, numShared, split);
   const routed = idsWithout(shared, profile.numNeurons);
   const points = neuronPoints(profile, routed, split.standardise);
   const {clusterOf_N} = balancedKMeans(points, spreadCentroids(points, shape.experts, rng), {
-    capacity_E: new Int32Array(shape.experts).fill(width),
+    capacity_E,
     assignment: split.assignment,
     maxRounds: MAX_ROUNDS,
   });

@@ -6,7 +6,7 @@ import {type LayerProfile, rankAscending} from '../statistics.js';
 import {contribution, worthiest} from './all-shared.js';
 import {coActivationGroups} from './co-activation.js';
 import {contiguousSplit} from './contiguous.js';
-import {expertWidth, idsWithout} from './cut.js';
+import {capacities, idsWithout} from './cut.js';
 import {moeficationSplit, type WeighedLayer} from './moefication.js';
 import {randomSplit} from './random.js';
 
@@ -32,9 +32,10 @@ export function llamaMoeSplit(layer: WeighedLayer, shape: LayerShape, split: Lla
 
 /** Groups of neurons that mark the same tokens; those of the largest mean |h|·|Wd| are shared, if any, as in weave. */
 export function coActivationSplit(profile: LayerProfile, shape: LayerShape, rng: Rng): LayerPlan {
-  const shared = worthiest(contribution(profile), shape.shared * expertWidth(profile.numNeurons, shape));
+  const {shared: numShared, capacity_E} = capacities(profile.numNeurons, shape);
+  const shared = worthiest(contribution(profile), numShared);
   const routed = idsWithout(shared, profile.numNeurons);
-  return {shared, experts: coActivationGroups(profile, routed, shape.experts, rng), topK: shape.topK};
+  return {shared, experts: coActivationGroups(profile, routed, capacity_E, rng), topK: shape.topK};
 }
 
 /**
@@ -47,7 +48,7 @@ export function coActivationSplit(profile: LayerProfile, shape: LayerShape, rng:
 export function importanceSplit(profile: LayerProfile, shape: LayerShape): LayerPlan {
   const importance_F = profile.gradients?.importance_F ?? new Float32Array(0);
   const ranked = rankAscending(Float64Array.from(importance_F, (value) => -value));
-  const numShared = shape.shared * expertWidth(profile.numNeurons, shape);
+  const {shared: numShared} = capacities(profile.numNeurons, shape);
   return {
     shared: ranked.slice(0, numShared).sort(),
     experts: dealt(ranked.subarray(numShared), shape.experts),
@@ -55,11 +56,16 @@ export function importanceSplit(profile: LayerProfile, shape: LayerShape): Layer
   };
 }
 
-/** Ids dealt to hands like cards: first hand to last, then back, so that no hand gets every better one of a round. */
+/**
+ * Ids dealt to hands like cards: first hand to last, then back, so that no hand gets every better one of a round. Of a last
+ * round that does not go round, the last hands get none, as in {@link capacities}.
+ */
 function dealt(ids: Int32Array, numHands: number): Int32Array[] {
   const handOf = (n: number): number => {
+    const round = Math.floor(n / numHands);
     const seat = n % numHands;
-    return Math.floor(n / numHands) % 2 === 0 ? seat : numHands - 1 - seat;
+    const inRound = Math.min(numHands, ids.length - round * numHands);
+    return round % 2 === 0 ? seat : inRound - 1 - seat;
   };
   return Array.from({length: numHands}, (_, hand) => ids.filter((_id, n) => handOf(n) === hand).sort());
 }

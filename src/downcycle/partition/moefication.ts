@@ -5,7 +5,7 @@ import type {LayerPlan} from '../plan.js';
 import type {LayerProfile} from '../statistics.js';
 import {contribution, worthiest} from './all-shared.js';
 import {clusterNeurons} from './cluster-neurons.js';
-import {expertWidth, idsWithout} from './cut.js';
+import {capacities, idsWithout} from './cut.js';
 import {rowPoints} from './row-points.js';
 
 /** A layer as the methods see it that look at weights. */
@@ -28,8 +28,9 @@ export function moeficationSplit(
   rng: Rng,
 ): LayerPlan {
   const {numNeurons} = profile;
-  const shared = worthiest(contribution(profile), shape.shared * expertWidth(numNeurons, shape));
+  const {shared: numShared, capacity_E} = capacities(numNeurons, shape);
+  const shared = worthiest(contribution(profile), numShared);
   const routed = idsWithout(shared, numNeurons);
   const points = rowPoints(gate_FD, numNeurons, routed, {normalise});
-  return {shared, experts: clusterNeurons(routed, points, shape.experts, rng), topK: shape.topK};
+  return {shared, experts: clusterNeurons(routed, points, capacity_E, rng), topK: shape.topK};
 }

@@ -10,12 +10,12 @@ import {
   uniformAllocation,
 } from '../allocation.js';
 import type {SplitOptions} from '../options.js';
-import {padProfile} from '../padding.js';
 import {type ConversionPlan, type LayerPlan, validatePlan} from '../plan.js';
 import {type CvOver, checkProfile, cvRows, type LayerProfile, neuronCv} from '../statistics.js';
 import {allSharedSplit} from './all-shared.js';
 import {cmoeSplit, representative} from './cmoe.js';
 import {contiguousSplit} from './contiguous.js';
+import {appendZeros} from './cut.js';
 import {expertWeaverSplit} from './expertweaver.js';
 import {llamaMoeSplit} from './llama-moe.js';
 import {moeficationSplit, type WeighedLayer} from './moefication.js';
@@ -25,9 +25,9 @@ import {weaveSplit} from './weave.js';
 /** What a plan is made from. */
 export interface PlanInput {
   readonly method: SplitOptions;
-  /** One for each layer, equally wide and without padding; the controls read nothing but their width. */
+  /** One for each layer, equally wide; the controls read nothing but their width. */
   readonly profiles: readonly LayerProfile[];
-  /** `gate_proj.weight` of a layer, padding included, float32 [F, D]; asked for by methods that look at weights, one layer at a time. */
+  /** `gate_proj.weight` of a layer, float32 [F, D]; asked for by methods that look at weights, one layer at a time. */
   readonly gateRows: (layer: number) => Promise<Float32Array>;
   readonly cv: CvOver;
   readonly seed: number;
@@ -74,7 +74,8 @@ function looksAtWeights(method: SplitOptions): boolean {
 }
 
 /**
- * Splits every layer; the same input gives the same plan, and each layer draws from its own random stream.
+ * Splits every layer; the same input gives the same plan, and each layer draws from its own random stream. Methods know
+ * nothing of padding: parts that they leave short are filled with neurons of zeros.
  *
  * @throws as {@link planCounts} does; DataError or ModelError if a profile is unusable.
  */
@@ -83,12 +84,14 @@ export async function planConversion(input: PlanInput): Promise<ConversionPlan> 
   const numNeurons = profiles[0]?.numNeurons ?? 0;
   const allocations = planCounts(input);
   const padding = paddingOf(numNeurons, method);
-  const padded = {...input, profiles: profiles.map((profile) => padProfile(profile, padding))};
   const layers: LayerPlan[] = [];
-  for (const [layer, shape] of allocations.entries()) layers.push(await planLayer(padded, layer, shape));
+  for (const [layer, shape] of allocations.entries()) {
+    layers.push(appendZeros(await planLayer(input, layer, shape), numNeurons, shape));
+  }
   const plan: ConversionPlan = {
     method: method.method,
     numNeurons: numNeurons + padding,
+    padding,
     layers,
     allocation: allocations.map(({specialisedShare, sharedRatio}) => ({specialisedShare, sharedRatio})),
   };

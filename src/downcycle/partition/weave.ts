@@ -5,7 +5,7 @@ import type {LayerPlan} from '../plan.js';
 import type {LayerProfile} from '../statistics.js';
 import {contribution, worthiest} from './all-shared.js';
 import {clusterNeurons} from './cluster-neurons.js';
-import {expertWidth, idsWithout} from './cut.js';
+import {capacities, idsWithout} from './cut.js';
 import {rowPoints} from './row-points.js';
 
 /**
@@ -13,10 +13,10 @@ import {rowPoints} from './row-points.js';
  * foresees of their activity, for an expert is chosen by what is foreseen of it.
  */
 export function weaveSplit(profile: LayerProfile, shape: LayerShape, rng: Rng): LayerPlan {
-  const width = expertWidth(profile.numNeurons, shape);
-  const shared = worthiest(contribution(profile), shape.shared * width);
+  const {shared: numShared, capacity_E} = capacities(profile.numNeurons, shape);
+  const shared = worthiest(contribution(profile), numShared);
   const routed = idsWithout(shared, profile.numNeurons);
   const profile_FP = profile.predicted?.profile_FP ?? new Float32Array(0);
   const points = rowPoints(profile_FP, profile.numNeurons, routed, {normalise: true});
-  return {shared, experts: clusterNeurons(routed, points, shape.experts, rng), topK: shape.topK};
+  return {shared, experts: clusterNeurons(routed, points, capacity_E, rng), topK: shape.topK};
 }

@@ -2,6 +2,7 @@ import {describe, expect, it} from 'vitest';
 import {optimalAssignment} from '../../../src/downcycle/assignment.js';
 import {worthiest} from '../../../src/downcycle/partition/all-shared.js';
 import {cmoeSplit, markerDistances, mostMarked} from '../../../src/downcycle/partition/cmoe.js';
+import {capacities} from '../../../src/downcycle/partition/cut.js';
 import {type LayerProfile, markerCounts, unwatched} from '../../../src/downcycle/statistics.js';
 import {createRng, shuffle} from '../../../src/util/rng.js';
 import {GOLDENS, hasGoldens, permuteIds, readIds, readJson} from '../golden.js';
@@ -35,15 +36,16 @@ describe('cmoeSplit', () => {
     for (const ids of plan.experts) expect(ids).toHaveLength(3);
   });
 
-  it('follows the neurons when the dense model permutes them', () => {
+  it.each([F, 17])('follows the neurons when the dense model permutes its %i', (numNeurons) => {
     const to_F = shuffle(
-      Int32Array.from({length: F}, (_, id) => id),
+      Int32Array.from({length: numNeurons}, (_, id) => id),
       createRng(2, 'permutation'),
     );
     // Distinct counts: ties are broken by id, which a permutation changes.
-    const distinct = {...unwatched(F), numMarkers: 1, marker_NM: Int32Array.from(risingMarkers())};
+    const distinct = {...unwatched(numNeurons), numMarkers: 1, marker_NM: Int32Array.from(risingMarkers(numNeurons))};
     const moved = {...distinct, marker_NM: distinct.marker_NM.map((id) => to_F[id]!)};
     const [before, after] = [cmoeSplit(distinct, shape), cmoeSplit(moved, shape)];
+    expect(before.shared).toHaveLength(capacities(numNeurons, shape).shared);
     expect(after.shared).toEqual(permuteIds(before.shared, to_F));
   });
 
@@ -64,8 +66,8 @@ describe('cmoeSplit', () => {
 });
 
 /** Neuron i is marked by i + 1 tokens. */
-function* risingMarkers(): Generator<number> {
-  for (let id = 0; id < F; id++) for (let token = 0; token <= id; token++) yield id;
+function* risingMarkers(numNeurons: number): Generator<number> {
+  for (let id = 0; id < numNeurons; id++) for (let token = 0; token <= id; token++) yield id;
 }
 
 interface GoldenAssignment {

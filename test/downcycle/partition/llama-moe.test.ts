@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
 import {coActivationGroups} from '../../../src/downcycle/partition/co-activation.js';
+import {capacities} from '../../../src/downcycle/partition/cut.js';
 import {importanceSplit, type LlamaMoeSplit, llamaMoeSplit} from '../../../src/downcycle/partition/llama-moe.js';
 import {type LayerProfile, unwatched} from '../../../src/downcycle/statistics.js';
 import {createRng} from '../../../src/util/rng.js';
@@ -8,7 +9,6 @@ import {back, oldNames, permutation, plantedMarks, plantedRows} from './planted.
 
 const F = 32;
 const same = Int32Array.from({length: F}, (_, id) => id);
-const to_F = permutation(F);
 const shape = {experts: 4, shared: 4, topK: 2};
 const routedOnly = {experts: 4, shared: 0, topK: 2};
 const SPLITS = ['random', 'contiguous', 'k-means', 'co-activation', 'importance'] as const;
@@ -16,10 +16,10 @@ const SPLITS = ['random', 'contiguous', 'k-means', 'co-activation', 'importance'
 /** A layer that every way can split. */
 function layerOf(order: ArrayLike<number>): {profile: LayerProfile; gate_FD: Float32Array} {
   const rng = createRng(9, 'importance');
-  const importance_F = new Float32Array(F);
-  for (let id = 0; id < F; id++) importance_F[order[id]!] = rng.uniform();
+  const importance_F = new Float32Array(order.length);
+  for (let id = 0; id < order.length; id++) importance_F[order[id]!] = rng.uniform();
   return {
-    profile: {...plantedMarks(order, 4), gradients: {importance_F, sensitivity_F: new Float32Array(F)}},
+    profile: {...plantedMarks(order, 4), gradients: {importance_F, sensitivity_F: new Float32Array(order.length)}},
     gate_FD: plantedRows(order, {D: 6, numGroups: 4, lengths: [1, 1.1]}),
   };
 }
@@ -45,10 +45,11 @@ describe.each(SPLITS)('llamaMoeSplit, %s', (way) => {
 });
 
 describe.each(['k-means', 'co-activation', 'importance'] as const)('llamaMoeSplit, %s', (way) => {
-  it('follows the neurons when the dense model permutes them', () => {
-    const [plan, moved] = [split(way), split(way, {order: to_F})];
+  it.each([F, F + 1])('follows the neurons when the dense model permutes its %i', (numNeurons) => {
+    const to_F = permutation(numNeurons);
+    const [plan, moved] = [split(way, {order: to_F.toSorted()}), split(way, {order: to_F})];
     expect(back(moved.shared, to_F)).toEqual(Array.from(plan.shared));
-    expect(oldNames(moved.experts, to_F)).toEqual(oldNames(plan.experts, same));
+    expect(oldNames(moved.experts, to_F)).toEqual(oldNames(plan.experts, to_F.toSorted()));
   });
 });
 
@@ -78,7 +79,7 @@ describe('coActivationGroups', () => {
       }
       return pairs;
     };
-    const found = within(coActivationGroups(profile, same, 4, createRng(1, 'groups')));
+    const found = within(coActivationGroups(profile, same, new Int32Array(4).fill(F / 4), createRng(1, 'groups')));
     const byOrder = within(Array.from({length: 4}, (_, e) => same.slice(8 * e, 8 * e + 8)));
     expect(found).toBeGreaterThan(2 * byOrder);
   });
@@ -86,7 +87,12 @@ describe('coActivationGroups', () => {
   it('fills groups with neurons that no token marks, and takes groups of one', () => {
     const silent = {...unwatched(F), marker_NM: Int32Array.of(3, 3, 3), numMarkers: 1};
     for (const numGroups of [4, F]) {
-      const groups = coActivationGroups(silent, same, numGroups, createRng(1, 'groups'));
+      const groups = coActivationGroups(
+        silent,
+        same,
+        new Int32Array(numGroups).fill(F / numGroups),
+        createRng(1, 'groups'),
+      );
       expect(groups.map((ids) => ids.length)).toEqual(new Array(numGroups).fill(F / numGroups));
     }
   });
@@ -96,12 +102,15 @@ describe('importanceSplit', () => {
   it('shares the most important neurons, and gives every expert an equal share of the others but for one', () => {
     fc.assert(
       fc.property(
-        fc.array(fc.float({min: 0, max: 1000, noNaN: true}), {minLength: F, maxLength: F}),
+        fc.array(fc.float({min: 0, max: 1000, noNaN: true}), {minLength: F - 8, maxLength: F}),
         fc.constantFrom(0, 4, 12),
         (importance, shared) => {
           const importance_F = Float32Array.from(importance);
-          const profile = {...unwatched(F), gradients: {importance_F, sensitivity_F: new Float32Array(F)}};
-          const plan = importanceSplit(profile, {experts: 4, shared, topK: 1});
+          const numNeurons = importance.length;
+          const gradients = {importance_F, sensitivity_F: new Float32Array(numNeurons)};
+          const counts = {experts: 4, shared, topK: 1};
+          const plan = importanceSplit({...unwatched(numNeurons), gradients}, counts);
+          expect(plan.experts.map((ids) => ids.length)).toEqual(Array.from(capacities(numNeurons, counts).capacity_E));
           const of = (ids: Int32Array): number[] => Array.from(ids, (id) => importance_F[id]!);
           const routed = plan.experts.flatMap(of);
           const largest = Math.max(...routed);

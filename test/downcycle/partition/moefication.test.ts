@@ -6,7 +6,6 @@ import {back, oldNames, permutation, plantedMarks, plantedRows} from './planted.
 
 const F = 32;
 const same = Int32Array.from({length: F}, (_, id) => id);
-const to_F = permutation(F);
 const routedOnly = {experts: 4, shared: 0, topK: 2};
 const lengths: [number, number] = [1, 10];
 const split = (
@@ -52,12 +51,17 @@ describe('moeficationSplit', () => {
     expect(split(gate_FD).experts.map((ids) => ids.length)).toEqual([8, 8, 8, 8]);
   });
 
-  it.each([6, 200])('follows the neurons when the dense model permutes them, with %i columns', (D) => {
+  it.each([
+    [F, 6],
+    [F, 200],
+    [F + 1, 6], // 8 chunks of 5 are not whole
+  ])('follows the neurons when the dense model permutes its %i, with %i columns', (numNeurons, D) => {
     const shape = {experts: 4, shared: 4, topK: 2};
-    const [plan, moved] = [same, to_F].map((order) =>
+    const to_F = permutation(numNeurons);
+    const [plan, moved] = [to_F.toSorted(), to_F].map((order) =>
       split(plantedRows(order, {D, numGroups: 4, lengths}), {shape, profile: plantedMarks(order, 4)}),
     );
     expect(back(moved!.shared, to_F)).toEqual(Array.from(plan!.shared));
-    expect(oldNames(moved!.experts, to_F)).toEqual(oldNames(plan!.experts, same));
+    expect(oldNames(moved!.experts, to_F)).toEqual(oldNames(plan!.experts, to_F.toSorted()));
   });
 });
