@@ -1,5 +1,5 @@
 /**
- * One process for memory.test.ts: `memory-worker.ts <model> <folder> <what>`; prints one JSON line, the peak in bytes.
+ * One process for memory.test.ts: `memory-worker.ts <model> <folder> <what>`; prints one JSON line, bytes at the start and at the peak.
  * A profile goes into the folder, from which a conversion takes it, and that into the folder, where it is proved.
  *
  * Peaks are VmHWM, the kernel's record of the most memory a process ever held, so each measurement needs a process.
@@ -34,12 +34,13 @@ const METHODS: Readonly<Record<string, object>> = {
   refit: {method: 'weave'},
 };
 
+const start = memory('VmRSS');
 await startEngine({device: 'cpu'});
 const method = METHODS[what];
 if (method) await convertBy(splitOptions({experts: 30, shared: 2, topK: 6, ...method}));
 else if (what === 'proof') await prove();
 else await profileInto(what === 'predictors');
-process.stdout.write(`${JSON.stringify({peak: peak()})}\n`);
+process.stdout.write(`${JSON.stringify({start, peak: memory('VmHWM')})}\n`);
 process.exit(0);
 
 async function convertBy(options: SplitOptions): Promise<void> {
@@ -64,6 +65,7 @@ async function profileInto(all: boolean): Promise<void> {
   await writeProfile(join(folder, 'profile'), await profileText(source, calibration, {profile: settings, partial}));
 }
 
-function peak(): number {
-  return 1024 * Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
+function memory(key: 'VmRSS' | 'VmHWM'): number {
+  const [, kilobytes] = new RegExp(`${key}:\\s+(\\d+) kB`).exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
+  return 1024 * Number(kilobytes);
 }

@@ -9,6 +9,8 @@ const worker = new URL('./memory-worker.ts', import.meta.url);
 const scratch = useScratch();
 const TIMEOUT = 300_000;
 
+/** Node with the compiled product, before an engine starts. The worker is TypeScript, whose compiler takes 80 MB more. */
+const NODE = 117e6;
 /** Node and TensorFlow, of which the libraries' pages are 350 MB, and three layers: one is held, the rest is on the move. */
 const FLOOR = 600e6 + 3 * LAYER_BYTES;
 /** Hidden states of the text, and what one layer makes of them on the way. */
@@ -37,8 +39,8 @@ async function peaksOf(layers: number, stages: readonly Stage[]): Promise<number
   const peaks: number[] = [];
   for (const stage of stages) {
     const env = {TF_XLA_FLAGS: ''}; // each run compiles: programs kept from the first would make the second look smaller
-    const {peak} = (await runChild(worker, [model, folder, stage], env, TIMEOUT)) as {peak: number};
-    peaks.push(peak);
+    const found = (await runChild(worker, [model, folder, stage], env, TIMEOUT)) as {start: number; peak: number};
+    peaks.push(NODE + found.peak - found.start);
   }
   return peaks;
 }
@@ -51,8 +53,8 @@ describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
       const [profile, cmoe, proof] = await peaksOf(MANY, ['profile', 'cmoe', 'proof']);
       const most = FLOOR + ACTIVATIONS + MANY * STATISTICS;
       expect(cmoe).toBeLessThan(most);
-      expect(profile).toBeLessThan(most + UNCOLLECTED);
-      expect(proof).toBeLessThan(most + UNCOLLECTED);
+      expect(profile).toBeLessThan(most);
+      expect(proof).toBeLessThan(most);
       expect(profile! - profileOfFew!).toBeLessThan((MANY - FEW) * STATISTICS + UNCOLLECTED);
     },
     TIMEOUT,
