@@ -4,6 +4,7 @@ import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
 import {evaluationBatches} from '../data/evaluation.js';
 import {closeShards, ensureShards} from '../data/shards.js';
+import {hasExperts} from '../downcycle/inner/plan.js';
 import {startEngine} from '../engine/start.js';
 import {createLossMeter} from '../model/loss-meter.js';
 import {loadModel} from '../model/model.js';
@@ -95,9 +96,9 @@ async function report(
   arms: readonly Arm[],
   onEvent: (event: CompareEvent) => void,
 ): Promise<WrittenReport> {
-  onEvent({kind: 'stage', text: 'measuring the dense model and drawing the curves'});
+  onEvent({kind: 'stage', text: 'measuring the parent and drawing the curves'});
   const {out = join(layoutOf(config).root, 'report'), smoothing, x} = config.report;
-  const loss = await denseLoss(config);
+  const parent = await parentLoss(config);
   return writeReport({
     runs: arms.map((arm) => arm.out),
     out,
@@ -105,12 +106,12 @@ async function report(
     x,
     title: config.name,
     replace: true,
-    ...(loss !== null && {reference: {label: 'dense parent', loss}}),
+    ...(parent && {reference: parent}),
   });
 }
 
-/** Validation loss of the dense model on the rows the arms are measured on; null if nothing is held out. */
-async function denseLoss(config: Config): Promise<number | null> {
+/** Validation loss of the parent on the rows that arms are measured on, and what to call it; null if nothing is held out. */
+async function parentLoss(config: Config): Promise<{label: string; loss: number} | null> {
   const {data, train: options} = config;
   const model = await loadModel(config.model);
   const sources = await ensureShards(data, await loadTokenizer(config.model), layoutOf(config).shards);
@@ -118,7 +119,8 @@ async function denseLoss(config: Config): Promise<number | null> {
   const meter = createLossMeter(model, data.sequenceLength, (await startEngine(config.engine)).precision);
   try {
     if (held.length === 0) return null;
-    return (await meter.measure(batches())).loss;
+    const label = hasExperts(model.architecture) ? 'parent' : 'dense parent';
+    return {label, loss: (await meter.measure(batches())).loss};
   } finally {
     meter.dispose();
     model.dispose();

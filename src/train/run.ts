@@ -10,6 +10,7 @@ import type {Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState} from './state.js';
 import type {TrainState} from './step.js';
 import {trainLoop} from './trainer.js';
+import {unreachedRouters} from './unreached-routers.js';
 import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
 
 /**
@@ -29,7 +30,9 @@ export async function train(
   for (const text of engine.notes) onEvent({kind: 'note', text});
   const checkpoint = await findCheckpoint(run);
   const model = await loadModel(checkpoint ? checkpointModel(checkpoint.path) : run.model);
-  for (const text of model.warnings) onEvent({kind: 'note', text});
+  for (const text of [...model.warnings, unreachedRouters(model.architecture)]) {
+    if (text !== null) onEvent({kind: 'note', text});
+  }
   try {
     const tokenizer = await loadTokenizer(model.path);
     const onPack = (state: PrepareProgress): void => onEvent({kind: 'pack', ...state});

@@ -53,6 +53,16 @@ describe('a run', () => {
     expect(records.at(-1)).toMatchObject({reason: 'completed', tokens: 7 * 8 * 32});
   });
 
+  it('says that its routers learn nothing where what they choose weighs 1', async () => {
+    await writeModel(pathOf('ones'), {...ROUTED, routing: {...ROUTED.routing, weight: 'one'}});
+    const noted: string[] = [];
+    const run = {...wasm({out: 'noted', train: {steps: 1}}), model: pathOf('ones')};
+    await train(run, (event) => {
+      if (event.kind === 'note') noted.push(event.text);
+    });
+    expect(noted).toEqual([expect.stringContaining('chosen experts weigh 1 (weights one).')]);
+  });
+
   it('says what runs: config, versions, device and the counts of parameters', async () => {
     const [head] = await readRunLog(join(pathOf('whole'), 'log.jsonl'));
     const {total, active} = countParameters(ROUTED);
