@@ -9,8 +9,9 @@ export {type Conversion, type ConvertOptions, convert, planOf} from './downcycle
 export {readKeptNeurons} from './downcycle/dive/kept-neurons.js';
 export {type DiveConversion, type DiveConvertOptions, dive} from './downcycle/dive.js';
 export {readNeuronMaps} from './downcycle/neuron-maps.js';
-export {type MethodOptions, methodSchema} from './downcycle/options.js';
+export {type MethodOptions, methodSchema, type SplitOptions, splitSchema} from './downcycle/options.js';
 export {measureRoutedScale} from './downcycle/output-scale.js';
+export type {ConversionPlan} from './downcycle/plan.js';
 export {type Profile, readProfile, writeProfile} from './downcycle/profile-file.js';
 export {
   calibrationOf,

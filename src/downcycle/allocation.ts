@@ -59,6 +59,7 @@ export function sharedChunks(alpha: number, numNeurons: number, expertWidth: num
  * The layer-adaptive cut: as many shared chunks as the layer's CVs ask for, and so many routed ones that all layers
  * have the same `experts + shared` chunks, of which the same `shared + topK` are active.
  *
+ * Where padding is more than an expert a neuron, shared chunks hold fewer neurons than alpha asks for.
  * @param counts what the config says; `shared` only enters through the two sums.
  * @param where config path and layer that the message starts with.
  * @throws ConfigError if the shared chunks would use up the active ones.
@@ -73,12 +74,15 @@ export function adaptiveAllocation(
   const active = counts.shared + counts.topK;
   const r = specialisedShare(cv_F, rule.cvThreshold);
   const alpha = sharedRatio(r, rule);
-  const shared = sharedChunks(alpha, cv_F.length, Math.ceil(cv_F.length / chunks));
+  const shared = sharedChunks(alpha, cv_F.length, chunkWidth(cv_F.length, counts));
   if (shared >= active) {
     throw new ConfigError(
       `${where}: adaptive allocation shares ${shared} of ${chunks} chunks, but shared + topK (= ${active}) are active: no routed expert could run.`,
       {
-        hint: `Raise topK to ${shared + 1 - counts.shared} or more, which a lower sparsity does, or lower alphaMax (${rule.alphaMax}).`,
+        hint:
+          shared < chunks
+            ? `Raise topK to ${shared + 1 - counts.shared} or more (in a table, lower its sparsity), or lower alphaMax (${rule.alphaMax}).`
+            : `Lower alphaMax (${rule.alphaMax}).`,
       },
     );
   }
@@ -166,13 +170,18 @@ export function divisibleExpertCounts(numNeurons: number): number[] {
   return large[0] === small.at(-1) ? [...small, ...large.slice(1)] : [...small, ...large];
 }
 
+/** Width of one chunk: F over all chunks, rounded up where they do not divide it. */
+export function chunkWidth(numNeurons: number, {experts, shared}: Pick<LayerShape, 'experts' | 'shared'>): number {
+  return Math.ceil(numNeurons / (experts + shared));
+}
+
 /** What decides into how many chunks an FFN is cut, and whether it may be widened for it. */
 type Chunks = Pick<LayerShape, 'experts' | 'shared'> & {readonly pad: boolean};
 
 /** Neurons of zeros to append so that all chunks are whole: up to the next multiple; 0 unless `pad` asks for it. */
 export function paddingOf(numNeurons: number, {experts, shared, pad}: Chunks): number {
   const chunks = experts + shared;
-  return pad ? Math.ceil(numNeurons / chunks) * chunks - numNeurons : 0;
+  return pad ? chunkWidth(numNeurons, {experts, shared}) * chunks - numNeurons : 0;
 }
 
 /**

@@ -13,7 +13,7 @@ import type {Calibration} from './calibration.js';
 import {type FfnSite, type MadeTensor, moeBytes, type OnProgress, readGateRows, writeMoe} from './convert-source.js';
 import {drawRouter, routerDraw} from './drawn-router.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
-import {type DenseSource, openDense} from './model-source.js';
+import {type DenseSource, modelRecord, openDense} from './model-source.js';
 import {renderNeuronMaps} from './neuron-maps.js';
 import {isScaled, type SplitOptions} from './options.js';
 import {padDense} from './padding.js';
@@ -81,6 +81,7 @@ export async function convert(options: ConvertOptions, onProgress?: OnProgress):
   if (!options.dryRun) await refuseExisting(options.out);
   const dense = await openDense(options.model);
   try {
+    if (options.plan) requirePlanOf(options.plan, dense, options);
     const plan = options.plan ?? (await makePlan(dense, options));
     const source = padDense(dense, plan.padding);
     const scales = routedScales(source, options);
@@ -145,6 +146,22 @@ async function write(
   } finally {
     fit?.dispose();
   }
+}
+
+/** Refuses a plan that another model, or another method, was planned with. */
+function requirePlanOf(
+  plan: ConversionPlan,
+  source: DenseSource,
+  {method, model, profile, where = 'convert'}: ConvertOptions,
+): void {
+  const {numNeurons, architecture} = source;
+  const [neurons, layers] = [plan.numNeurons - plan.padding, plan.layers.length];
+  if (profile) requireProfileOf(profile, modelRecord(source), model);
+  if (plan.method === method.method && neurons === numNeurons && layers === architecture.ffn.length) return;
+  throw new ConfigError(
+    `${where}: the plan is ${plan.method}'s of ${layers} layers of ${neurons} neurons; ${method.method} is to cut ${model}, which has ${architecture.ffn.length} layers of ${numNeurons}.`,
+    {hint: 'Make it by planOf with the same options.'},
+  );
 }
 
 function withErrors(provenance: Planned['provenance'], errors: readonly LayerRecord['error'][]): Planned['provenance'] {
@@ -225,15 +242,14 @@ async function makePlan(
   source: DenseSource,
   {method, profile, calibration, seed, model, where = 'convert'}: Omit<ConvertOptions, 'out'>,
 ): Promise<ConversionPlan> {
-  const {architecture, numNeurons, fingerprint} = source;
-  const numLayers = architecture.ffn.length;
-  if (profile) requireProfileOf(profile, {fingerprint, layers: numLayers, ffnWidth: numNeurons}, model);
+  const {architecture, numNeurons} = source;
+  if (profile) requireProfileOf(profile, modelRecord(source), model);
   if (!profile && profileNeeds(method).profile) {
     throw new ConfigError(`${where}: method ${method.method} needs a profile of ${model}, none was given.`, {
       hint: 'Make one with `downcycle profile`.',
     });
   }
-  const profiles = profile?.layers ?? Array.from({length: numLayers}, () => unwatched(numNeurons));
+  const profiles = profile?.layers ?? architecture.ffn.map(() => unwatched(numNeurons));
   const gateRows = (layer: number): Promise<Float32Array> => readGateRows(source, layer);
   const cv = profile?.metadata.options.cv ?? 'tasks';
   const plan = await planConversion({method, profiles, gateRows, cv, seed, where});

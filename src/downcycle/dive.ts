@@ -24,7 +24,7 @@ import {countKept, keptHash, renderKeptNeurons} from './dive/kept-neurons.js';
 import {biasOf, type Pruning, prune} from './dive/prune.js';
 import type {DiveOptions} from './dive-options.js';
 import {freshRouter} from './fresh-router.js';
-import {type DenseSource, openDense} from './model-source.js';
+import {type DenseSource, modelRecord, openDense} from './model-source.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
 import {currentVersions, type Provenance} from './provenance.js';
 import {checkProfile} from './statistics.js';
@@ -153,10 +153,10 @@ async function planDive(
 }
 
 function checkInputs(
-  {architecture, numNeurons, fingerprint}: DenseSource,
+  source: DenseSource,
   {model, method, profile, calibration, where = 'convert'}: DiveConvertOptions,
 ): void {
-  requireProfileOf(profile, {fingerprint, layers: architecture.ffn.length, ffnWidth: numNeurons}, model);
+  requireProfileOf(profile, modelRecord(source), model);
   profile.layers.forEach(checkProfile);
   if (profile.metadata.tokenHash !== calibration.hash) {
     throw new DataError(
@@ -167,7 +167,7 @@ function checkInputs(
     );
   }
   const {tasks, sequenceLength} = calibration;
-  requireDivable(method, {tasks: tasks.length, sampleTokens: sequenceLength, numNeurons}, where);
+  requireDivable(method, {tasks: tasks.length, sampleTokens: sequenceLength, numNeurons: source.numNeurons}, where);
 }
 
 function divedArchitecture(

@@ -97,7 +97,7 @@ async function fitLayer(fitting: Fitting): Promise<FittedLayer> {
       error: grams && {before: grams.error / grams.size, after: after / grams.size},
     };
     tf.dispose(down_FD);
-    requireFinite(fitted);
+    requireFinite(fitted, fitting.layer);
     return fitted;
   } finally {
     tf.dispose(choice);
@@ -105,9 +105,9 @@ async function fitLayer(fitting: Fitting): Promise<FittedLayer> {
 }
 
 /** @throws ModelError if a solution is not made of finite numbers. */
-function requireFinite({router_ED, bias_E, down_DF}: FittedLayer): void {
+function requireFinite({router_ED, bias_E, down_DF}: FittedLayer, layer: number): void {
   if ([router_ED, bias_E, down_DF].every((values) => values?.every(Number.isFinite) ?? true)) return;
-  throw new ModelError('A fitted router or down projection is not made of finite numbers.', {
+  throw new ModelError(`The router or down projection fitted for layer ${layer} is not made of finite numbers.`, {
     hint: 'Calibrate on more tokens, or raise repairWeight.',
   });
 }

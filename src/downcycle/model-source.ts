@@ -25,6 +25,11 @@ export interface DenseSource extends ModelSource {
   readonly numNeurons: number;
 }
 
+/** What tells a dense model from others: what a profile records of the one that it was made on. */
+export function modelRecord({fingerprint, architecture, numNeurons}: DenseSource) {
+  return {fingerprint, layers: architecture.ffn.length, ffnWidth: numNeurons};
+}
+
 /**
  * Opens a model, dense or not; reads heads and a few rows.
  *

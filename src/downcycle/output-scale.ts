@@ -5,9 +5,10 @@ import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, startWalk, type Walk, type WalkText} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
 import {ModelError} from '../util/errors.js';
-import type {RouterDraw} from './drawn-router.js';
+import {routerDraw} from './drawn-router.js';
 import {type Choice, type ChoiceOptions, choiceSizes, chooseBy, compileChoice, neuronWeights} from './fit-choice.js';
 import {openDense} from './model-source.js';
+import type {SplitOptions} from './options.js';
 import {padDense} from './padding.js';
 import type {ConversionPlan} from './plan.js';
 import {denseFfn} from './watch.js';
@@ -19,20 +20,20 @@ import {denseFfn} from './watch.js';
  * Softmax weights that are not renormalised (ExpertWeaver, eq. 13) sum to less than one, and unchosen experts give
  * nothing, so that the cut model starts far from its parent. Only the dense model is run, one layer of it in memory: a
  * neuron's share in the routed sum is the weight of its expert. The engine must have been started.
- * @param draw what draws the routers; without it they are the means of gate rows.
+ * @param how the method that the plan is of, and the seed: by them routers are drawn, or means of gate rows.
  * @throws ModelError if a layer's routed experts give nothing.
  */
 export async function measureRoutedScale(
   path: string,
   plan: ConversionPlan,
   text: WalkText,
-  draw: RouterDraw | null = null,
+  {method, seed}: {readonly method: SplitOptions; readonly seed: number},
 ): Promise<number[]> {
   const dense = await openDense(path);
   try {
     const {folder, architecture} = padDense(dense, plan.padding);
     const walk = await startWalk(folder, architecture, text);
-    const options: ChoiceOptions = {...(draw ?? {router: 'gate-mean', seed: 0}), weights: 'score'};
+    const options: ChoiceOptions = {...(routerDraw(method, seed) ?? {router: 'gate-mean', seed}), weights: 'score'};
     const functions = {choice: compileChoice(walk), norms: compileNorms(walk, options)};
     try {
       const scales: number[] = [];
@@ -60,7 +61,11 @@ function factor({dense, routed}: Norms, path: string, layer: number): number {
   if (Number.isFinite(scale) && scale > 0) return scale;
   throw new ModelError(
     `${path}: the routed experts of layer ${layer} give a squared norm of ${routed}, the same neurons in the dense model ${dense}: there is no factor between them.`,
-    {hint: 'Set outputScale to none, or calibrate on other text.'},
+    {
+      hint: Number.isNaN(scale)
+        ? 'Set outputScale to none, or look for weights that are not finite.'
+        : 'Set outputScale to none, or calibrate on other text.',
+    },
   );
 }
 
@@ -88,17 +93,20 @@ async function layerNorms({walk, functions, plan, options}: Measuring, layer: nu
     options,
     sizes: choiceSizes(plan),
   });
-  let [dense, routed] = [0, 0];
-  for (const batch of walk.batches) {
-    const x_TD = hiddenTensor(walk, batch);
-    const result = await functions.norms(x_TD, ...choice);
-    batch.set(await result.next_TD.data());
-    dense += (await result.dense.data())[0] ?? 0;
-    routed += (await result.routed.data())[0] ?? 0;
-    tf.dispose([x_TD, ...Object.values(result)]);
+  try {
+    let [dense, routed] = [0, 0];
+    for (const batch of walk.batches) {
+      const x_TD = hiddenTensor(walk, batch);
+      const result = await functions.norms(x_TD, ...choice);
+      batch.set(await result.next_TD.data());
+      dense += (await result.dense.data())[0] ?? 0;
+      routed += (await result.routed.data())[0] ?? 0;
+      tf.dispose([x_TD, ...Object.values(result)]);
+    }
+    return {dense, routed};
+  } finally {
+    tf.dispose(choice);
   }
-  tf.dispose(choice);
-  return {dense, routed};
 }
 
 function compileNorms(walk: Walk, options: ChoiceOptions) {

@@ -3,7 +3,7 @@ import {createHash} from 'node:crypto';
 import {ModelError} from '../util/errors.js';
 
 /**
- * Where the neurons of one layer go. Ids are ascending; all experts are equally wide. A layer without experts is dense:
+ * Where the neurons of one layer go. Ids are ascending; all experts are equally wide, once zeros are appended. A layer without experts is dense:
  * its neurons that are not shared are left out (static pruning).
  */
 export interface LayerPlan {

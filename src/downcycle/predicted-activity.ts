@@ -1,7 +1,7 @@
 // Which neurons a linear router could choose: their activity as the FFN's input foresees it, layer by layer.
 import * as tf from '@tensorflow/tfjs';
 import {throughAttention} from '../model/decoder.js';
-import type {LayerFunction, Walk} from '../model/walk.js';
+import {hiddenTensor, type LayerFunction, type Walk} from '../model/walk.js';
 import {matMul} from '../op/mat-mul.js';
 import {ModelError} from '../util/errors.js';
 import {MOST_COLUMNS, randomDirections} from './random-projection.js';
@@ -21,14 +21,15 @@ export function compileSums(walk: Walk): Sums {
 
 /** The sums of the loaded layer over some hidden states. */
 export async function sumActivity(
-  {architecture: {width}}: Walk,
+  walk: Walk,
   sums: Sums,
   batches: readonly Float32Array[],
   numNeurons: number,
 ): Promise<ActivitySums> {
+  const {width} = walk.architecture;
   let total = noSums(width, numNeurons);
   for (const batch of batches) {
-    const x_TD = tf.tensor2d(batch, [batch.length / width, width]);
+    const x_TD = hiddenTensor(walk, batch);
     const results = await sums(x_TD);
     const entries = Object.entries(results).map(async ([key, tensor]) => [key, await tensor.data()] as const);
     const parts = Object.fromEntries(await Promise.all(entries)) as Parameters<typeof addSums>[2];

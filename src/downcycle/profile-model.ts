@@ -4,13 +4,13 @@ import type {DataOptions} from '../data/options.js';
 import {documentIds} from '../data/pack.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {readTaskDocuments} from '../data/task.js';
-import {startWalk, type Walk} from '../model/walk.js';
+import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {ConfigError} from '../util/errors.js';
 import {joinFloats} from '../util/join.js';
 import {type Calibration, readCalibration} from './calibration.js';
 import {requireFiniteWeights} from './finite-weights.js';
-import {type DenseSource, openDense} from './model-source.js';
+import {type DenseSource, modelRecord, openDense} from './model-source.js';
 import {neuronGradients} from './neuron-gradients.js';
 import {compileSums, predictedActivity} from './predicted-activity.js';
 import type {Profile, ProfileMetadata} from './profile-file.js';
@@ -208,11 +208,11 @@ type OverTokens = 'gateMagnitude_F' | 'hMagnitude_F';
 type Numbers = Readonly<Record<Exclude<keyof Watched, 'next_TD'>, Float32Array>>;
 
 async function watchBatch(
-  {architecture}: Walk,
+  walk: Walk,
   watch: Watch,
   batch: Float32Array,
 ): Promise<Numbers & {readonly next_TD: Float32Array}> {
-  const x_TD = tf.tensor2d(batch, [batch.length / architecture.width, architecture.width]);
+  const x_TD = hiddenTensor(walk, batch);
   const results = await watch(x_TD);
   try {
     const entries = Object.entries(results).map(
@@ -232,7 +232,5 @@ function meanOf(parts: readonly Float32Array[]): Float32Array {
 }
 
 function metadataOf(source: DenseSource, {tasks, hash}: Calibration, options: ProfileOptions): ProfileMetadata {
-  const {architecture, numNeurons, fingerprint} = source;
-  const model = {fingerprint, layers: architecture.ffn.length, ffnWidth: numNeurons};
-  return {tasks: [...tasks], tokenHash: hash, options, model};
+  return {tasks: [...tasks], tokenHash: hash, options, model: modelRecord(source)};
 }

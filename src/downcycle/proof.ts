@@ -48,9 +48,10 @@ export async function proveConversion(dense: string, mixture: string, sequences:
     checkTokens(text, architecture.vocab);
     return logitsOf(folder, parentArchitecture(architecture), text);
   });
-  const received = await withModel(mixture, (folder, architecture) =>
-    logitsOf(folder, proofArchitecture(architecture, provenance), text, factors),
-  );
+  const received = await withModel(mixture, (folder, architecture) => {
+    requireSameVocabulary(expected.length / text.tokens.length, architecture.vocab, dense, mixture);
+    return logitsOf(folder, proofArchitecture(architecture, provenance), text, factors);
+  });
   return compareLogits(expected, received, isRounded ? ROUNDED_TOLERANCE : TOLERANCE, text.tokens.length);
 }
 
@@ -98,8 +99,11 @@ async function logitsOf(
     for (let l = 0; l < architecture.ffn.length; l++) {
       await walk.load(l);
       const factor = tf.scalar(factors[l] ?? 1);
-      await passLayer(walk, (x_TD) => layer(x_TD, factor));
-      factor.dispose();
+      try {
+        await passLayer(walk, (x_TD) => layer(x_TD, factor));
+      } finally {
+        factor.dispose();
+      }
     }
     return await headLogits(folder, walk, text);
   } finally {
@@ -201,9 +205,16 @@ function textOf(sequences: Sequences): WalkText {
   const [{length: sequenceLength} = {length: 0}] = sequences;
   if (sequenceLength === 0 || sequences.some(({length}) => length !== sequenceLength)) {
     const lengths = sequences.length === 0 ? 'none' : sequences.map(({length}) => length).join(', ');
-    throw new DataError(`A proof needs sequences of equally many tokens, one at least; those given have ${lengths}.`);
+    throw new DataError(`A proof needs sequences of equally many tokens, one at least; those given have ${lengths}.`, {
+      hint: 'Cut them to the length of the shortest.',
+    });
   }
   return {tokens: Int32Array.from(sequences.flat()), sequenceLength};
+}
+
+function requireSameVocabulary(denseVocab: number, vocab: number, dense: string, mixture: string): void {
+  if (denseVocab === vocab) return;
+  throw new ModelError(`${mixture} has a vocabulary of ${vocab}, ${dense} one of ${denseVocab}: it is not its parent.`);
 }
 
 function checkTokens({tokens}: WalkText, vocab: number): void {

@@ -10,7 +10,7 @@ export const countFields = {
     .int()
     .min(1)
     .describe(
-      'Routed experts. experts + shared chunks of equal width make up the dense FFN, so their sum must divide its width.',
+      'Routed experts. experts + shared chunks of equal width make up the dense FFN, so their sum must divide its width, unless pad widens it.',
     ),
   shared: z
     .int()
@@ -55,17 +55,34 @@ export const repairFields = {
     .describe('How much refit holds to the dense weights, as a share of the mean square of the activations.'),
 };
 
-/** What can score the experts of a split; the field of the schema says what each is. */
-const ROUTERS = ['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const;
+/** What can score the experts of a split. */
+const ROUTER_NAMES = ['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const;
 
-/** One of {@link ROUTERS}. */
-export type RouterName = (typeof ROUTERS)[number];
+/** What scores the experts of a split; the field of the schema says what each is. */
+export type RouterName = (typeof ROUTER_NAMES)[number];
+
+interface RouterFacts {
+  /** Whether the seed decides what it is. */
+  readonly isDrawn: boolean;
+  /** Whether it is there before anything is fitted, so that the routed part can be measured on the dense model. */
+  readonly isScalable: boolean;
+}
+
+/** The routers. */
+export const ROUTERS: Readonly<Record<RouterName, RouterFacts>> = {
+  'gate-mean': {isDrawn: false, isScalable: true},
+  representative: {isDrawn: false, isScalable: false},
+  ridge: {isDrawn: false, isScalable: false},
+  centroid: {isDrawn: true, isScalable: false},
+  random: {isDrawn: true, isScalable: true},
+  mlp: {isDrawn: true, isScalable: true},
+};
 
 /** What every split says; `router` and `weights` by the default of the method. */
 export const cutFields = (router: RouterName, weights: 'score' | 'one') => ({
   ...countFields,
   router: z
-    .enum(ROUTERS)
+    .enum(ROUTER_NAMES)
     .default(router)
     .describe(
       'What scores an expert. gate-mean: the mean of its gate rows. representative: the activation of its most typical neuron (CMoE). ridge: the ridge regression of its activity on the input of the FFN. centroid: the k-means centre of FFN inputs on which it is most active (LLaMA-MoE v2). random: a row drawn at random, the control. mlp: two layers with a tanh between them, drawn at random, to be trained (LLaMA-MoE v1).',
@@ -95,9 +112,6 @@ export const allocation = (fallback: 'uniform' | 'sensitivity') =>
       'uniform: the same counts in every layer. sensitivity: more active experts where the loss feels them more, as many over all layers.',
     );
 
-/** Routers that are there before anything is fitted, so that the routed part can be measured on the dense model. */
-const SCALABLE: readonly RouterName[] = ['gate-mean', 'random', 'mlp'];
-
 interface Fitted {
   readonly router: RouterName;
   readonly weights: string;
@@ -125,7 +139,7 @@ export function requireFittable(
   const needed = 'router gate-mean, random or mlp, weights score and repair none';
   const refuseMatched = (path: string, value: string): void =>
     refuse(path, `${path} ${value} does not go with outputScale match, which needs ${needed}.`);
-  if (!SCALABLE.includes(router)) refuseMatched('router', router);
+  if (!ROUTERS[router].isScalable) refuseMatched('router', router);
   if (weights !== 'score') refuseMatched('weights', weights);
   if (repair !== 'none') refuseMatched('repair', repair);
 }

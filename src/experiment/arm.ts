@@ -22,11 +22,12 @@ import {scratch, upcycle} from '../downcycle/upcycle.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {readModelConfig} from '../format/model-folder.js';
 import {countParameters, type ParameterCount} from '../model/architecture.js';
+import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainRun} from '../train/session.js';
 import {ConfigError, ModelError, UsageError} from '../util/errors.js';
 import {convertExperts, cutsExperts} from './inner-arm.js';
-import {architectureOf, layoutOf} from './layout.js';
+import {layoutOf} from './layout.js';
 import {convertDive, convertSplit} from './split-arm.js';
 
 /** One arm, ready to be trained. */
@@ -81,7 +82,7 @@ export async function makeStart(
   const options = optionsOf(arm, config);
   if (await isStale(arm.start, options, config)) await rm(arm.start, {recursive: true});
   if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where, onProgress);
-  const architecture = await architectureOf(arm.start);
+  const architecture = await readArchitecture(arm.start);
   const difference = differenceOf(options);
   const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
   const provenance = await readProvenance(arm.start);
@@ -125,7 +126,7 @@ async function make(
   if ('like' in options) {
     const parent = arms.find(({name}) => name === options.like);
     if (!parent) throw new ConfigError(`${where}: there is no arm ${options.like}.`);
-    const architecture = await architectureOf(parent.start);
+    const architecture = await readArchitecture(parent.start);
     return scratch({
       architecture,
       out: arm.start,

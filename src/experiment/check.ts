@@ -8,8 +8,8 @@ import {hasExperts, requireCuttable} from '../downcycle/inner/plan.js';
 import type {MethodOptions} from '../downcycle/options.js';
 import {requireShards} from '../downcycle/upcycle/granular.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
+import {readArchitecture} from '../model/read-architecture.js';
 import {ConfigError} from '../util/errors.js';
-import {architectureOf} from './layout.js';
 
 /**
  * Refuses a config whose model or text is not there, before an engine is started for it.
@@ -49,7 +49,7 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
     return;
   }
   if (!isUpcycle(options)) {
-    const architecture = await architectureOf(config.model);
+    const architecture = await readArchitecture(config.model);
     const [first] = architecture.ffn;
     const where = (option: string): string => `${at(['arms', arm, option], ['arms', arm])}: ${key}`;
     if (options.method === 'cmoe' && hasExperts(architecture)) {
@@ -69,7 +69,7 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
 
 /** Width of a dense model's FFNs; null if it is a mixture, which is refused when it is opened. */
 async function denseWidth(model: string): Promise<number | null> {
-  const [first] = (await architectureOf(model)).ffn;
+  const [first] = (await readArchitecture(model)).ffn;
   return first?.kind === 'dense' ? first.width : null;
 }
 

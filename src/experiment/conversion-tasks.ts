@@ -1,10 +1,12 @@
 // What a comparison of conversions measures: every arm that splits the dense model, at every sparsity and seed.
 import type {LoadedConfig} from '../config/load.js';
 import {type LayerShape, roundHalfEven} from '../downcycle/allocation.js';
+import {requireDivable} from '../downcycle/dive.js';
 import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
 import type {SplitOptions} from '../downcycle/options.js';
 import {planCounts} from '../downcycle/partition/plan-conversion.js';
 import type {Profile} from '../downcycle/profile-file.js';
+import {ROUTERS} from '../downcycle/split-fields.js';
 import {isUpcycle} from '../downcycle/upcycle-options.js';
 import {ConfigError} from '../util/errors.js';
 import {formatPercent} from '../util/percent.js';
@@ -72,7 +74,7 @@ export function isSeeded(options: ConversionTask['method']): boolean {
 }
 
 function drawsRouters(options: SplitOptions): boolean {
-  return options.method !== 'all-shared' && ['centroid', 'random', 'mlp'].includes(options.router);
+  return options.method !== 'all-shared' && ROUTERS[options.router].isDrawn;
 }
 
 function drawsNeurons(options: SplitOptions): boolean {
@@ -94,16 +96,18 @@ function drawsNeurons(options: SplitOptions): boolean {
 /**
  * Refuses counts that no layer can have, before any arm is measured.
  *
- * @throws ConfigError as {@link planCounts} does.
+ * @throws ConfigError as {@link planCounts} and {@link requireDivable} do.
  */
 export function requireCounts(
   {at}: Pick<LoadedConfig, 'at'>,
   tasks: readonly ConversionTask[],
   {layers: profiles, metadata}: Profile,
 ): void {
+  const {options, model, tasks: names} = metadata;
+  const sizes = {tasks: names.length, sampleTokens: options.tokensPerSample, numNeurons: model.ffnWidth};
   for (const {arm, method, sparsity} of tasks) {
-    if (isDive(method)) continue;
     const where = `${at(['arms', arm])}: at a sparsity of ${formatPercent(sparsity)}`;
-    planCounts({method, profiles, cv: metadata.options.cv, where});
+    if (isDive(method)) requireDivable(method, sizes, where);
+    else planCounts({method, profiles, cv: options.cv, where});
   }
 }

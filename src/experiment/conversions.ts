@@ -8,6 +8,7 @@ import type {Profile} from '../downcycle/profile-file.js';
 import {startEngine} from '../engine/start.js';
 import {measurePerplexity, type Perplexity, readWindows, type TextWindows} from '../eval/perplexity.js';
 import {countParameters} from '../model/architecture.js';
+import {readArchitecture} from '../model/read-architecture.js';
 import {type WrittenConversions, writeConversionReport} from '../report/conversion-report.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {makeFolder} from '../util/atomic.js';
@@ -17,7 +18,7 @@ import {formatPercent} from '../util/percent.js';
 import {checkArms} from './check.js';
 import {basisOf, type ConversionRow, keyOf, openRows} from './conversion-rows.js';
 import {type ConversionTask, isSeeded, requireCounts, tasksOf} from './conversion-tasks.js';
-import {architectureOf, layoutOf} from './layout.js';
+import {layoutOf} from './layout.js';
 import {type OnEvent, profileOf} from './profile.js';
 import {convertDive, convertSplit} from './split-arm.js';
 
@@ -70,7 +71,7 @@ async function measureTask(
       isDive(method) ? convertDive(method, {...config, seed}, given) : convertSplit(method, {...config, seed}, given),
     );
     const {windowTokens, oracle: isOracleAsked} = config.conversions;
-    const architecture = await architectureOf(out);
+    const architecture = await readArchitecture(out);
     const hasExperts = architecture.ffn.some(({kind}) => kind === 'moe');
     const perplexities = await measurePerplexity(out, windows, windowTokens);
     const oracle = isOracleAsked && hasExperts && (await measureOracle(out, windows, windowTokens));
@@ -93,7 +94,7 @@ async function measureDense({model, conversions}: Config, windows: readonly Text
     sparsity: 0,
     seed: null,
     perplexities: await measurePerplexity(model, windows, conversions.windowTokens),
-    parameters: countParameters(await architectureOf(model)),
+    parameters: countParameters(await readArchitecture(model)),
     seconds: null,
     peakBytes: null,
   };

@@ -4,12 +4,12 @@ import {hasExperts} from '../downcycle/inner/plan.js';
 import type {CmoeOptions} from '../downcycle/options.js';
 import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
 import {type ExpertsConversion, type SplitExpertsOptions, splitExperts} from '../downcycle/split-experts.js';
-import {architectureOf} from './layout.js';
+import {readArchitecture} from '../model/read-architecture.js';
 
 /** The options of an arm that cuts the experts of the config's model, a mixture; null of any other arm. */
 export async function cutsExperts(options: ArmOptions, {model}: Config): Promise<CmoeOptions | null> {
   if ('like' in options || options.method !== 'cmoe') return null;
-  return hasExperts(await architectureOf(model)) ? options : null;
+  return hasExperts(await readArchitecture(model)) ? options : null;
 }
 
 /** Cuts the experts of the config's model; they are watched on the config's calibration text. */

@@ -4,7 +4,6 @@ import type {Calibration} from '../downcycle/calibration.js';
 import {type Conversion, type ConvertOptions, convert, needsCalibration, planOf} from '../downcycle/convert.js';
 import {type DiveConversion, type DiveConvertOptions, dive} from '../downcycle/dive.js';
 import type {DiveOptions} from '../downcycle/dive-options.js';
-import {routerDraw} from '../downcycle/drawn-router.js';
 import {isScaled, type SplitOptions} from '../downcycle/options.js';
 import {measureRoutedScale} from '../downcycle/output-scale.js';
 import type {ConversionPlan} from '../downcycle/plan.js';
@@ -62,6 +61,5 @@ async function withScale(
   calibration: Calibration,
 ): Promise<{plan: ConversionPlan; routedScale: number[]}> {
   const plan = await planOf({...how, calibration});
-  const draw = routerDraw(how.method, how.seed);
-  return {plan, routedScale: await measureRoutedScale(how.model, plan, calibration, draw)};
+  return {plan, routedScale: await measureRoutedScale(how.model, plan, calibration, how)};
 }

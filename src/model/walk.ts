@@ -66,12 +66,17 @@ interface Disposable {
 interface Shelf {
   readonly layout: FfnLayout;
   readonly variables: LayerTree<Variable>;
+  /** What was compiled on it, by what it was compiled from. */
+  readonly compiled: Map<unknown, Disposable>;
 }
+
+/** Shelves that are kept: layers of a fourth kind take the place of those that were not used for longest. */
+const MOST_SHELVES = 3;
 
 /**
  * Starts a walk at the embeddings of a text.
  *
- * Layers of the same shapes share the memory of their weights; a model whose layers all differ is all in memory in the end.
+ * Layers of the same shapes share the memory of their weights, and that of three kinds of layers is kept at most.
  * @throws ModelError naming file and tensor if one is missing or of another shape.
  */
 export async function startWalk(folder: ModelFolder, architecture: Architecture, text: WalkText): Promise<Walk> {
@@ -80,8 +85,8 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
   const batchSize = largestDivisor(sequences, Math.max(1, Math.floor(BATCH_TOKENS / sequenceLength)));
   const hidden = await embeddings(folder, architecture, text.tokens);
   const batchNumbers = batchSize * sequenceLength * architecture.width;
-  const shelves = new Map<string, Shelf>();
-  let shelf = shelfOf(architecture, 0, shelves);
+  const shelves: Shelf[] = [];
+  let shelf = takeShelf(architecture, 0, shelves);
   const scratch = new Float32Array(largestOf(architecture));
   const read = (): LayerTree<tf.Tensor> => mapLayer(shelf.variables, (variable) => variable.read());
   const owned: Disposable[] = [];
@@ -96,7 +101,7 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
       hidden.subarray(b * batchNumbers, (b + 1) * batchNumbers),
     ),
     load: async (layer) => {
-      shelf = shelfOf(architecture, layer, shelves);
+      shelf = takeShelf(architecture, layer, shelves);
       await loadLayer(folder, architecture, layer, shelf.variables, scratch);
     },
     read,
@@ -107,12 +112,12 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
           const context = attentionContext(architecture, batchSize, sequenceLength);
           return fn({params: read(), layout: shelf.layout, context}, ...inputs);
         },
-        {name, own},
+        name,
       ),
     own,
     dispose: () => {
       for (const part of owned) part.dispose();
-      for (const {variables} of shelves.values()) mapLayer(variables, (variable) => variable.dispose());
+      shelves.forEach(disposeShelf);
     },
   };
 }
@@ -121,30 +126,39 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
 function compileByShelf<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
   loaded: () => Shelf,
   fn: (...inputs: Inputs) => Output,
-  {name, own}: {readonly name: string; readonly own: Walk['own']},
+  name: string,
 ): LayerFunction<Inputs, Output> {
-  const compiled = new Map<Shelf, Compiled<Inputs, Output>>();
   return (...inputs) => {
-    const shelf = loaded();
-    const known = compiled.get(shelf) ?? own(compile(fn, {name}));
-    compiled.set(shelf, known);
+    const {compiled} = loaded();
+    const known = (compiled.get(fn) as Compiled<Inputs, Output> | undefined) ?? compile(fn, {name});
+    compiled.set(fn, known);
     return known(...inputs);
   };
 }
 
-function shelfOf(architecture: Architecture, layer: number, shelves: Map<string, Shelf>): Shelf {
+/** The shelf of a layer, which becomes the last of all; the first makes room if there are too many. */
+function takeShelf(architecture: Architecture, layer: number, shelves: Shelf[]): Shelf {
   const layout = architecture.ffn[layer];
   const specs = parameterSpecs(architecture).layers[layer];
   if (!layout || !specs) throw new Error(`there is no layer ${layer}`);
-  const key = JSON.stringify(layout);
-  const known = shelves.get(key);
-  if (known) return known;
+  const at = shelves.findIndex((shelf) => JSON.stringify(shelf.layout) === JSON.stringify(layout));
+  const [known] = at >= 0 ? shelves.splice(at, 1) : [];
+  if (!known && shelves.length === MOST_SHELVES) shelves.splice(0, 1).forEach(disposeShelf);
+  const shelf = known ?? makeShelf(layout, specs);
+  shelves.push(shelf);
+  return shelf;
+}
+
+function makeShelf(layout: FfnLayout, specs: LayerTree<ParameterSpec>): Shelf {
   const variables = mapLayer(specs, ({path, shape}) =>
     createVariable(path, shape, new Float32Array(shape.reduce((product, size) => product * size, 1))),
   );
-  const shelf = {layout, variables};
-  shelves.set(key, shelf);
-  return shelf;
+  return {layout, variables, compiled: new Map()};
+}
+
+function disposeShelf({variables, compiled}: Shelf): void {
+  for (const fn of compiled.values()) fn.dispose();
+  mapLayer(variables, (variable) => variable.dispose());
 }
 
 /** Hidden states of a batch as a tensor of the caller's, [T, D]. */

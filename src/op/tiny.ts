@@ -1,2 +1,2 @@
-/** What lengths are kept from falling below where something is divided by them: a row of zeros stays one. */
+/** What divisors are kept from falling below, or raised by: zeros over nothing stay zeros. */
 export const TINY = 1e-30;

@@ -1,22 +1,38 @@
-import type {Architecture} from '../model/architecture.js';
+import type {Architecture, FfnLayout, Routing} from '../model/architecture.js';
+
+type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 
 /**
- * Why the language-model loss teaches the routers of a mixture nothing, in words; null if it does, or there are none.
+ * Which routers of a mixture the language-model loss teaches nothing, and why, in words; null if there are none.
  *
- * A router learns through the weights of what it chose; where those are 1 whatever the logits, only balance losses move it.
+ * A router learns through the weights of what it chose: where those are 1 whatever the logits, only balance losses move
+ * it, and nothing moves a router inside an expert.
  */
 export function unreachedRouters({ffn, routing}: Architecture): string | null {
   const layouts = ffn.flatMap((layout) => (layout.kind === 'moe' ? [layout] : []));
-  if (layouts.length === 0) return null;
-  const after = 'The language-model loss teaches the routers nothing, only balance losses move them:';
-  if (routing.weight === 'one') return `${after} chosen experts weigh 1 (weights one).`;
-  const {score, order, renormalise} = routing;
-  const sumsToOne = renormalise || (order === 'topk-then-score' && score === 'softmax');
-  const single = layouts.filter(({topK}) => topK === 1).length;
-  if (sumsToOne && single > 0) {
-    const where = single < layouts.length ? ` in ${single} of ${layouts.length} layers` : '';
-    return `${after} one expert is chosen${where}, and weights are divided by their sum, so it weighs 1.`;
-  }
-  const isInner = layouts.some(({inner}) => inner?.weight === 'one');
-  return isInner ? `${after} those inside experts, whose chosen experts weigh 1 (weights one).` : null;
+  const notes = [outerNote(layouts, routing), innerNote(layouts)].filter((note) => note !== null);
+  return notes.length === 0 ? null : notes.join(' ');
+}
+
+function outerNote(layouts: readonly MoeLayout[], routing: Routing): string | null {
+  const unreached = layouts.filter((layout) => weighsOne(layout, routing)).length;
+  if (unreached === 0) return null;
+  const which = unreached < layouts.length ? `of ${unreached} of ${layouts.length} layers ` : '';
+  const why =
+    routing.weight === 'one'
+      ? 'chosen experts weigh 1 (weights one)'
+      : 'the weight of one expert over its own sum is 1';
+  return `The language-model loss teaches the routers ${which}nothing, only balance losses move them: ${why}.`;
+}
+
+function innerNote(layouts: readonly MoeLayout[]): string | null {
+  const isUnreached = layouts.some(({inner}) => inner && (inner.weight === 'one' || inner.experts === 1));
+  return isUnreached ? 'Nothing moves the routers inside experts: what they choose weighs 1.' : null;
+}
+
+/** Whether what a router chose weighs the same whatever its logits are. */
+function weighsOne({experts, topK}: MoeLayout, {weight, score, order, renormalise}: Routing): boolean {
+  if (weight === 'one') return true;
+  const isOnly = experts === 1 && score === 'softmax';
+  return isOnly || (topK === 1 && (renormalise || (order === 'topk-then-score' && score === 'softmax')));
 }

@@ -1,11 +1,11 @@
 import {existsSync} from 'node:fs';
 import {mkdir, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
-import {type ConvertOptions, convert} from '../../src/downcycle/convert.js';
+import {type ConvertOptions, convert, planOf} from '../../src/downcycle/convert.js';
 import type {SplitOptions} from '../../src/downcycle/options.js';
 import {methodSchema} from '../../src/downcycle/options.js';
 import {planConversion} from '../../src/downcycle/partition/plan-conversion.js';
-import {planHash} from '../../src/downcycle/plan.js';
+import {type ConversionPlan, planHash} from '../../src/downcycle/plan.js';
 import type {Profile} from '../../src/downcycle/profile-file.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
 import {type ModelFolder, openModelFolder} from '../../src/format/model-folder.js';
@@ -304,6 +304,22 @@ describe('convert refuses', () => {
     };
     await expect(convert(options({out: scratch('outputs/moe')}), stop)).rejects.toThrow('stopped');
     expect(await readdir(scratch('outputs'))).toEqual([]);
+  });
+
+  it('a plan of another method or another model', async () => {
+    const plan = await planOf(options());
+    const cases: [ConversionPlan, string][] = [
+      [{...plan, method: 'cmoe'}, "the plan is cmoe's of 2 layers of 24 neurons; "],
+      [{...plan, layers: plan.layers.slice(1)}, 'of 1 layers of 24 neurons; '],
+      [{...plan, padding: 3}, 'of 2 layers of 21 neurons; '],
+    ];
+    for (const [other, message] of cases) {
+      const refused = convert(options({plan: other}));
+      await expect(refused).rejects.toThrow(ConfigError);
+      await expect(refused).rejects.toThrow(message);
+    }
+    await expect(readdir(scratch('moe'))).rejects.toThrow('ENOENT');
+    expect((await convert(options({plan}))).provenance.neuronMapHash).toBe(planHash(plan));
   });
 
   it('silently dropping tensors: it passes the warnings on', async () => {

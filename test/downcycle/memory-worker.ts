@@ -51,7 +51,8 @@ async function convertBy(options: SplitOptions): Promise<void> {
 /** What `outputScale: match` measures before a conversion, and the proof after it. */
 async function prove(): Promise<void> {
   const options = splitOptions({experts: 30, shared: 2, topK: 6, method: 'contiguous'});
-  await measureRoutedScale(model, await planOf({model, method: options, seed: 1}), calibration);
+  const how = {model, method: options, seed: 1};
+  await measureRoutedScale(model, await planOf(how), calibration, how);
   const rows = Array.from({length: SAMPLES}, (_, j) => [
     ...calibration.tokens.subarray(j * SEQUENCE_LENGTH, (j + 1) * SEQUENCE_LENGTH),
   ]);

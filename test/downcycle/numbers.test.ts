@@ -1,8 +1,9 @@
 // What profiles, plans and fits gave when NUMBERS was last raised, on one engine.
 import {describe, expect} from 'vitest';
-import {type Conversion, convert} from '../../src/downcycle/convert.js';
+import {type Conversion, convert, planOf} from '../../src/downcycle/convert.js';
 import {openDense} from '../../src/downcycle/model-source.js';
 import {NUMBERS} from '../../src/downcycle/numbers.js';
+import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
 import {profileText} from '../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../src/downcycle/profile-options.js';
 import {useScratch} from '../format/scratch.js';
@@ -24,6 +25,12 @@ const RECORDED = {
   expertweaver: 'd7ba4b1a55fe',
   padded: '3967a65376cf',
   weave: '63f42a1fb724',
+  cmoe: 'c090d55978bd',
+  moefication: '6ac985e54414',
+  'co-activation': 'd8c2b3b590af',
+  importance: 'c4cf41cf7425',
+  variance: '070b507ee5ca',
+  routedScale: ['3.05', '4.31'],
   errors: [
     ['0.0221', '0.0144'],
     ['0.348', '0.266'],
@@ -43,12 +50,20 @@ describe('NUMBERS', () => {
     };
     const hash = ({provenance}: Conversion): string => provenance.neuronMapHash.slice(0, 12);
     const weave = await made({method: 'weave'});
+    const method = splitOptions({method: 'expertweaver', experts: 6, shared: 2, topK: 2, outputScale: 'match'});
+    const scaled = {model: TINY_LLAMA, method, seed: 1, profile};
     const found = {
       numbers: NUMBERS,
       profile: profile.layers.map(({gateMean_JF, gradients}) => [mean(gateMean_JF), mean(gradients!.sensitivity_F)]),
       expertweaver: hash(await made({method: 'expertweaver'})),
       padded: hash(await made({method: 'expertweaver', experts: 5, pad: true})),
       weave: hash(weave),
+      cmoe: hash(await made({method: 'cmoe'})),
+      moefication: hash(await made({method: 'moefication'})),
+      'co-activation': hash(await made({method: 'llama-moe', split: 'co-activation'})),
+      importance: hash(await made({method: 'llama-moe', split: 'importance'})),
+      variance: hash(await made({method: 'all-shared', keepBy: 'variance'})),
+      routedScale: (await measureRoutedScale(TINY_LLAMA, await planOf(scaled), calibration, scaled)).map(digits),
       errors: weave.provenance.layers.map(({error}) => [digits(error!.before), digits(error!.after)]),
     };
     expect(found, 'Raise NUMBERS when you change these, and record them here.').toEqual(RECORDED);

@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {convert, planOf} from '../../src/downcycle/convert.js';
-import {routerDraw} from '../../src/downcycle/drawn-router.js';
 import {methodSchema, type SplitOptions} from '../../src/downcycle/options.js';
 import {measureRoutedScale} from '../../src/downcycle/output-scale.js';
+import type {ConversionPlan} from '../../src/downcycle/plan.js';
 import {decode} from '../../src/model/decoder.js';
 import {glu} from '../../src/model/glu.js';
 import {loadModel, type Model} from '../../src/model/model.js';
@@ -47,38 +47,47 @@ function routedNorms(dense: Model, mixture: Model): {dense: number; routed: numb
 }
 
 /** Measures the factors, converts with them, and compares what the routed neurons give. */
-async function expectMatched(words: object): Promise<void> {
+async function expectMatched(words: object): Promise<ConversionPlan> {
   const method = methodOf(words);
   const how = {model: TINY_LLAMA, method, seed: 3, profile: await tinyProfile()};
-  const draw = routerDraw(method, how.seed);
-  const routedScale = await measureRoutedScale(TINY_LLAMA, await planOf(how), text, draw);
+  const plan = await planOf(how);
+  const routedScale = await measureRoutedScale(TINY_LLAMA, plan, text, how);
   expect(routedScale.every((scale) => scale > 1)).toBe(true); // softmax weights of 2 of 4 sum to less than 1
-  await convert({...how, routedScale, out: scratch('moe')});
+  await convert({...how, plan, routedScale, out: scratch('moe')});
   const [dense, mixture] = [await loadModel(TINY_LLAMA), await loadModel(scratch('moe'))];
   tf.tidy(() => {
     for (const norms of routedNorms(dense, mixture)) expect(norms.routed / norms.dense).toBeCloseTo(1, 4);
   });
   dense.dispose();
   mixture.dispose();
+  return plan;
 }
 
 describe('outputScale match', () => {
   for (const method of ['expertweaver', 'random']) {
-    onEveryEngine(`gives the routed sum the norm of the same neurons in the dense model (${method})`, () =>
-      expectMatched({method}),
-    );
+    onEveryEngine(`gives the routed sum the norm of the same neurons in the dense model (${method})`, async () => {
+      await expectMatched({method});
+    });
   }
 
   for (const router of ['random', 'mlp']) {
-    onEngine('wasm', `does so under a router that is drawn (${router})`, () =>
-      expectMatched({method: 'contiguous', router}),
-    );
+    onEngine('wasm', `does so under a router that is drawn (${router})`, async () => {
+      await expectMatched({method: 'contiguous', router});
+    });
+  }
+
+  for (const router of ['gate-mean', 'mlp']) {
+    onEngine('wasm', `does so where layers have different numbers of experts (${router})`, async () => {
+      const adaptive = {allocation: 'adaptive', cvThreshold: 2, alphaMin: 0, alphaMax: 0.9};
+      const {layers} = await expectMatched({method: 'expertweaver', ...adaptive, topK: 3, router});
+      expect(layers[0]!.experts).not.toHaveLength(layers[1]!.experts.length);
+    });
   }
 
   onEngine('wasm', 'refuses a layer whose routed experts give nothing, by name', async () => {
     const model = await writeTinyLlama(scratch('dead'), {zeroed: 'model.layers.1.mlp.down_proj.weight'});
-    const plan = await planOf({model, method: methodOf({method: 'contiguous'}), seed: 1});
-    const measured = measureRoutedScale(model, plan, text);
+    const how = {model, method: methodOf({method: 'contiguous'}), seed: 1};
+    const measured = measureRoutedScale(model, await planOf(how), text, how);
     await expect(measured).rejects.toThrow(ModelError);
     await expect(measured).rejects.toThrow(/layer 1 give a squared norm of 0/);
   });

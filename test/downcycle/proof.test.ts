@@ -147,6 +147,15 @@ describe('what a proof is made on', () => {
   );
 });
 
+it('a proof names both models where one has another vocabulary', () =>
+  withEngine('wasm', async () => {
+    await split();
+    await fromScratch({architecture: {...tinyArchitecture, vocab: 40}, out: scratch('other'), seed: 1});
+    const refused = proveConversion(scratch('other'), scratch('moe'), sequences);
+    await expect(refused).rejects.toThrow(ModelError);
+    await expect(refused).rejects.toThrow(/moe has a vocabulary of 32, .*other one of 40: it is not its parent\.$/);
+  }));
+
 describe('compareLogits', () => {
   const compare = (a: number[], b: number[]) => compareLogits(Float32Array.from(a), Float32Array.from(b), 0.01, 1);
 

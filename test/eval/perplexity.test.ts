@@ -9,6 +9,7 @@ import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {logitsOf} from '../support/logits.js';
+import {experts, tiny, writeModel} from '../train/support.js';
 
 const scratch = useScratch();
 const S = 12;
@@ -27,9 +28,10 @@ async function byLogits(path: string, of: readonly TextWindows[] = texts): Promi
     const rows = Array.from({length: tokens.length / S}, (_, w) => [...tokens.subarray(w * S, (w + 1) * S)]);
     const logits = await logitsOf(model, rows);
     let loss = 0;
+    const {vocab} = model.architecture;
     for (let i = 0; i < tokens.length; i++) {
       if ((i + 1) % S === 0) continue;
-      const row = Array.from(logits.subarray(i * 32, (i + 1) * 32));
+      const row = Array.from(logits.subarray(i * vocab, (i + 1) * vocab));
       loss += Math.log(row.reduce((sum, value) => sum + Math.exp(value), 0)) - row[tokens[i + 1]!]!;
     }
     found.push(Math.exp(loss / ((tokens.length / S) * (S - 1))));
@@ -61,6 +63,16 @@ describe('measurePerplexity', () => {
     await convert({model: TINY_LLAMA, out: scratch('moe'), method, seed: 1});
     const found = await measurePerplexity(scratch('moe'), texts, S);
     expect(found.map(({perplexity}) => perplexity)).toBeAllClose(await byLogits(scratch('moe')), {rtol: 1e-5});
+  });
+
+  onEngine('tensorflow-compiled', 'makes room for layers of a fourth kind, and takes the first one again', async () => {
+    const wide = {kind: 'dense', width: 64} as const;
+    const layers = [experts(4, 2), wide, experts(4, 1), experts(2, 1), experts(4, 2), wide];
+    await writeModel(scratch('many'), tiny(layers));
+    await expectNoLeak(async () => {
+      const found = await measurePerplexity(scratch('many'), texts, S);
+      expect(found.map(({perplexity}) => perplexity)).toBeAllClose(await byLogits(scratch('many')), {rtol: 1e-5});
+    });
   });
 
   onEngine('wasm', 'is less with the oracle than with the means of gate rows', async () => {

@@ -5,6 +5,8 @@ import * as fc from 'fast-check';
 import {describe, expect, it, vi} from 'vitest';
 import {configSchema} from '../../src/config/schema.js';
 import {roundHalfEven} from '../../src/downcycle/allocation.js';
+import {isDive} from '../../src/downcycle/dive-options.js';
+import {methodSchema} from '../../src/downcycle/options.js';
 import type {EngineInfo} from '../../src/engine/start.js';
 import {basisOf, keyOf, openRows} from '../../src/experiment/conversion-rows.js';
 import {countsAt, requireCounts} from '../../src/experiment/conversion-tasks.js';
@@ -59,6 +61,11 @@ describe('requireCounts', () => {
     const task = {arm: 'a', method, sparsity: 0.5, seed: 1};
     const at = () => 'x.yaml:3:5';
     requireCounts({at}, [{...task, method: splitOptions({method: 'random', experts: 6, shared: 2, topK: 2})}], profile);
+    const dive = methodSchema.parse({method: 'dive', experts: 1, topK: 1, keep: 0.01});
+    if (!isDive(dive)) throw new Error('not dive');
+    expect(() => requireCounts({at}, [{...task, method: dive}], profile)).toThrow(
+      'x.yaml:3:5: at a sparsity of 50%: keep 0.01 of 24 neurons leaves an expert none.',
+    );
     // Neurons that never change: alpha is 0.7, 6 of the 8 chunks are shared.
     expect(() => requireCounts({at}, [task], {...profile, layers: flat})).toThrow(
       'x.yaml:3:5: at a sparsity of 50%, layer 0: adaptive allocation shares 6 of 8 chunks,',
@@ -252,6 +259,20 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
       '--set conversions.windowTokens=64: conversions.windowTokens (64) is more than a row of data.sequenceLength (32) holds.',
     );
     expect(code).toBe(3);
+    const greedy =
+      'method: expertweaver, experts: 6, shared: 2, topK: 2, allocation: adaptive, alphaMin: 1, alphaMax: 1';
+    await writeConfig(
+      folder,
+      TEXT,
+      `${arms.replace('arms:\n', `arms:\n  greedy: {${greedy}}\n`)}profile: {cv: samples}\n`,
+    );
+    const late = await run(folder);
+    expect(late.stderr).toContain(
+      'at a sparsity of 50%, layer 0: adaptive allocation shares 8 of 8 chunks, but shared + topK (= 4) are active: no routed expert could run.\nhint: Lower alphaMax (1).',
+    );
+    expect(late.code).toBe(3);
+    const rows = join(folder, 'checkpoints', 'tiny', 'conversions', 'rows.jsonl');
+    expect(await readFile(rows, 'utf8').catch(() => 'none')).toBe('none');
     const twice = await run(folder, '--set', 'conversions.sparsities=[0.5,0.5]');
     expect(twice).toMatchObject({code: 2, stderr: expect.stringContaining('a sparsity stands twice') as string});
   });

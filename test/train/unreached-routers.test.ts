@@ -23,14 +23,35 @@ describe('routers that the loss cannot reach', () => {
     expect(reason(ffn, routing)).toBeNull();
   });
 
+  const taught = 'The language-model loss teaches the routers';
   it.each<[string, readonly FfnLayout[], object, string]>([
-    ['weights one', [layout], {weight: 'one'}, 'chosen experts weigh 1 (weights one).'],
-    ['one expert, renormalised', [{...layout, topK: 1}], {renormalise: true}, 'one expert is chosen, and weights'],
-    ['softmax over one', [{...layout, topK: 1}], {order: 'topk-then-score'}, 'one expert is chosen, and weights'],
-    ['some layers', [layout, {...layout, topK: 1}], {renormalise: true}, 'one expert is chosen in 1 of 2 layers'],
-    ['experts inside', [{...layout, inner}], {}, 'those inside experts'],
+    [
+      'weights one',
+      [layout],
+      {weight: 'one'},
+      `${taught} nothing, only balance losses move them: chosen experts weigh 1`,
+    ],
+    [
+      'one expert, renormalised',
+      [{...layout, topK: 1}],
+      {renormalise: true},
+      'the weight of one expert over its own sum',
+    ],
+    [
+      'softmax over one',
+      [{...layout, topK: 1}],
+      {order: 'topk-then-score'},
+      'the weight of one expert over its own sum',
+    ],
+    ['no other expert', [{...layout, experts: 1, topK: 1}], {}, 'the weight of one expert over its own sum is 1.'],
+    ['some layers', [layout, {...layout, topK: 1}], {renormalise: true}, `${taught} of 1 of 2 layers nothing,`],
   ])('are told of: %s', (_, ffn, routing, text) => {
-    expect(reason(ffn, routing)).toContain('The language-model loss teaches the routers nothing');
     expect(reason(ffn, routing)).toContain(text);
+  });
+
+  it('are told of inside experts by themselves, and beside the others', () => {
+    const inside = 'Nothing moves the routers inside experts: what they choose weighs 1.';
+    expect(reason([{...layout, inner}])).toBe(inside);
+    expect(reason([{...layout, inner}], {weight: 'one'})).toMatch(new RegExp(`^${taught} nothing.*\\. ${inside}$`));
   });
 });

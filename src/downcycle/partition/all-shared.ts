@@ -1,8 +1,7 @@
 // Static pruning, the control of every routed conversion: what could be had at the same cost without choosing anything.
-import type {LayerShape} from '../allocation.js';
+import {chunkWidth, type LayerShape} from '../allocation.js';
 import type {LayerPlan} from '../plan.js';
 import {columnMeans, type LayerProfile, markerCounts, meanMagnitude, rankAscending} from '../statistics.js';
-import {chunkWidth} from './cut.js';
 
 /** What makes a neuron worth its place. */
 export type KeepBy = 'mean-abs' | 'magnitude' | 'variance' | 'markers' | 'sensitivity';

@@ -1,5 +1,5 @@
 // How lists of neuron ids become a layer plan.
-import type {LayerShape} from '../allocation.js';
+import {chunkWidth, type LayerShape} from '../allocation.js';
 import type {LayerPlan} from '../plan.js';
 
 /** Ids 0..F-1. */
@@ -18,11 +18,6 @@ export function placesOf(ids: Int32Array, numNeurons: number): Int32Array {
   const place_F = new Int32Array(numNeurons).fill(-1);
   for (const [place, id] of ids.entries()) place_F[id] = place;
   return place_F;
-}
-
-/** Width of one chunk: F over all chunks, rounded up where they do not divide it. */
-export function chunkWidth(numNeurons: number, {experts, shared}: LayerShape): number {
-  return Math.ceil(numNeurons / (experts + shared));
 }
 
 /** How many neurons of the dense FFN the shared part and each routed expert hold. */

@@ -16,7 +16,7 @@ export interface ExpertWeaverSplit {
   readonly standardise: boolean;
 }
 
-/** Universal neurons are shared; the others are clustered by what they react to, into experts of equal width. */
+/** Universal neurons are shared; the others are clustered by what they react to, into experts of equal width, but for padding. */
 export function expertWeaverSplit(
   profile: LayerProfile,
   shape: LayerShape,

@@ -83,7 +83,7 @@ export async function planConversion(input: PlanInput): Promise<ConversionPlan> 
   const {method, profiles} = input;
   const numNeurons = profiles[0]?.numNeurons ?? 0;
   const allocations = planCounts(input);
-  const padding = paddingOf(numNeurons, method);
+  const padding = method.method === 'all-shared' ? 0 : paddingOf(numNeurons, method);
   const layers: LayerPlan[] = [];
   for (const [layer, shape] of allocations.entries()) {
     layers.push(appendZeros(await planLayer(input, layer, shape), numNeurons, shape));

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
+import {chunkWidth} from '../../../src/downcycle/allocation.js';
 import {contiguousSplit} from '../../../src/downcycle/partition/contiguous.js';
-import {appendZeros, capacities, chunkWidth} from '../../../src/downcycle/partition/cut.js';
+import {appendZeros, capacities} from '../../../src/downcycle/partition/cut.js';
 
 /** Shapes, and at least as many neurons as they have chunks. */
 const cuts = fc
