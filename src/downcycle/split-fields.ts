@@ -130,10 +130,7 @@ export function requireFittable(
     refuse('router', 'ridge needs weights one: what it foresees is no score. Set weights to one.');
   }
   if (router === 'representative' && regroup > 0) {
-    refuse(
-      'regroup',
-      `router representative needs regroup 0, found ${regroup}: it stands for the experts as they were cut.`,
-    );
+    refuse('router', `representative needs regroup 0, found ${regroup}: it stands for experts as they were cut.`);
   }
   if (outputScale === 'none') return;
   const needed = 'router gate-mean, random or mlp, weights score and repair none';

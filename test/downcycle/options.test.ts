@@ -71,8 +71,8 @@ describe('methodSchema', () => {
     [{router: 'ridge'}, 'router', 'ridge needs weights one: what it foresees is no score. Set weights to one.'],
     [
       {router: 'representative', regroup: 2},
-      'regroup',
-      'router representative needs regroup 0, found 2: it stands for the experts as they were cut.',
+      'router',
+      'representative needs regroup 0, found 2: it stands for experts as they were cut.',
     ],
     [{outputScale: 'match', weights: 'one'}, 'weights', 'weights one does not go with outputScale match, which needs'],
     [{outputScale: 'match', router: 'representative'}, 'router', 'router representative does not go with outputScale'],
