@@ -187,7 +187,7 @@ describe('a conversion that regroups', () => {
 
   it('has no representatives left', () => {
     expect(() => splitOptions({method: 'cmoe', ...counts, regroup: 1})).toThrow(
-      'router representative needs regroup 0',
+      'representative needs regroup 0',
     );
     expect(() => splitOptions({method: 'cmoe', ...counts, router: 'ridge', regroup: 1})).not.toThrow();
   });
