@@ -135,7 +135,10 @@ export function requireFittable(
   if (outputScale === 'none') return;
   const needed = 'router gate-mean, random or mlp, weights score and repair none';
   const refuseMatched = (path: string, value: string): void =>
-    refuse(path, `${path} ${value} does not go with outputScale match, which needs ${needed}.`);
+    refuse(
+      path,
+      `${path} ${value} does not go with outputScale match, which needs ${needed}. Set outputScale to none, or change it.`,
+    );
   if (!ROUTERS[router].isScalable) refuseMatched('router', router);
   if (weights !== 'score') refuseMatched('weights', weights);
   if (repair !== 'none') refuseMatched('repair', repair);

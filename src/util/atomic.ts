@@ -16,9 +16,9 @@ process.on('exit', () => {
  */
 export async function writeFileAtomic(path: string, data: string | Uint8Array | Iterable<Uint8Array>): Promise<void> {
   const part = `${path}.part-${process.pid}`;
+  await makeFolder(dirname(path));
   unfinished.add(part);
   try {
-    await makeFolder(dirname(path));
     const file = await open(part, 'w');
     try {
       if (typeof data === 'string' || data instanceof Uint8Array) await file.writeFile(data);
@@ -45,6 +45,7 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array | 
 export async function writeFolderAtomic<T>(path: string, fill: (part: string) => Promise<T>): Promise<T> {
   await refuseExisting(path);
   const part = join(dirname(path), `.${basename(path)}.part-${process.pid}`);
+  await makeFolder(dirname(path));
   unfinished.add(part);
   try {
     await rm(part, {recursive: true, force: true});
@@ -90,9 +91,12 @@ export async function makeFolder(path: string): Promise<void> {
 
 const ELSEWHERE = 'Choose another output path.';
 
-/** @throws EnvironmentError if something stands at `path`: outputs are never overwritten. */
+/** @throws EnvironmentError if something stands at `path`, for outputs are never overwritten, or it would be inside a file. */
 export async function refuseExisting(path: string): Promise<void> {
-  const found = await stat(path).catch(() => null);
+  const found = await stat(path).catch((cause: unknown) => {
+    if (systemCode(cause) !== 'ENOTDIR') return null;
+    throw new EnvironmentError(`${path} cannot be made: what it would lie in is a file.`, {hint: ELSEWHERE, cause});
+  });
   if (!found) return;
   throw new EnvironmentError(`${path} already exists; downcycle never overwrites.`, {
     hint: 'Remove it or choose another output path.',

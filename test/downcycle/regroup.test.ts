@@ -186,9 +186,7 @@ describe('a conversion that regroups', () => {
   });
 
   it('has no representatives left', () => {
-    expect(() => splitOptions({method: 'cmoe', ...counts, regroup: 1})).toThrow(
-      'representative needs regroup 0',
-    );
+    expect(() => splitOptions({method: 'cmoe', ...counts, regroup: 1})).toThrow('representative needs regroup 0');
     expect(() => splitOptions({method: 'cmoe', ...counts, router: 'ridge', regroup: 1})).not.toThrow();
   });
 });

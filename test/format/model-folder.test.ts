@@ -7,6 +7,7 @@ import {
   openModelFolder,
   writeModelFolder,
 } from '../../src/format/model-folder.js';
+import {refuseExisting, writeFileAtomic} from '../../src/util/atomic.js';
 import {EnvironmentError, ModelError} from '../../src/util/errors.js';
 import {useScratch} from './scratch.js';
 
@@ -97,6 +98,26 @@ describe('a model folder', () => {
       expect(await readdir(scratch())).toEqual([]);
     },
   );
+});
+
+describe('what lies in a file', () => {
+  it.each<[string, (path: string) => Promise<unknown>]>([
+    ['a model folder', (path) => writeModelFolder(path, CONTENT)],
+    ['anything that must not be there', refuseExisting],
+  ])('cannot be made: %s', async (_, make) => {
+    await writeFile(scratch('file'), 'x');
+    const refused = make(scratch('file/moe'));
+    await expect(refused).rejects.toThrow(EnvironmentError);
+    await expect(refused).rejects.toThrow('moe cannot be made: what it would lie in is a file.');
+    expect(await readFile(scratch('file'), 'utf8')).toBe('x');
+  });
+
+  it('cannot be made: a file', async () => {
+    await writeFile(scratch('file'), 'x');
+    const refused = writeFileAtomic(scratch('file/a.json'), '{}');
+    await expect(refused).rejects.toThrow(EnvironmentError);
+    await expect(refused).rejects.toThrow('file is a file; a folder was to be made there.');
+  });
 });
 
 describe('openModelFolder refuses', () => {

@@ -58,10 +58,11 @@ function totals({dense, moe, architecture, parent, bytes, provenance}: Planned, 
   const before = provenance.kind === 'inner-split' ? 'the mixture' : 'dense';
   const padding = 'padding' in provenance ? provenance.padding : 0;
   const flops = (of: Architecture): number => flopsPerToken(of, sequenceLength) / PASSES;
-  const saved = percent(1 - flops(architecture) / flops(parent));
+  const saved = 1 - flops(architecture) / flops(parent);
+  const against = `${percent(Math.abs(saved))} ${saved < 0 ? 'more' : 'less'} than ${before}`;
   return [
     `parameters  ${formatCount(moe.total)} in all, ${formatCount(moe.active)} active a token (${before}: ${formatCount(dense.total)})`,
-    `compute     ${formatCount(flops(architecture))} FLOPs a token forwards, ${saved} less than ${before}`,
+    `compute     ${formatCount(flops(architecture))} FLOPs a token forwards, ${against}`,
     ...(padding > 0 ? [`padding     ${padding} a layer: neurons of zeros, appended`] : []),
     `checkpoint  ${(bytes / 1e6).toFixed(1)} MB`,
   ];
