@@ -261,12 +261,8 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
     expect(code).toBe(3);
     const greedy =
       'method: expertweaver, experts: 6, shared: 2, topK: 2, allocation: adaptive, alphaMin: 1, alphaMax: 1';
-    await writeConfig(
-      folder,
-      TEXT,
-      `${arms.replace('arms:\n', `arms:\n  greedy: {${greedy}}\n`)}profile: {cv: samples}\n`,
-    );
-    const late = await run(folder);
+    await writeConfig(folder, TEXT, arms.replace('arms:\n', `arms:\n  greedy: {${greedy}}\n`));
+    const late = await run(folder, '--set', 'profile.cv=samples');
     expect(late.stderr).toContain(
       'at a sparsity of 50%, layer 0: adaptive allocation shares 8 of 8 chunks, but shared + topK (= 4) are active: no routed expert could run.\nhint: Lower alphaMax (1).',
     );
