@@ -54,7 +54,7 @@ describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
       const most = FLOOR + ACTIVATIONS + MANY * STATISTICS;
       expect(cmoe).toBeLessThan(most);
       expect(profile).toBeLessThan(most);
-      expect(proof).toBeLessThan(most);
+      expect(proof).toBeLessThan(most + UNCOLLECTED); // three passes: the scale, the parent, the mixture
       expect(profile! - profileOfFew!).toBeLessThan((MANY - FEW) * STATISTICS + UNCOLLECTED);
     },
     TIMEOUT,
