@@ -10,6 +10,8 @@ export interface AssignmentProblem {
 export interface Assignment {
   readonly groupOf_N: Int32Array;
   readonly cost: number;
+  /** Of an optimal one, what shows that it is: every item sits where cost + price is least. */
+  readonly price_E?: Float64Array;
 }
 
 /** An assignment of the first few items that is optimal for them, with what is needed to add the next one. */
@@ -22,7 +24,7 @@ interface Flow extends AssignmentProblem {
   readonly move_EE: Float64Array;
   /** 1 where the mover has left, so that the cost is that of a cheaper move than any that is left. */
   readonly isStale_EE: Uint8Array;
-  /** Dual price of a place: each item sits where cost + price is least, and a group with free places costs nothing. */
+  /** Dual price of a place: each item sits where cost + price is least. */
   readonly price_E: Float64Array;
 }
 
@@ -43,16 +45,21 @@ interface Paths {
  * that have left: 14,336 items in 256 groups take two to four seconds, and twenty if they differ in size alone
  * (`scripts/bench/assignment.ts`), so that nothing approximate is needed for any FFN; one column for each place would
  * make it cubic in N. Ties go to the lower group, then to the lower item.
+ *
+ * @param start_E prices of an assignment that was nearly this one: items first go where cost + price is least, and only
+ * those for whom no place is left there need a path. Looked at where the items fill all places; else free places must
+ * cost nothing.
  * @throws RangeError if the groups cannot hold all items.
  */
-export function optimalAssignment(problem: AssignmentProblem): Assignment {
+export function optimalAssignment(problem: AssignmentProblem, start_E?: Assignment['price_E']): Assignment {
   const flow = emptyFlow(problem);
-  for (let item = 0; item < flow.groupOf_N.length; item++) {
+  if (start_E && isFull(problem)) flow.price_E.set(start_E);
+  for (const item of placeCheapest(flow)) {
     const paths = shortestPaths(flow, item);
     raisePrices(flow, paths);
     push(flow, paths, item);
   }
-  return {groupOf_N: flow.groupOf_N, cost: totalCost(problem, flow.groupOf_N)};
+  return {groupOf_N: flow.groupOf_N, cost: totalCost(problem, flow.groupOf_N), price_E: flow.price_E};
 }
 
 /**
@@ -90,6 +97,25 @@ function emptyFlow(problem: AssignmentProblem): Flow {
     isStale_EE: new Uint8Array(numGroups * numGroups),
     price_E: new Float64Array(numGroups),
   };
+}
+
+/** Puts items, in id order, where cost + price is least as long as there is a place; gives those for whom there was none. */
+function placeCheapest(flow: Flow): number[] {
+  const {cost_NE, numGroups, price_E, groupOf_N} = flow;
+  const left: number[] = [];
+  for (let item = 0; item < groupOf_N.length; item++) {
+    let best = 0;
+    let least = Number.POSITIVE_INFINITY;
+    for (let group = 0; group < numGroups; group++) {
+      const price = costOf(cost_NE, numGroups, item, group) + (price_E[group] as number);
+      if (price >= least) continue;
+      best = group;
+      least = price;
+    }
+    if (hasPlace(flow, best)) enter(flow, item, best);
+    else left.push(item);
+  }
+  return left;
 }
 
 /**
@@ -215,9 +241,17 @@ function totalCost({cost_NE, capacity_E}: AssignmentProblem, groupOf_N: Int32Arr
   return groupOf_N.reduce((sum, group, item) => sum + costOf(cost_NE, capacity_E.length, item, group), 0);
 }
 
+function isFull({cost_NE, capacity_E}: AssignmentProblem): boolean {
+  return cost_NE.length / capacity_E.length === numPlaces(capacity_E);
+}
+
+function numPlaces(capacity_E: ArrayLike<number>): number {
+  return Array.from(capacity_E).reduce((sum, capacity) => sum + capacity, 0);
+}
+
 function numItems({cost_NE, capacity_E}: AssignmentProblem): number {
   const items = cost_NE.length / capacity_E.length;
-  const places = Array.from(capacity_E).reduce((sum, capacity) => sum + capacity, 0);
+  const places = numPlaces(capacity_E);
   if (places >= items) return items;
   throw new RangeError(`${items} items do not fit into ${capacity_E.length} groups with ${places} places`);
 }

@@ -1,6 +1,6 @@
 // k-means whose clusters have given sizes. Shapes: N points, J features, E clusters.
 import type {Rng} from '../util/rng.js';
-import {greedyAssignment, optimalAssignment} from './assignment.js';
+import {type Assignment, greedyAssignment, optimalAssignment} from './assignment.js';
 
 /** Points as rows, [N, J]. */
 export interface Points {
@@ -37,14 +37,16 @@ export const MAX_ROUNDS = 20;
 export function balancedKMeans(points: Points, start_EJ: Float64Array, options: KMeansOptions): Clustering {
   const assign = options.assignment === 'optimal' ? optimalAssignment : greedyAssignment;
   const costPerRound: number[] = [];
+  let price_E: Assignment['price_E'];
   let centroid_EJ = start_EJ;
   let clusterOf_N: Int32Array = new Int32Array(0);
   while (costPerRound.length < options.maxRounds) {
     const cost_NE = squaredDistances(points, centroid_EJ);
-    const {groupOf_N, cost} = assign({cost_NE, capacity_E: options.capacity_E});
-    costPerRound.push(cost);
-    const isSettled = sameNumbers(groupOf_N, clusterOf_N);
-    clusterOf_N = groupOf_N;
+    const assigned: Assignment = assign({cost_NE, capacity_E: options.capacity_E}, price_E);
+    costPerRound.push(assigned.cost);
+    const isSettled = sameNumbers(assigned.groupOf_N, clusterOf_N);
+    clusterOf_N = assigned.groupOf_N;
+    price_E = assigned.price_E; // centroids move little, and so will prices
     centroid_EJ = clusterMeans(points, clusterOf_N, centroid_EJ);
     if (isSettled) break;
   }

@@ -178,11 +178,7 @@ async function watchLayer(
   {model: {ffnWidth: numNeurons}, options}: ProfileMetadata,
 ): Promise<LayerProfile> {
   const parts: Numbers[] = [];
-  for (const batch of walk.batches) {
-    const {next_TD, ...rest} = await watchBatch(walk, watch, batch);
-    batch.set(next_TD);
-    parts.push(rest);
-  }
+  for (const batch of walk.batches) parts.push(await watchBatch(walk, watch, batch));
   const rows = (key: BySample): Float32Array => joinFloats(parts.map((part) => part[key]));
   const means = (key: OverTokens): Float32Array => meanOf(parts.map((part) => part[key]));
   const profile: LayerProfile = {
@@ -207,20 +203,18 @@ type BySample = 'gateMean_BF' | 'hMean_BF' | 'hSquare_BF';
 type OverTokens = 'gateMagnitude_F' | 'hMagnitude_F';
 type Numbers = Readonly<Record<Exclude<keyof Watched, 'next_TD'>, Float32Array>>;
 
-async function watchBatch(
-  walk: Walk,
-  watch: Watch,
-  batch: Float32Array,
-): Promise<Numbers & {readonly next_TD: Float32Array}> {
+/** What neurons do on a batch, which becomes what comes after the layer. */
+async function watchBatch(walk: Walk, watch: Watch, batch: Float32Array): Promise<Numbers> {
   const x_TD = hiddenTensor(walk, batch);
-  const results = await watch(x_TD);
+  const {next_TD, ...watched} = await watch(x_TD);
   try {
-    const entries = Object.entries(results).map(
+    const entries = Object.entries(watched).map(
       async ([name, tensor]) => [name, Float32Array.from(await tensor.data())] as const,
     );
-    return Object.fromEntries(await Promise.all(entries)) as Numbers & {next_TD: Float32Array};
+    batch.set(await next_TD.data());
+    return Object.fromEntries(await Promise.all(entries)) as Numbers;
   } finally {
-    tf.dispose([x_TD, ...Object.values(results)]);
+    tf.dispose([x_TD, next_TD, ...Object.values(watched)]);
   }
 }
 

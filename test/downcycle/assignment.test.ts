@@ -140,6 +140,28 @@ describe('optimalAssignment', () => {
     }
   });
 
+  it('costs as much from any prices it starts with', () => {
+    fc.assert(
+      fc.property(problems, fc.infiniteStream(fc.double({min: -2, max: 2, noNaN: true})), (problem, prices) => {
+        const start_E = Float64Array.from(problem.capacity_E, () => prices.next().value);
+        const warm = optimalAssignment(problem, start_E);
+        expectFits(warm.groupOf_N, problem);
+        expect(warm.cost).toBeAllClose(costOverSlots(problem), {atol: 1e-9});
+      }),
+      {numRuns: 300},
+    );
+  });
+
+  it('gives prices at which no item would rather sit elsewhere, and starts from them where it was', () => {
+    const problem = randomProblem(40, [10, 10, 10, 10], 8);
+    const {groupOf_N, price_E} = optimalAssignment(problem);
+    groupOf_N.forEach((group, item) => {
+      const priced = Array.from(price_E!, (price, e) => price + problem.cost_NE[item * 4 + e]!);
+      expect(priced[group]).toBeLessThanOrEqual(Math.min(...priced) + 1e-12);
+    });
+    expect(optimalAssignment(problem, price_E).groupOf_N).toEqual(groupOf_N);
+  });
+
   it('refuses groups that cannot hold all items', () => {
     const problem = {cost_NE: new Float64Array(8), capacity_E: [1, 2]};
     expect(() => optimalAssignment(problem)).toThrow(new RangeError('4 items do not fit into 2 groups with 3 places'));
