@@ -1,6 +1,6 @@
 import {type Architecture, type FfnLayout, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
-import {decays} from '../../src/train/optimizer.js';
+import {isMatrix} from '../../src/train/part.js';
 import {createRng} from '../../src/util/rng.js';
 import type {ParameterSetup, Setup} from './protocol.js';
 
@@ -104,6 +104,7 @@ export function setupOf(one: Case, kind: Kind, threads: number): Setup {
     batches: randomBatches(one),
     learningRate: 1e-5, // small, so that routing stays about as even as fresh routers make it
     balanceWeight: 0.01,
+    kind: 'adamw',
     betas: [0.9, 0.95],
     eps: 1e-8,
     weightDecay: 0.1,
@@ -121,7 +122,7 @@ export function tinySetup(kind: Kind, threads: number): Setup {
 
 function parameterSetup({path, shape, role, isOutput}: ParameterSpec, layers: number): ParameterSetup {
   const std = isOutput ? STD / Math.sqrt(2 * layers) : STD;
-  return {path, shape, std: role === 'norm' ? null : std, decays: decays(role)};
+  return {path, shape, std: role === 'norm' ? null : std, decays: isMatrix({role})};
 }
 
 function randomBatches({shape, batch, sequence}: Case): number[][] {

@@ -9,9 +9,9 @@ import {type Capacity, expertRoom} from '../../src/model/capacity.js';
 import {initialValues} from '../../src/model/init.js';
 import {mapTree, parameterSpecs} from '../../src/model/parameters.js';
 import {matMul} from '../../src/op/mat-mul.js';
-import {stepRates} from '../../src/train/optimizer.js';
-import {createTrainState} from '../../src/train/state.js';
-import type {TrainState} from '../../src/train/step.js';
+import {optimizerSchema} from '../../src/train/optimizer/options.js';
+import {ratesOf} from '../../src/train/rates.js';
+import {createTrainState, type TrainState} from '../../src/train/state.js';
 import {createStepRunner, type StepResult, type StepRunner} from '../../src/train/step-runner.js';
 import {describeError} from '../../src/util/errors.js';
 import {type ExecuteClock, installExecuteClock} from './execute-clock.js';
@@ -33,7 +33,8 @@ async function start(setup: Setup): Promise<{training: Training; version: string
   if (engine.kind !== 'tensorflow') throw new Error('the benchmark needs TensorFlow');
   const clock = installExecuteClock(engine.backend.binding.runtime.c);
   const runner = createStepRunner(await createState(setup), {
-    optimizer: {betas: setup.betas, eps: setup.eps, weightDecay: setup.weightDecay},
+    optimizer: setup,
+    dropout: 0,
     clip: 0,
     balanceWeight: setup.balanceWeight,
     zWeight: 0,
@@ -46,7 +47,8 @@ async function start(setup: Setup): Promise<{training: Training; version: string
   return {training: {setup, runner, clock, batches, product, numSteps: 0}, version};
 }
 
-async function createState({architecture, weights, seed}: Setup): Promise<TrainState> {
+async function createState(setup: Setup): Promise<TrainState> {
+  const {architecture, weights, seed} = setup;
   const parameters = mapTree(parameterSpecs(architecture), (spec) => {
     const given = weights?.[spec.path];
     return createVariable(
@@ -56,7 +58,13 @@ async function createState({architecture, weights, seed}: Setup): Promise<TrainS
     );
   });
   const model = {path: '', architecture, config: {}, parameters, warnings: [], dispose: () => undefined};
-  return createTrainState(model, {accumulates: false, moments: () => Promise.resolve(null)});
+  return createTrainState(model, {
+    finetune: {kind: 'full'},
+    optimizer: setup,
+    accumulates: false,
+    seed,
+    stored: () => Promise.resolve(null),
+  });
 }
 
 async function steps(training: Training, count: number): Promise<Answer<'steps'>> {
@@ -89,9 +97,11 @@ async function step(training: Training): Promise<{time: StepTime; result: StepRe
   const {setup, runner, clock, batches} = training;
   const tokens = batches[training.numSteps % batches.length] ?? new Int32Array(0);
   const number = ++training.numSteps;
+  const {kind, betas, eps, weightDecay, learningRate: lr} = setup;
+  const rates = ratesOf(optimizerSchema.parse({kind, betas, eps, weightDecay, lr}), lr, number);
   clock.take();
   const begin = performance.now();
-  const result = await runner.run([{tokens}], stepRates(setup.learningRate, number, setup.betas));
+  const result = await runner.run([{tokens}], rates, {seed: setup.seed, step: number});
   const ms = performance.now() - begin;
   return {time: {ms, insideMs: clock.take(), loss: result.loss, overflow: result.overflow}, result};
 }

@@ -1,7 +1,7 @@
 // What the driver and the two sides say to each other: one JSON object a line, a request on stdin, its answer on stdout.
 import {z} from 'zod';
 import type {Architecture} from '../../src/model/architecture.js';
-import type {AdamWOptions} from '../../src/train/optimizer.js';
+import type {AdamWOptions} from '../../src/train/optimizer/adamw.js';
 
 /** A parameter as a side makes it: std null means ones. */
 export interface ParameterSetup {

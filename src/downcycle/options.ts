@@ -3,7 +3,16 @@ import {z} from 'zod';
 import {PAPER_RULE} from './allocation.js';
 import {diveSchema, isDive} from './dive-options.js';
 import {choosable} from './option-checks.js';
-import {allocation, countFields, cutFields, regroup, repair, repairFields, requireFittable} from './split-fields.js';
+import {
+  allocation,
+  countFields,
+  cutFields,
+  regroup,
+  repair,
+  repairFields,
+  requireFittable,
+  requireRepair,
+} from './split-fields.js';
 import {isUpcycle, upcycleSchema} from './upcycle-options.js';
 
 const expertweaverFields = {
@@ -173,7 +182,7 @@ export const splitSchema = z.discriminatedUnion('method', [
   llamaMoeSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
   randomSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
   contiguousSchema.refine(choosable.check, choosable.says).superRefine(requireFittable),
-  allSharedSchema.refine(choosable.check, choosable.says),
+  allSharedSchema.refine(choosable.check, choosable.says).superRefine(requireRepair),
 ]);
 
 /** How a mixture of experts is made out of dense models. */

@@ -112,20 +112,35 @@ export const allocation = (fallback: 'uniform' | 'sensitivity') =>
       'uniform: the same counts in every layer. sensitivity: more active experts where the loss feels them more, as many over all layers.',
     );
 
-interface Fitted {
+interface Repaired {
+  readonly repair: 'none' | 'refit';
+  readonly repairWeight: number;
+}
+
+interface Fitted extends Repaired {
   readonly router: RouterName;
-  readonly weights: string;
-  readonly outputScale: string;
-  readonly repair: string;
+  readonly weights: 'score' | 'one';
+  readonly outputScale: 'none' | 'match';
   readonly regroup: number;
 }
 
+/** Where a schema puts what it finds wrong. */
+interface Findings {
+  addIssue(issue: {code: 'custom'; path: string[]; message: string}): void;
+}
+
+/** Adds an issue for a repair that is described but not made. */
+export function requireRepair({repair, repairWeight}: Repaired, context: Findings): void {
+  if (repair === 'refit' || repairWeight === REFIT_WEIGHT) return;
+  const message = `${repairWeight} has no effect without repair refit. Set repair to refit, or leave repairWeight out.`;
+  context.addIssue({code: 'custom', path: ['repairWeight'], message});
+}
+
 /** Adds an issue for settings that cannot be fitted together, each with what to change. */
-export function requireFittable(
-  {router, weights, outputScale, repair, regroup}: Fitted,
-  context: {addIssue(issue: {code: 'custom'; path: string[]; message: string}): void},
-): void {
+export function requireFittable(settings: Fitted, context: Findings): void {
+  const {router, weights, outputScale, repair, regroup} = settings;
   const refuse = (path: string, message: string): void => context.addIssue({code: 'custom', path: [path], message});
+  requireRepair(settings, context);
   if (router === 'ridge' && weights === 'score') {
     refuse('router', 'ridge needs weights one: what it foresees is no score. Set weights to one.');
   }

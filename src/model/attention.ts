@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import {causalAttention} from '../op/attention.js';
-import {matMul} from '../op/mat-mul.js';
+import {MATRIX} from '../op/mat-mul.js';
 import {rmsNorm} from '../op/rms-norm.js';
 import {type RopeTable, rotate} from '../op/rope.js';
+import {project, solid, type Weight} from '../op/weight.js';
 import type {Architecture} from './architecture.js';
 import type {AttentionTree} from './parameters.js';
 
@@ -23,7 +24,7 @@ function blockRows(sequence: number): number {
 /** Grouped-query causal self-attention with rotary positions; [T, D] → [T, D]. */
 export function attention(
   x_TD: tf.Tensor2D,
-  params: AttentionTree<tf.Tensor>,
+  params: AttentionTree<Weight>,
   architecture: Architecture,
   {batch: B, sequence: S, rope, segment_BS}: AttentionContext,
 ): tf.Tensor2D {
@@ -50,10 +51,10 @@ export function attention(
 /** Queries, keys and values before they are turned, [T, heads · d]: projected, clipped, normalised. */
 function projections(
   x_TD: tf.Tensor2D,
-  {q, k, v, qBias, kBias, vBias, qNorm, kNorm}: AttentionTree<tf.Tensor>,
+  {q, k, v, qBias, kBias, vBias, qNorm, kNorm}: AttentionTree<Weight>,
   {qkvClip, normEps}: Architecture,
 ): {q_TX: tf.Tensor2D; k_TX: tf.Tensor2D; v_TX: tf.Tensor2D} {
-  const project = (weight: tf.Tensor, bias: tf.Tensor | null): tf.Tensor2D => {
+  const project = (weight: Weight, bias: Weight | null): tf.Tensor2D => {
     const y_TX = linear(x_TD, weight, bias);
     return qkvClip === null ? y_TX : tf.clipByValue(y_TX, -qkvClip, qkvClip);
   };
@@ -64,16 +65,17 @@ function projections(
   };
 }
 
-function linear(x_TD: tf.Tensor2D, weight: tf.Tensor, bias: tf.Tensor | null): tf.Tensor2D {
-  const y_TX = matMul(x_TD, weight as tf.Tensor2D);
-  return bias ? tf.add(y_TX, bias) : y_TX;
+function linear(x_TD: tf.Tensor2D, weight: Weight, bias: Weight | null): tf.Tensor2D {
+  const y_TX = project(x_TD, weight as Weight<tf.Tensor2D>, MATRIX);
+  return bias ? tf.add(y_TX, solid(bias)) : y_TX;
 }
 
 /** RMS norm over as many columns as the weight has: one head, or all of them. */
-function normalised(x_TX: tf.Tensor2D, weight: tf.Tensor | null, eps: number): tf.Tensor2D {
+function normalised(x_TX: tf.Tensor2D, weight: Weight | null, eps: number): tf.Tensor2D {
   if (!weight) return x_TX;
-  const rows = tf.reshape(x_TX, [-1, weight.size]) as tf.Tensor2D;
-  return tf.reshape(rmsNorm(rows, weight as tf.Tensor1D, eps), x_TX.shape);
+  const scale = solid(weight) as tf.Tensor1D;
+  const rows = tf.reshape(x_TX, [-1, scale.size]) as tf.Tensor2D;
+  return tf.reshape(rmsNorm(rows, scale, eps), x_TX.shape);
 }
 
 /** [B, S] → [B·n, S], each row n times. */

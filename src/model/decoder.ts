@@ -5,6 +5,7 @@ import {matMul} from '../op/mat-mul.js';
 import {rmsNorm} from '../op/rms-norm.js';
 import {type RopeTable, ropeAngles} from '../op/rope.js';
 import {untaped} from '../op/untaped.js';
+import {solid, type Weight} from '../op/weight.js';
 import type {Architecture, FfnLayout} from './architecture.js';
 import {type AttentionContext, attention} from './attention.js';
 import type {Capacity} from './capacity.js';
@@ -39,7 +40,7 @@ export interface DecoderOutput {
 
 /** Runs a decoder up to the final norm; multiply by the head for logits. */
 export function decode(
-  params: DecoderTree<tf.Tensor>,
+  params: DecoderTree<Weight>,
   architecture: Architecture,
   {token_BS, segment_BS}: DecoderInput,
   options: ForwardOptions = {},
@@ -48,7 +49,7 @@ export function decode(
   const context = attentionContext(architecture, batch, sequence, segment_BS ?? null);
   const routers: RouterTrace[] = [];
   const {multipliers} = architecture;
-  const embedded = embed(params.embed as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
+  const embedded = embed(solid(params.embed) as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
   let x_TD = times(embedded, multipliers.embedding);
   for (const [index, layer] of params.layers.entries()) {
     const layout = architecture.ffn[index];
@@ -74,7 +75,7 @@ export function attentionContext(
 /** The first half of a layer: the residual stream after attention, and the input of the feed-forward part; both [T, D]. */
 export function throughAttention(
   x_TD: tf.Tensor2D,
-  layer: LayerTree<tf.Tensor>,
+  layer: LayerTree<Weight>,
   architecture: Architecture,
   context: AttentionContext,
 ): {h_TD: tf.Tensor2D; y_TD: tf.Tensor2D} {
@@ -88,20 +89,25 @@ export function throughAttention(
 export function addFfn(
   h_TD: tf.Tensor2D,
   ffn_TD: tf.Tensor2D,
-  {ffnNorm}: LayerTree<tf.Tensor>,
+  {ffnNorm}: LayerTree<Weight>,
   architecture: Architecture,
 ): tf.Tensor2D {
   return addPart(h_TD, ffn_TD, ffnNorm, architecture);
 }
 
 /** Hidden states after the last layer as the head takes them: normed, and over the divisor of the logits. */
-export function finalHidden(x_TD: tf.Tensor2D, norm: tf.Tensor | null, architecture: Architecture): tf.Tensor2D {
+export function finalHidden(x_TD: tf.Tensor2D, norm: Weight | null, architecture: Architecture): tf.Tensor2D {
   return times(normalise(x_TD, norm, architecture), 1 / architecture.multipliers.logitsDivisor);
 }
 
 /** Logits of hidden states, [T, V]. */
-export function logits(hidden_TD: tf.Tensor2D, params: DecoderTree<tf.Tensor>): tf.Tensor2D {
-  return matMul(hidden_TD, (params.head ?? params.embed) as tf.Tensor2D, {transposeB: true});
+export function logits(hidden_TD: tf.Tensor2D, params: DecoderTree<Weight>): tf.Tensor2D {
+  return matMul(hidden_TD, headOf(params), {transposeB: true});
+}
+
+/** The matrix that turns hidden states into logits, [V, D]: the embedding's where they are tied. */
+export function headOf({head, embed: table}: DecoderTree<Weight>): tf.Tensor2D {
+  return solid(head ?? table) as tf.Tensor2D;
 }
 
 /** How one layer is run. */
@@ -112,7 +118,7 @@ interface LayerOptions extends Pick<ForwardOptions, 'capacity' | 'chooser'> {
 /** Hidden states before a layer to those after it, [T, D], and what its router did if it has one. */
 export function decoderLayer(
   x_TD: tf.Tensor2D,
-  layer: LayerTree<tf.Tensor>,
+  layer: LayerTree<Weight>,
   layout: FfnLayout,
   architecture: Architecture,
   context: AttentionContext,
@@ -132,7 +138,7 @@ export function decoderLayer(
 function addPart(
   x_TD: tf.Tensor2D,
   part_TD: tf.Tensor2D,
-  weight: tf.Tensor | null,
+  weight: Weight | null,
   architecture: Architecture,
 ): tf.Tensor2D {
   const {norm, multipliers} = architecture;
@@ -141,14 +147,14 @@ function addPart(
 }
 
 /** What a part of a layer sees: `norm(x)`, or x itself where norms come after. */
-function inputOf(x_TD: tf.Tensor2D, weight: tf.Tensor | null, architecture: Architecture): tf.Tensor2D {
+function inputOf(x_TD: tf.Tensor2D, weight: Weight | null, architecture: Architecture): tf.Tensor2D {
   return architecture.norm.placement === 'before' ? normalise(x_TD, weight, architecture) : x_TD;
 }
 
-function normalise(x_TD: tf.Tensor2D, weight: tf.Tensor | null, {norm, normEps}: Architecture): tf.Tensor2D {
+function normalise(x_TD: tf.Tensor2D, weight: Weight | null, {norm, normEps}: Architecture): tf.Tensor2D {
   if (norm.kind === 'layer') return layerNorm(x_TD, normEps);
   if (!weight) throw new Error('an RMS norm has no weight');
-  return rmsNorm(x_TD, weight as tf.Tensor1D, normEps);
+  return rmsNorm(x_TD, solid(weight) as tf.Tensor1D, normEps);
 }
 
 function times(x_TD: tf.Tensor2D, factor: number): tf.Tensor2D {

@@ -2,6 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {pickBlocks, topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
+import {mapWeight, solid, type Weight} from '../op/weight.js';
 import {type FfnLayout, type InnerLayout, type Routing, SOFTMAX_ROUTING} from './architecture.js';
 import type {GluTree, InnerTree} from './parameters.js';
 import {type Route, route, routerLogits, routeTo} from './router.js';
@@ -17,11 +18,12 @@ export function flatLayout(
 }
 
 /** Stacked [G, e, ...] as [G·e, ...]. */
-export function flatExperts({gate, up, down}: GluTree<tf.Tensor>): GluTree<tf.Tensor> {
-  const flat = (w: tf.Tensor): tf.Tensor => {
-    const [G = 0, e = 0, ...matrix] = w.shape;
-    return tf.reshape(w, [G * e, ...matrix]);
-  };
+export function flatExperts({gate, up, down}: GluTree<Weight>): GluTree<Weight> {
+  const flat = (weight: Weight): Weight =>
+    mapWeight(weight, (w) => {
+      const [G = 0, e = 0, ...matrix] = w.shape;
+      return tf.reshape(w, [G * e, ...matrix]);
+    });
   return {gate: flat(gate), up: flat(up), down: flat(down)};
 }
 
@@ -38,13 +40,13 @@ function innerRouting(weight: Routing['weight']): Routing {
  */
 export function routeInside(
   x_TD: tf.Tensor2D,
-  {router, routerUp}: InnerTree<tf.Tensor>,
+  {router, routerUp}: InnerTree<Weight>,
   {topK: k, weight}: InnerLayout,
   {expert_TK, weight_TK}: Pick<Route, 'expert_TK' | 'weight_TK'>,
   activity_TN: tf.Tensor2D | null,
 ): Pick<Route, 'expert_TK' | 'weight_TK'> {
   const [T, K] = expert_TK.shape;
-  const e = router.shape[2] ?? 0;
+  const e = solid(router).shape[2] ?? 0;
   const ofChosen = (x_TN: tf.Tensor2D): tf.Tensor2D => insideChosen(x_TN, expert_TK, e);
   const logit_Pe = ofChosen(routerLogits(x_TD, {router: wide(router), routerUp: wide(routerUp), routerOut: null}));
   const routing = innerRouting(weight);
@@ -60,7 +62,8 @@ export function routeInside(
 }
 
 /** Routers [G, D, e] side by side: [D, G·e]. */
-function wide(router_GDe: tf.Tensor): tf.Tensor2D {
+function wide(router: Weight): tf.Tensor2D {
+  const router_GDe = solid(router);
   const [G, D, e] = router_GDe.shape as [number, number, number];
   return tf.reshape(tf.transpose(router_GDe, [1, 0, 2]), [D, G * e]);
 }

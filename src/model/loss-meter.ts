@@ -3,10 +3,9 @@ import {type Compiled, compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';
+import {type AdaptedModel, weightsOf} from './adapter.js';
 import {batchTensor, splitBatch} from './batch.js';
-import {decode} from './decoder.js';
-import type {Model} from './model.js';
-import {mapTree} from './parameters.js';
+import {decode, headOf} from './decoder.js';
 
 /** What a model scores on some text. */
 export interface Measurement {
@@ -22,11 +21,7 @@ export interface LossMeter {
 }
 
 /** A meter for rows of `sequenceLength + 1` tokens; it reads the variables as they stand at each call. */
-export function createLossMeter(
-  model: Pick<Model, 'architecture' | 'parameters'>,
-  sequenceLength: number,
-  precision: Precision,
-): LossMeter {
+export function createLossMeter(model: AdaptedModel, sequenceLength: number, precision: Precision): LossMeter {
   const run = compileMeasure(model, precision);
   return {
     measure: async (batches) => {
@@ -53,15 +48,12 @@ async function measureBatch(run: Measure, batch: tf.Tensor3D): Promise<[loss: nu
 }
 
 /** `batch → [sum of losses, predicted tokens]`. */
-function compileMeasure(
-  {architecture, parameters}: Pick<Model, 'architecture' | 'parameters'>,
-  precision: Precision,
-): Measure {
+function compileMeasure(model: AdaptedModel, precision: Precision): Measure {
   const measure = (batch_NBS: tf.Tensor3D): {figures: tf.Tensor} => {
     const {input, label_T} = splitBatch(batch_NBS);
-    const values = mapTree(parameters, (variable) => variable.read());
-    const {hidden_TD} = decode(values, architecture, input);
-    const losses = tokenLosses(hidden_TD, (values.head ?? values.embed) as tf.Tensor2D, label_T);
+    const weights = weightsOf(model);
+    const {hidden_TD} = decode(weights, model.architecture, input);
+    const losses = tokenLosses(hidden_TD, headOf(weights), label_T);
     const predicted = tf.sum(tf.cast(tf.greaterEqual(label_T, tf.scalar(0, 'int32')), 'float32'));
     return {figures: tf.stack([tf.sum(losses), predicted])};
   };

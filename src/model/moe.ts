@@ -2,12 +2,12 @@ import * as tf from '@tensorflow/tfjs';
 import {addExpertBias, combine, dispatch, type ExpertRoom, expertProduct, expertSlots} from '../op/experts.js';
 import {matMul} from '../op/mat-mul.js';
 import {oneHot} from '../op/one-hot.js';
-import {multiplied, swigluMultiplied} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';
 import {topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
+import {isLowRank, project, projectSwiglu, solid, type Weight} from '../op/weight.js';
 import type {FfnLayout, Routing} from './architecture.js';
-import {type Capacity, expertRoom} from './capacity.js';
+import {type Capacity, droplessRoom, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import {flatExperts, flatLayout, routeInside} from './inner.js';
 import type {FfnTree, GluTree} from './parameters.js';
@@ -41,7 +41,7 @@ export type Chooser = 'router' | 'oracle';
  */
 export function moe(
   x_TD: tf.Tensor2D,
-  params: MoeTree<tf.Tensor>,
+  params: MoeTree<Weight>,
   layout: MoeLayout,
   routing: Routing,
   capacity: Capacity,
@@ -51,8 +51,8 @@ export function moe(
   const activity = chooser === 'oracle' ? activityOf(x_TD, params) : null;
   const chosen = activity
     ? routeTo(topIndices(activity.outer_TE, layout.topK), logit_TE, routing)
-    : route(logit_TE, params.bias as tf.Tensor1D | null, layout.topK, routing);
-  const outer = throughExperts(x_TD, params, chosen, expertRoom(capacity, x_TD.shape[0], layout));
+    : route(logit_TE, params.bias && (solid(params.bias) as tf.Tensor1D), layout.topK, routing);
+  const outer = throughExperts(x_TD, params, chosen, roomOf(params.experts, capacity, x_TD.shape[0], layout));
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
   return {
@@ -64,7 +64,7 @@ export function moe(
 /** What the experts inside the chosen ones give; null where there are none. */
 function throughInner(
   x_TD: tf.Tensor2D,
-  {inner}: MoeTree<tf.Tensor>,
+  {inner}: MoeTree<Weight>,
   layout: MoeLayout,
   chosen: Route,
   capacity: Capacity,
@@ -72,12 +72,24 @@ function throughInner(
 ): Computed | null {
   if (!inner || !layout.inner) return null;
   const inside = routeInside(x_TD, inner, layout.inner, chosen, activity_TN);
-  const room = expertRoom(capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
-  return throughExperts(x_TD, {experts: flatExperts(inner.experts), expertBias: null}, inside, room);
+  const experts = flatExperts(inner.experts);
+  const room = roomOf(experts, capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
+  return throughExperts(x_TD, {experts, expertBias: null}, inside, room);
+}
+
+/** Rows are sent to experts with low-rank terms in any case: those would have to be added up for one product of all. */
+function roomOf(
+  {gate, up, down}: GluTree<Weight>,
+  capacity: Capacity,
+  T: number,
+  layout: Parameters<typeof expertRoom>[2],
+): ExpertRoom | 'all' {
+  const room = expertRoom(capacity, T, layout);
+  return room === 'all' && [gate, up, down].some(isLowRank) ? droplessRoom(T, layout) : room;
 }
 
 /** Stacked experts and what each adds. */
-type Experts = Pick<MoeTree<tf.Tensor>, 'experts' | 'expertBias'>;
+type Experts = Pick<MoeTree<Weight>, 'experts' | 'expertBias'>;
 type Choice = Pick<Route, 'expert_TK' | 'weight_TK'>;
 
 interface Computed {
@@ -89,6 +101,10 @@ function throughExperts(x_TD: tf.Tensor2D, experts: Experts, chosen: Choice, roo
   return room === 'all' ? everyToken(x_TD, experts, chosen) : gatheredTokens(x_TD, experts, chosen, room);
 }
 
+function numExpertsOf(stacked: Weight): number {
+  return (isLowRank(stacked) ? stacked.base : stacked).shape[0] ?? 0;
+}
+
 /** Each expert computes the rows sent to it: gather, GLU by expert, gather back. */
 function gatheredTokens(
   x_TD: tf.Tensor2D,
@@ -96,33 +112,34 @@ function gatheredTokens(
   {expert_TK, weight_TK}: Choice,
   room: ExpertRoom,
 ): Computed {
-  const slots = expertSlots(expert_TK, gate.shape[0] ?? 0, room);
+  const slots = expertSlots(expert_TK, numExpertsOf(gate), room);
   const x_RD = dispatch(x_TD, slots);
   const product = expertProduct(slots);
-  const byExpert = (w: tf.Tensor): tf.Tensor2D => multiplied(x_RD, w as tf.Tensor3D, product);
-  const y_RD = swigluMultiplied(byExpert(gate), byExpert(up), down as tf.Tensor3D, product);
-  const biased_RD = expertBias ? addExpertBias(y_RD, expertBias as tf.Tensor2D, slots) : y_RD;
+  const byExpert = (w: Weight): tf.Tensor2D => project(x_RD, w as Weight<tf.Tensor3D>, product);
+  const y_RD = projectSwiglu(byExpert(gate), byExpert(up), down as Weight<tf.Tensor3D>, product);
+  const biased_RD = expertBias ? addExpertBias(y_RD, solid(expertBias) as tf.Tensor2D, slots) : y_RD;
   return {y_TD: combine(biased_RD, weight_TK, slots), load_E: slots.load_E};
 }
 
 /** Every expert computes every token, weighted by zero where it was not chosen: exact, and three plain matmuls. */
 function everyToken(x_TD: tf.Tensor2D, {experts, expertBias}: Experts, {expert_TK, weight_TK}: Choice): Computed {
-  const [E, D, F] = experts.gate.shape as [number, number, number];
+  const down_EFD = solid(experts.down);
+  const [E, F, D] = down_EFD.shape as [number, number, number];
   const T = x_TD.shape[0];
   const h_TEF = hiddenOfAll(x_TD, experts);
   const chosen_TKE = untaped(() => oneHot(expert_TK, E));
   const weight_TE: tf.Tensor2D = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), 1);
   const weighted = tf.reshape(tf.mul(h_TEF, tf.expandDims(weight_TE, -1)), [T, E * F]) as tf.Tensor2D;
-  const y_TD = matMul(weighted, tf.reshape(experts.down, [E * F, D]) as tf.Tensor2D);
+  const y_TD = matMul(weighted, tf.reshape(down_EFD, [E * F, D]) as tf.Tensor2D);
   const load_E = untaped(() => tf.cast(tf.sum(chosen_TKE, [0, 1]), 'int32')) as tf.Tensor1D;
   if (!expertBias) return {y_TD, load_E};
-  return {y_TD: tf.add(y_TD, matMul(weight_TE, expertBias as tf.Tensor2D)) as tf.Tensor2D, load_E};
+  return {y_TD: tf.add(y_TD, matMul(weight_TE, solid(expertBias) as tf.Tensor2D)) as tf.Tensor2D, load_E};
 }
 
 /** What the oracle looks at: Σ|h| over all neurons of each expert, [T, E], and of each one inside, [T, E·e]. */
 function activityOf(
   x_TD: tf.Tensor2D,
-  {experts, inner}: MoeTree<tf.Tensor>,
+  {experts, inner}: MoeTree<Weight>,
 ): {readonly outer_TE: tf.Tensor2D; readonly inner_TN: tf.Tensor2D | null} {
   const own_TE = expertActivity(x_TD, experts);
   if (!inner) return {outer_TE: own_TE, inner_TN: null};
@@ -132,13 +149,13 @@ function activityOf(
 }
 
 /** Σ|h| over the neurons of each expert, [T, E]. */
-function expertActivity(x_TD: tf.Tensor2D, experts: GluTree<tf.Tensor>): tf.Tensor2D {
+function expertActivity(x_TD: tf.Tensor2D, experts: GluTree<Weight>): tf.Tensor2D {
   return tf.sum(tf.abs(hiddenOfAll(x_TD, experts)), 2);
 }
 
 /** h of every neuron of every expert, [T, E, F]. */
-function hiddenOfAll(x_TD: tf.Tensor2D, {gate, up}: GluTree<tf.Tensor>): tf.Tensor3D {
-  const [E, D, F] = gate.shape as [number, number, number];
-  const wide = (w_EDF: tf.Tensor): tf.Tensor2D => tf.reshape(tf.transpose(w_EDF, [1, 0, 2]), [D, E * F]);
+function hiddenOfAll(x_TD: tf.Tensor2D, {gate, up}: GluTree<Weight>): tf.Tensor3D {
+  const [E, D, F] = solid(gate).shape as [number, number, number];
+  const wide = (w: Weight): tf.Tensor2D => tf.reshape(tf.transpose(solid(w), [1, 0, 2]), [D, E * F]);
   return tf.reshape(swiglu(matMul(x_TD, wide(gate)), matMul(x_TD, wide(up))), [x_TD.shape[0], E, F]);
 }

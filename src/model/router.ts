@@ -1,15 +1,16 @@
 import * as tf from '@tensorflow/tfjs';
-import {matMul} from '../op/mat-mul.js';
+import {MATRIX} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
+import {project, type Weight} from '../op/weight.js';
 import type {Routing} from './architecture.js';
 import type {RouterTree} from './parameters.js';
 
 /** Logits of all experts, float32 [T, E]; see `RouterKind`. */
-export function routerLogits(x_TD: tf.Tensor2D, {router, routerUp, routerOut}: RouterTree<tf.Tensor>): tf.Tensor2D {
-  const first_TE = matMul(x_TD, router as tf.Tensor2D);
-  if (routerUp) return tf.abs(swiglu(first_TE, matMul(x_TD, routerUp as tf.Tensor2D)));
-  return routerOut ? matMul(tf.tanh(first_TE), routerOut as tf.Tensor2D) : first_TE;
+export function routerLogits(x_TD: tf.Tensor2D, {router, routerUp, routerOut}: RouterTree<Weight>): tf.Tensor2D {
+  const first_TE = project(x_TD, router as Weight<tf.Tensor2D>, MATRIX);
+  if (routerUp) return tf.abs(swiglu(first_TE, project(x_TD, routerUp as Weight<tf.Tensor2D>, MATRIX)));
+  return routerOut ? project(tf.tanh(first_TE), routerOut as Weight<tf.Tensor2D>, MATRIX) : first_TE;
 }
 
 /** Which experts each token uses, and how much of each. */

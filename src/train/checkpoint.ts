@@ -2,16 +2,16 @@ import {mkdir, readdir, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
 import {parseJson} from '../format/json.js';
-import {writeSafetensors} from '../format/safetensors-writer.js';
 import {openTensors} from '../format/tensor-store.js';
-import {type Model, variablesOf} from '../model/model.js';
-import {leavesOf, parameterSpecs} from '../model/parameters.js';
+import {mergedValues} from '../model/adapter.js';
+import type {Model} from '../model/model.js';
 import {saveModel} from '../model/save.js';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
+import {type AdapterRecord, openAdapter, saveAdapter} from './adapter-folder.js';
 import {divergence} from './divergence.js';
-import {type MomentSource, readVariable, variablesByPath} from './state.js';
-import type {TrainState} from './step.js';
+import {type StoredValues, type TrainState, variablesByPath} from './state.js';
+import {writeVariables} from './write-variables.js';
 
 const rng = z.tuple([z.number(), z.number(), z.number(), z.number()]).readonly();
 
@@ -39,6 +39,7 @@ export type TrainerState = z.infer<typeof trainerState>;
 const MARKER = 'trainer.json';
 const MODEL = 'model';
 const OPTIMIZER = 'optimizer';
+const ADAPTER = 'adapter';
 
 /** Folder name of a step's checkpoint, `step-000100`. */
 export function checkpointName(step: number): string {
@@ -48,41 +49,53 @@ export function checkpointName(step: number): string {
 /** What a checkpoint is made of. */
 export interface CheckpointContent {
   readonly model: Model;
-  /** Moments of the optimizer. */
+  /** What trains, and what the optimizer keeps. */
   readonly state: TrainState;
   readonly trainer: TrainerState;
+  /** What low-rank terms stand beside; null if there are none. */
+  readonly adapter: AdapterRecord | null;
+  /** Whether the model is written, low-rank terms added. */
+  readonly withModel: boolean;
   /** Folder whose tokenizer and record of origin are copied. */
   readonly filesFrom: string;
 }
 
 /**
- * Writes weights (float32), moments and trainer state; the folder is whole or absent.
+ * Writes weights (float32), what the optimizer keeps and trainer state; the folder is whole or absent.
  *
  * @throws ConfigError if a weight is infinite or NaN: nobody could go on from that; EnvironmentError if the disk is full.
  */
 export async function saveCheckpoint(run: string, content: CheckpointContent): Promise<string> {
-  const {model, state, trainer, filesFrom} = content;
+  const {state, trainer, adapter, withModel} = content;
   const path = join(run, checkpointName(trainer.step));
-  const variables = variablesByPath(model);
+  const finite = (name: string, values: Float32Array): Float32Array => {
+    if (values.every(Number.isFinite)) return values;
+    throw divergence(run, trainer.step, `${name} holds numbers that are not finite`);
+  };
   await writeFolderAtomic(path, async (part) => {
-    await saveModel(join(part, MODEL), {
-      architecture: model.architecture,
-      config: model.config,
-      dtype: 'F32',
-      tokenizerFrom: filesFrom,
-      originFrom: filesFrom,
-      read: async (spec) => {
-        const variable = variables.get(spec.path);
-        if (!variable) throw new Error(`no variable for ${spec.path}`);
-        const values = await readVariable(variable);
-        if (values.every(Number.isFinite)) return values;
-        throw divergence(run, trainer.step, `${spec.path} holds numbers that are not finite`);
-      },
-    });
-    await saveMoments(join(part, OPTIMIZER), state);
+    if (withModel) await saveTrained(join(part, MODEL), content, finite);
+    if (adapter) await saveAdapter(join(part, ADAPTER), adapter, state, finite);
+    await saveSlots(join(part, OPTIMIZER), state);
     await writeFileAtomic(join(part, MARKER), `${JSON.stringify(trainer, null, 2)}\n`);
   });
   return path;
+}
+
+/** The model as it is now, low-rank terms added to their matrices. */
+async function saveTrained(
+  path: string,
+  {model, state, filesFrom}: CheckpointContent,
+  finite: (name: string, values: Float32Array) => Float32Array,
+): Promise<void> {
+  const variable = variablesByPath(model);
+  await saveModel(path, {
+    architecture: model.architecture,
+    config: model.config,
+    dtype: 'F32',
+    tokenizerFrom: filesFrom,
+    originFrom: filesFrom,
+    read: async (spec) => finite(spec.path, await mergedValues(variable(spec.path), state.adapters.get(spec.path))),
+  });
 }
 
 /** The newest whole checkpoint of a run folder, or null. */
@@ -103,10 +116,20 @@ export function checkpointModel(path: string): string {
   return join(path, MODEL);
 }
 
-/** Reads moments by parameter path; the caller closes it. */
-export async function openMoments(path: string): Promise<{readonly moments: MomentSource; close(): Promise<void>}> {
-  const tensors = await openTensors(join(path, OPTIMIZER));
-  return {moments: (name, moment) => tensors.read(`${name}.${moment}`), close: () => tensors.close()};
+/** What a checkpoint stores of training, by name; the caller closes it. */
+export async function openStored(
+  path: string,
+  hasAdapter: boolean,
+): Promise<{readonly stored: StoredValues; close(): Promise<void>}> {
+  const adapter = hasAdapter ? await openAdapter(join(path, ADAPTER)) : null;
+  const optimizer = await openTensors(join(path, OPTIMIZER));
+  return {
+    stored: (name) => (adapter?.tensors.has(name) ? adapter.tensors : optimizer).read(name),
+    close: async () => {
+      await adapter?.tensors.close();
+      await optimizer.close();
+    },
+  };
 }
 
 /** Removes all but the newest `keep` checkpoints; each loses its marker first, so that half of one is none. */
@@ -122,23 +145,12 @@ async function checkpointsOf(run: string): Promise<string[]> {
   return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => Number(a.slice(5)) - Number(b.slice(5)));
 }
 
-async function saveMoments(folder: string, state: TrainState): Promise<void> {
+async function saveSlots(folder: string, {trained}: TrainState): Promise<void> {
   await mkdir(folder);
-  const specs = leavesOf(parameterSpecs(state.architecture));
-  const moments = specs.flatMap(({path, shape}, i) => [
-    {name: `${path}.first`, shape, variable: state.first[i]},
-    {name: `${path}.second`, shape, variable: state.second[i]},
-  ]);
-  const byName = new Map(moments.map(({name, variable}) => [name, variable]));
-  await writeSafetensors(
-    folder,
-    moments.map(({name, shape}) => ({name, dtype: 'F32', shape})),
-    (name) => {
-      const variable = byName.get(name);
-      if (!variable) throw new Error(`no moment ${name}`);
-      return readVariable(variable);
-    },
+  const slots = trained.flatMap(({path, slots: kept}) =>
+    [...kept].map(([name, variable]) => [`${path}.${name}`, variable] as const),
   );
+  await writeVariables(folder, new Map(slots));
 }
 
 function parseTrainer(text: string, path: string): TrainerState {
@@ -150,9 +162,4 @@ function parseTrainer(text: string, path: string): TrainerState {
   throw new ModelError(
     `${path}: not a trainer state this version can read: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}.`,
   );
-}
-
-/** Number of parameters that training changes: all of them, as long as every weight is trained. */
-export function countTrainable(model: Model): number {
-  return variablesOf(model).reduce((sum, {shape}) => sum + shape.reduce((product, size) => product * size, 1), 0);
 }

@@ -1,5 +1,7 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
+import {finetuneSchema} from './finetune.js';
+import {optimizerSchema} from './optimizer/options.js';
 
 const warmup = z
   .int()
@@ -24,28 +26,6 @@ const batchSchema = z
       .describe('Passes whose gradients are averaged into one optimizer step: more rows for the memory of one pass.'),
   })
   .describe('Rows of text an optimizer step learns from: sequences x accumulate.');
-
-const optimizerSchema = z
-  .strictObject({
-    kind: z.literal('adamw').default('adamw').describe('AdamW with decoupled weight decay (arXiv 1711.05101).'),
-    lr: z.number().positive().default(4e-4).describe('Peak learning rate.'),
-    betas: z
-      .tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
-      .default([0.9, 0.95])
-      .describe('Decay of the running means of the gradient and of its square.'),
-    eps: z.number().positive().default(1e-8).describe('Added to the root of the second mean.'),
-    weightDecay: z
-      .number()
-      .min(0)
-      .default(0.1)
-      .describe('Decoupled weight decay, scaled by the learning rate; norms and biases have none.'),
-    clip: z
-      .number()
-      .min(0)
-      .default(1)
-      .describe('Largest global norm of the gradient; a larger one is scaled down to it. 0 for no clipping.'),
-  })
-  .describe('How gradients change weights.');
 
 const scheduleSchema = z
   .discriminatedUnion('kind', [
@@ -82,10 +62,6 @@ const balanceSchema = z
     z.strictObject({kind: z.literal('none').describe('No balance loss: experts may fall idle.'), zLoss: zLoss(0)}),
   ])
   .describe('What keeps all experts in use. A dense model has no router and ignores it.');
-
-const finetuneSchema = z
-  .strictObject({kind: z.literal('full').default('full').describe('Every weight is trained.')})
-  .describe('Which weights are trained.');
 
 const validationSchema = z
   .strictObject({

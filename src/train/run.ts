@@ -3,12 +3,12 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import {startEngine} from '../engine/start.js';
 import {loadModel} from '../model/model.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
-import {checkpointModel, openMoments} from './checkpoint.js';
+import {checkpointModel, openStored} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
+import {optimizerOf} from './optimizer/options.js';
 import {checkFolder, findCheckpoint} from './run-folder.js';
 import type {Session, TrainResult, TrainRun} from './session.js';
-import {createTrainState, disposeTrainState} from './state.js';
-import type {TrainState} from './step.js';
+import {createTrainState, disposeTrainState, type TrainState} from './state.js';
 import {trainLoop} from './trainer.js';
 import {unreachedRouters} from './unreached-routers.js';
 import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
@@ -29,7 +29,8 @@ export async function train(
   const engine = await startEngine(run.engine);
   for (const text of engine.notes) onEvent({kind: 'note', text});
   const checkpoint = await findCheckpoint(run);
-  const model = await loadModel(checkpoint ? checkpointModel(checkpoint.path) : run.model);
+  const hasAdapter = run.train.finetune.kind === 'lora';
+  const model = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
   for (const text of [...model.warnings, unreachedRouters(model.architecture)]) {
     if (text !== null) onEvent({kind: 'note', text});
   }
@@ -58,13 +59,17 @@ async function trainSession(session: Session, onEvent: (event: TrainEvent) => vo
 }
 
 async function openState({run, model, checkpoint}: Session): Promise<TrainState> {
-  const stored = checkpoint && (await openMoments(checkpoint.path));
+  const {finetune, optimizer, batch} = run.train;
+  const kept = checkpoint && (await openStored(checkpoint.path, finetune.kind === 'lora'));
   try {
     return await createTrainState(model, {
-      accumulates: run.train.batch.accumulate > 1,
-      moments: stored?.moments ?? (() => Promise.resolve(null)),
+      finetune,
+      optimizer: optimizerOf(optimizer),
+      accumulates: batch.accumulate > 1,
+      seed: run.seed,
+      stored: kept?.stored ?? (() => Promise.resolve(null)),
     });
   } finally {
-    await stored?.close();
+    await kept?.close();
   }
 }

@@ -1,36 +1,99 @@
+import * as tf from '@tensorflow/tfjs';
 import {createVariable, type Variable} from '../engine/variable.js';
-import {type Model, variablesOf} from '../model/model.js';
-import {leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
-import type {TrainState} from './step.js';
+import {type Adapter, type Adapters, adapterShapes} from '../model/adapter.js';
+import type {Architecture} from '../model/architecture.js';
+import type {Model} from '../model/model.js';
+import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
+import {createRng} from '../util/rng.js';
+import {type FinetuneOptions, selectParameters} from './finetune.js';
+import {type OptimizerOptions, slotShapes} from './optimizer/update.js';
+import {isMatrix, type Part, partOf} from './part.js';
 
-/** Gives the starting value of a moment, float32 row-major, or null for zeros. */
-export type MomentSource = (path: string, moment: 'first' | 'second') => Promise<Float32Array | null>;
+/** One thing that gradients change: a parameter, or a factor of the low-rank term beside one. */
+export interface Trained {
+  /** Key of what the optimizer keeps: the path of the parameter, with `.a` or `.b` behind it for a factor. */
+  readonly path: string;
+  readonly shape: readonly number[];
+  readonly part: Part;
+  /** Whether weight decay applies. */
+  readonly decays: boolean;
+  readonly variable: Variable;
+  /** What the optimizer keeps of it, by name. */
+  readonly slots: ReadonlyMap<string, Variable>;
+  /** Sum of gradients over micro-batches; null without accumulation. */
+  readonly sum: Variable | null;
+}
 
-/** Adds zero or stored moments to a model; gradient sums only where gradients are accumulated. */
-export async function createTrainState(
-  {architecture, parameters}: Model,
-  {accumulates, moments}: {readonly accumulates: boolean; readonly moments: MomentSource},
-): Promise<TrainState> {
-  const specs = leavesOf(parameterSpecs(architecture));
-  const state = {architecture, parameters, first: [] as Variable[], second: [] as Variable[], sums: [] as Variable[]};
-  const load = async (spec: ParameterSpec, moment: 'first' | 'second'): Promise<Variable> =>
-    createVariable(`${spec.path}.${moment}`, spec.shape, (await moments(spec.path, moment)) ?? zeros(spec));
+/** A model in training. */
+export interface TrainState {
+  readonly architecture: Architecture;
+  readonly parameters: DecoderTree<Variable>;
+  readonly adapters: Adapters;
+  readonly trained: readonly Trained[];
+}
+
+/** Gives a stored value, float32 row-major, or null where nothing is stored. */
+export type StoredValues = (name: string) => Promise<Float32Array | null>;
+
+/** What trains and how, and what is there to go on from. */
+export interface StateOptions {
+  readonly finetune: FinetuneOptions;
+  readonly optimizer: OptimizerOptions;
+  readonly accumulates: boolean;
+  /** Of the start of low-rank terms. */
+  readonly seed: number;
+  readonly stored: StoredValues;
+}
+
+/**
+ * Puts beside a model what training needs: low-rank terms, and what the optimizer keeps, zeros unless stored.
+ *
+ * A low-rank term begins at zero: `a` is drawn evenly from ±1/√in (as PEFT's, Kaiming with √5), `b` is zero.
+ * @throws ConfigError as {@link selectParameters} does.
+ */
+export async function createTrainState({architecture, parameters}: Model, options: StateOptions): Promise<TrainState> {
+  const {whole, adapted} = selectParameters(architecture, options.finetune);
+  const made: Variable[] = [];
+  const make = (name: string, shape: readonly number[], values: Float32Array): Variable => {
+    const variable = createVariable(name, shape, values);
+    made.push(variable);
+    return variable;
+  };
+  const variables = variablesByPath({architecture, parameters});
+  const adapters = new Map<string, Adapter>();
+  const trained: Trained[] = [];
+  const train = async (path: string, spec: ParameterSpec, variable: Variable): Promise<void> => {
+    trained.push(await trainedOf(path, spec, variable, {...options, make}));
+  };
   try {
-    for (const spec of specs) {
-      state.first.push(await load(spec, 'first'));
-      state.second.push(await load(spec, 'second'));
-      if (accumulates) state.sums.push(createVariable(`${spec.path}.sum`, spec.shape, zeros(spec)));
+    for (const spec of whole) {
+      const variable = variables(spec.path);
+      // A model that was saved holds these; the one that low-rank terms stand beside does not.
+      if (adapted.length > 0) restore(variable, await options.stored(spec.path));
+      await train(spec.path, spec, variable);
     }
-    return state;
+    for (const spec of adapted) {
+      const adapter = await openAdapter(spec, options, make);
+      adapters.set(spec.path, adapter);
+      await train(`${spec.path}.a`, spec, adapter.a);
+      await train(`${spec.path}.b`, spec, adapter.b);
+    }
+    return {architecture, parameters, adapters, trained};
   } catch (error) {
-    disposeTrainState(state);
+    for (const variable of made) variable.dispose();
     throw error;
   }
 }
 
 /** Frees everything but the model itself. */
-export function disposeTrainState({first, second, sums}: TrainState): void {
-  for (const variable of [...first, ...second, ...sums]) variable.dispose();
+export function disposeTrainState({trained, adapters}: TrainState): void {
+  for (const {slots, sum} of trained) for (const variable of [...slots.values(), sum]) variable?.dispose();
+  for (const {a, b} of adapters.values()) for (const variable of [a, b]) variable.dispose();
+}
+
+/** Numbers that training changes. */
+export function countTrainable({trained}: Pick<TrainState, 'trained'>): number {
+  return trained.reduce((sum, {shape}) => sum + shape.reduce((product, size) => product * size, 1), 0);
 }
 
 /** Reads a variable back to the host. */
@@ -43,17 +106,63 @@ export async function readVariable(variable: Variable): Promise<Float32Array> {
   }
 }
 
-/** A model's variables by parameter path. */
-export function variablesByPath(model: Model): ReadonlyMap<string, Variable> {
-  const specs = leavesOf(parameterSpecs(model.architecture));
-  const variables = variablesOf(model);
-  return new Map(
-    specs
-      .map(({path}, i) => [path, variables[i]] as const)
-      .filter((pair): pair is [string, Variable] => pair[1] !== undefined),
-  );
+/** The variable of a parameter. @throws Error if there is none of that path. */
+export function variablesByPath({
+  architecture,
+  parameters,
+}: Pick<Model, 'architecture' | 'parameters'>): (path: string) => Variable {
+  const variables = leavesOf(parameters);
+  const byPath = new Map(leavesOf(parameterSpecs(architecture)).map(({path}, i) => [path, variables[i]]));
+  return (path) => {
+    const variable = byPath.get(path);
+    if (!variable) throw new Error(`no variable for ${path}`);
+    return variable;
+  };
 }
 
-function zeros({shape}: ParameterSpec): Float32Array {
+function restore(variable: Variable, values: Float32Array | null): void {
+  if (!values) return;
+  const tensor = tf.tensor(values, [...variable.shape]);
+  variable.assign(tensor);
+  tensor.dispose();
+}
+
+type Make = (name: string, shape: readonly number[], values: Float32Array) => Variable;
+
+async function trainedOf(
+  path: string,
+  spec: ParameterSpec,
+  variable: Variable,
+  {optimizer, accumulates, stored, make}: StateOptions & {readonly make: Make},
+): Promise<Trained> {
+  const {shape} = variable;
+  const movable = {shape, part: partOf(spec), decays: isMatrix(spec)};
+  const slots = new Map<string, Variable>();
+  for (const [name, size] of Object.entries(slotShapes(optimizer, movable))) {
+    const key = `${path}.${name}`;
+    slots.set(name, make(key, size, (await stored(key)) ?? zeros(size)));
+  }
+  const sum = accumulates ? make(`${path}.sum`, shape, zeros(shape)) : null;
+  return {path, ...movable, variable, slots, sum};
+}
+
+async function openAdapter(spec: ParameterSpec, {finetune, seed, stored}: StateOptions, make: Make): Promise<Adapter> {
+  if (finetune.kind !== 'lora') throw new Error(`${finetune.kind} has no low-rank terms`);
+  const {rank, alpha} = finetune;
+  const {a, b} = adapterShapes(spec, rank);
+  const [left, right] = [`${spec.path}.a`, `${spec.path}.b`];
+  return {
+    a: make(left, a, (await stored(left)) ?? drawn(a, createRng(seed, `low rank ${spec.path}`))),
+    b: make(right, b, (await stored(right)) ?? zeros(b)),
+    scale: alpha / rank,
+  };
+}
+
+function drawn(shape: readonly number[], rng: ReturnType<typeof createRng>): Float32Array {
+  const bound = 1 / Math.sqrt(shape.at(-2) ?? 1);
+  return zeros(shape).map(() => (2 * rng.uniform() - 1) * bound);
+}
+
+function zeros(shape: readonly number[]): Float32Array {
   return new Float32Array(shape.reduce((product, size) => product * size, 1));
 }

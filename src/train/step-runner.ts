@@ -4,8 +4,9 @@ import type {Architecture, FfnLayout} from '../model/architecture.js';
 import {batchTensor} from '../model/batch.js';
 import {expertRoom, missingRows} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
-import type {StepRates} from './optimizer.js';
-import {compileApply, compileStep, ratesTensor, type StepOptions, type StepReport, type TrainState} from './step.js';
+import {createRng} from '../util/rng.js';
+import type {TrainState} from './state.js';
+import {compileApply, compileStep, ratesTensor, type StepOptions, type StepRates, type StepReport} from './step.js';
 
 /** What one optimizer step gave. */
 export interface StepResult {
@@ -22,8 +23,14 @@ export interface StepResult {
 /** Runs optimizer steps. */
 export interface StepRunner {
   /** One optimizer step over micro-batches of equal size. */
-  run(batches: readonly ShardRows[], rates: StepRates): Promise<StepResult>;
+  run(batches: readonly ShardRows[], rates: StepRates, seed: StepSeed): Promise<StepResult>;
   dispose(): void;
+}
+
+/** What the random numbers of a step hang on: the run's seed, and the step. */
+export interface StepSeed {
+  readonly seed: number;
+  readonly step: number;
 }
 
 /** What a runner needs besides the state it trains. */
@@ -34,41 +41,55 @@ export interface RunnerOptions extends StepOptions {
 /** Creates a runner; its functions are compiled at the first step. */
 export function createStepRunner(state: TrainState, options: RunnerOptions): StepRunner {
   const {step, accumulate} = compileStep(state, options);
-  const apply = state.sums.length > 0 ? compileApply(state, options) : null;
-  const report = (rows: ShardRows, call: (batch: tf.Tensor3D) => Promise<StepReport>): Promise<Report> =>
-    withBatch(rows, options.sequenceLength, async (batch) => {
-      const {figures, loads} = await readReport(await call(batch));
+  const apply = state.trained.some(({sum}) => sum) ? compileApply(state, options) : null;
+  const report = (
+    rows: ShardRows,
+    seed: Int32Array,
+    call: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>,
+  ): Promise<Report> =>
+    withBatch(rows, options.sequenceLength, seed, async (batch, seed_2) => {
+      const {figures, loads} = await readReport(await call(batch, seed_2));
       const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
       return {figures, layers: loadsByLayer(loads, state.architecture, tokens, options)};
     });
-  const runAccumulated = async (batches: readonly ShardRows[], rates_3: tf.Tensor1D): Promise<StepResult> => {
+  const runAccumulated = async (
+    batches: readonly ShardRows[],
+    rates_N: tf.Tensor1D,
+    seed: StepSeed,
+  ): Promise<StepResult> => {
     if (!apply || batches.length === 0) throw new Error('accumulation needs batches, and a state with sums');
     const reports: Report[] = [];
     const share = tf.scalar(1 / batches.length);
     try {
-      for (const rows of batches) reports.push(await report(rows, (batch) => accumulate(batch, share)));
+      for (const [i, rows] of batches.entries()) {
+        reports.push(await report(rows, seedWords(seed, i), (batch, seed_2) => accumulate(batch, seed_2, share)));
+      }
     } finally {
       share.dispose();
     }
-    const {norm} = await apply(rates_3);
+    const {norm} = await apply(rates_N);
     const [gradNorm = Number.NaN] = await norm.data();
     norm.dispose();
     return summary(reports, gradNorm);
   };
-  const runAtOnce = async (batches: readonly ShardRows[], rates_3: tf.Tensor1D): Promise<StepResult> => {
+  const runAtOnce = async (
+    batches: readonly ShardRows[],
+    rates_N: tf.Tensor1D,
+    seed: StepSeed,
+  ): Promise<StepResult> => {
     const [rows] = batches;
     if (!rows || batches.length > 1)
       throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
-    const one = await report(rows, (batch) => step(batch, rates_3));
+    const one = await report(rows, seedWords(seed, 0), (batch, seed_2) => step(batch, seed_2, rates_N));
     return summary([one], one.figures[3] ?? Number.NaN);
   };
   return {
-    run: async (batches, rates) => {
-      const rates_3 = ratesTensor(rates);
+    run: async (batches, rates, seed) => {
+      const rates_N = ratesTensor(rates);
       try {
-        return await (apply ? runAccumulated : runAtOnce)(batches, rates_3);
+        return await (apply ? runAccumulated : runAtOnce)(batches, rates_N, seed);
       } finally {
-        rates_3.dispose();
+        rates_N.dispose();
       }
     },
     dispose: () => {
@@ -130,16 +151,24 @@ function total(values: readonly number[]): number {
   return values.reduce((a, b) => a + b, 0);
 }
 
+/** The seed of one micro-batch: its places add their own number to the second word. */
+function seedWords({seed, step}: StepSeed, microBatch: number): Int32Array {
+  const rng = createRng(seed, `step ${step}, micro-batch ${microBatch}`);
+  return Int32Array.of(rng.uint32(), rng.uint32());
+}
+
 async function withBatch<T>(
   rows: ShardRows,
   sequenceLength: number,
-  body: (batch: tf.Tensor3D) => Promise<T>,
+  seed: Int32Array,
+  body: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<T>,
 ): Promise<T> {
   const batch = batchTensor(rows, sequenceLength);
+  const seed_2 = tf.tensor1d(seed, 'int32');
   try {
-    return await body(batch);
+    return await body(batch, seed_2);
   } finally {
-    batch.dispose();
+    tf.dispose([batch, seed_2]);
   }
 }
 

@@ -2,53 +2,49 @@ import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
 import type {Variable} from '../engine/variable.js';
+import {weightsOf} from '../model/adapter.js';
 import type {Architecture} from '../model/architecture.js';
 import {splitBatch} from '../model/batch.js';
 import type {Capacity} from '../model/capacity.js';
-import {decode} from '../model/decoder.js';
+import {decode, headOf} from '../model/decoder.js';
 import type {RouterTrace} from '../model/moe.js';
-import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs, treeOf} from '../model/parameters.js';
+import type {DecoderTree} from '../model/parameters.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
 import {untaped} from '../op/untaped.js';
 import {type LossWithReport, valueAndGradients} from '../op/value-and-gradients.js';
+import type {Dropout, Weight} from '../op/weight.js';
 import {routerLosses} from './balance.js';
-import {
-  type AdamWOptions,
-  adamW,
-  clipFactor,
-  decays,
-  globalNorm,
-  type StepRates,
-  type UpdateTensors,
-} from './optimizer.js';
-
-/** A model in training: weights and both moments, one list entry a leaf of the tree. */
-export interface TrainState {
-  readonly architecture: Architecture;
-  readonly parameters: DecoderTree<Variable>;
-  readonly first: readonly Variable[];
-  readonly second: readonly Variable[];
-  /** Sums of gradients over micro-batches; empty without accumulation. */
-  readonly sums: readonly Variable[];
-}
+import {clipFactor, globalNorm} from './optimizer/clip.js';
+import {type OptimizerOptions, updated} from './optimizer/update.js';
+import {PARTS, type Part} from './part.js';
+import type {TrainState} from './state.js';
 
 /** What a step does besides the mathematics of the model. */
 export interface StepOptions {
-  readonly optimizer: AdamWOptions;
+  readonly optimizer: OptimizerOptions;
   /** Largest global gradient norm; 0 does not clip. */
   readonly clip: number;
   readonly balanceWeight: number;
   readonly zWeight: number;
   readonly capacity: Capacity;
   readonly precision: Precision;
+  /** Share of the input of low-rank terms that is dropped. */
+  readonly dropout: number;
 }
 
 /** The compiled functions of a step; tensors in, tensors out. */
 export interface StepFunctions {
-  /** One whole step: `(batch_NBS, rates_3) → report`. */
-  readonly step: Compiled<[tf.Tensor3D, tf.Tensor1D], StepReport>;
-  /** Adds a micro-batch's gradients to the sums: `(batch_NBS, share) → report`. */
-  readonly accumulate: Compiled<[tf.Tensor3D, tf.Scalar], StepReport>;
+  /** One whole step: `(batch_NBS, seed_2, rates_N) → report`. */
+  readonly step: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Tensor1D], StepReport>;
+  /** Adds a micro-batch's gradients to the sums: `(batch_NBS, seed_2, share) → report`. */
+  readonly accumulate: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Scalar], StepReport>;
+}
+
+/** Numbers that change every step. */
+export interface StepRates {
+  readonly learningRate: Readonly<Record<Part, number>>;
+  /** See {@link stepFigures}. */
+  readonly figures: readonly [number, number];
 }
 
 /** Results of a step as tensors. */
@@ -63,18 +59,15 @@ export interface StepReport {
 /** Compiles training. When the gradient's norm is not finite, nothing is assigned, and the caller stops. */
 export function compileStep(state: TrainState, options: StepOptions): StepFunctions {
   const {precision} = options;
-  const step = (batch_NBS: tf.Tensor3D, rates_3: tf.Tensor1D): StepReport => {
-    const {gradients, figures, loads} = differentiate(state, options, batch_NBS);
+  const step = (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, rates_N: tf.Tensor1D): StepReport => {
+    const {gradients, figures, loads} = differentiate(state, options, batch_NBS, seed_2);
     const norm = globalNorm(gradients);
-    applyGradients(state, options, gradients, norm, rates_3, tf.isFinite(norm));
+    applyGradients(state, options, gradients, norm, rates_N);
     return {figures: tf.concat1d([figures, tf.reshape(norm, [1])]), loads};
   };
-  const accumulate = (batch_NBS: tf.Tensor3D, share: tf.Scalar): StepReport => {
-    const {gradients, figures, loads} = differentiate(state, options, batch_NBS);
-    for (const [i, gradient] of gradients.entries()) {
-      const sum = at(state.sums, i);
-      sum.assign(tf.add(sum.read(), tf.mul(gradient, share)));
-    }
+  const accumulate = (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, share: tf.Scalar): StepReport => {
+    const {gradients, figures, loads} = differentiate(state, options, batch_NBS, seed_2);
+    for (const [i, {sum}] of state.trained.entries()) sum?.assign(tf.add(sum.read(), tf.mul(at(gradients, i), share)));
     return {figures: tf.concat1d([figures, tf.zeros([1])]), loads};
   };
   return {
@@ -83,21 +76,22 @@ export function compileStep(state: TrainState, options: StepOptions): StepFuncti
   };
 }
 
-/** Compiles the update from accumulated gradients, which also empties the sums: `rates_3 → norm`. */
+/** Compiles the update from accumulated gradients, which also empties the sums: `rates_N → norm`. */
 export function compileApply(state: TrainState, options: StepOptions): Compiled<[tf.Tensor1D], {norm: tf.Tensor}> {
-  const apply = (rates_3: tf.Tensor1D): {norm: tf.Tensor} => {
-    const gradients = state.sums.map((sum) => sum.read());
+  const sums = state.trained.flatMap(({sum}) => sum ?? []);
+  const apply = (rates_N: tf.Tensor1D): {norm: tf.Tensor} => {
+    const gradients = sums.map((sum) => sum.read());
     const norm = globalNorm(gradients);
-    applyGradients(state, options, gradients, norm, rates_3, tf.isFinite(norm));
-    for (const sum of state.sums) sum.assign(tf.zeros([...sum.shape]));
+    applyGradients(state, options, gradients, norm, rates_N);
+    for (const sum of sums) sum.assign(tf.zeros([...sum.shape]));
     return {norm};
   };
   return compile(apply, {name: 'train_apply'});
 }
 
-/** The three rates of a step as the tensor that the compiled functions take. */
-export function ratesTensor({learningRate, firstCorrection, secondCorrection}: StepRates): tf.Tensor1D {
-  return tf.tensor1d([learningRate, firstCorrection, secondCorrection]);
+/** The rates of a step as the tensor that the compiled functions take: both figures, then a learning rate for each part. */
+export function ratesTensor({learningRate, figures}: StepRates): tf.Tensor1D {
+  return tf.tensor1d([...figures, ...PARTS.map((part) => learningRate[part])]);
 }
 
 interface Differentiated {
@@ -107,29 +101,41 @@ interface Differentiated {
 }
 
 function differentiate(
-  {architecture, parameters}: TrainState,
+  state: TrainState,
   options: StepOptions,
   batch_NBS: tf.Tensor3D,
+  seed_2: tf.Tensor1D,
 ): Differentiated {
-  const values = leavesOf(parameters).map((variable) => variable.read());
+  const variables = state.trained.map(({variable}) => variable);
   const {report, gradients} = valueAndGradients(
-    (given) => lossOf(treeOf(parameters, given), architecture, batch_NBS, options),
-    values,
+    (given) => {
+      const tensors = new Map(variables.map((variable, i) => [variable, at(given, i)]));
+      const read = (variable: Variable): tf.Tensor => tensors.get(variable) ?? variable.read();
+      const weights = weightsOf(state, read, dropoutOf(options, seed_2));
+      return lossOf(weights, state.architecture, batch_NBS, options);
+    },
+    variables.map((variable) => variable.read()),
   );
   const [figures, loads] = report as [tf.Tensor1D, tf.Tensor1D];
   return {gradients, figures, loads};
 }
 
+/** Dropout with a seed of its own for every place. */
+function dropoutOf({dropout: rate}: StepOptions, seed_2: tf.Tensor1D): (place: number) => Dropout | null {
+  if (rate === 0) return () => null;
+  return (place) => ({rate, seed_2: untaped(() => tf.add(seed_2, tf.tensor1d([0, place], 'int32')))});
+}
+
 /** The loss, and beside it its parts and the rows that wanted each expert. */
 function lossOf(
-  params: DecoderTree<tf.Tensor>,
+  params: DecoderTree<Weight>,
   architecture: Architecture,
   batch_NBS: tf.Tensor3D,
   {balanceWeight, zWeight, capacity}: StepOptions,
 ): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
   const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
-  const crossEntropy = linearCrossEntropy(hidden_TD, (params.head ?? params.embed) as tf.Tensor2D, label_T);
+  const crossEntropy = linearCrossEntropy(hidden_TD, headOf(params), label_T);
   const {balance, z} = routerLosses(routers, topKs(architecture));
   const weighted = tf.add(tf.mul(balance, balanceWeight), tf.mul(z, zWeight));
   const figures = tf.stack([crossEntropy, balance, z]);
@@ -148,26 +154,31 @@ function topKs({ffn}: Architecture): number[] {
 }
 
 function applyGradients(
-  state: TrainState,
+  {trained}: TrainState,
   {optimizer, clip}: StepOptions,
   gradients: readonly tf.Tensor[],
   norm: tf.Scalar,
-  rates_3: tf.Tensor1D,
-  isSafe: tf.Scalar,
+  rates_N: tf.Tensor1D,
 ): void {
-  const [learningRate, firstCorrection, secondCorrection] = tf.unstack(rates_3) as [tf.Tensor, tf.Tensor, tf.Tensor];
-  const shared: UpdateTensors = {learningRate, firstCorrection, secondCorrection, isSafe};
+  const isSafe = tf.isFinite(norm);
   const factor = clip > 0 ? clipFactor(norm, clip) : null;
-  const specs: ParameterSpec[] = leavesOf(parameterSpecs(state.architecture));
-  for (const [i, variable] of leavesOf(state.parameters).entries()) {
-    const first = at(state.first, i);
-    const second = at(state.second, i);
-    const before = {value: variable.read(), first: first.read(), second: second.read()};
+  const rates = tf.unstack(rates_N);
+  const figures = rates.slice(0, -PARTS.length);
+  const learningRates = rates.slice(-PARTS.length);
+  for (const [i, one] of trained.entries()) {
+    const slots = [...one.slots.values()];
     const gradient = factor ? tf.mul(at(gradients, i), factor) : at(gradients, i);
-    const after = adamW(before, gradient, shared, optimizer, decays(at(specs, i).role) ? optimizer.weightDecay : 0);
-    variable.assign(after.value);
-    first.assign(after.first);
-    second.assign(after.second);
+    const after = updated(optimizer, one, {
+      value: one.variable.read(),
+      slots: slots.map((slot) => slot.read()),
+      gradient,
+      learningRate: at(learningRates, PARTS.indexOf(one.part)),
+      figures,
+      isSafe,
+      decays: one.decays,
+    });
+    one.variable.assign(after.value);
+    for (const [k, slot] of slots.entries()) slot.assign(at(after.slots, k));
   }
 }
 

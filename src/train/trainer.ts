@@ -8,21 +8,15 @@ import type {ShardRows} from '../format/token-shard-rows.js';
 import {countParameters, flopsPerToken} from '../model/architecture.js';
 import {createLossMeter, type LossMeter} from '../model/loss-meter.js';
 import {packageVersion} from '../util/version.js';
-import {
-  checkpointModel,
-  checkpointName,
-  countTrainable,
-  pruneCheckpoints,
-  saveCheckpoint,
-  type TrainerState,
-} from './checkpoint.js';
+import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type TrainerState} from './checkpoint.js';
 import {divergence} from './divergence.js';
 import type {TrainEvent} from './event.js';
-import {stepRates} from './optimizer.js';
+import {optimizerOf} from './optimizer/options.js';
+import {ratesLogged, ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {learningRate} from './schedule.js';
 import {logPath, type Session, type TrainResult} from './session.js';
-import type {TrainState} from './step.js';
+import {countTrainable, type TrainState} from './state.js';
 import {createStepRunner, type StepResult, type StepRunner} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
 
@@ -60,10 +54,10 @@ export async function trainLoop(
   state: TrainState,
   onEvent: (event: TrainEvent) => void,
 ): Promise<TrainResult> {
-  const {run, model, engine, checkpoint} = session;
+  const {run, engine, checkpoint} = session;
   const loader = openLoader(session);
   const runner = openRunner(session, state);
-  const meter = createLossMeter(model, run.data.sequenceLength, engine.precision);
+  const meter = createLossMeter(state, run.data.sequenceLength, engine.precision);
   try {
     await openFolder(run, checkpoint);
     const log = await openRunLog(logPath(run.out));
@@ -114,9 +108,10 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
 }
 
 function openRunner({run, engine}: Session, state: TrainState): StepRunner {
-  const {optimizer, balance, capacity} = run.train;
+  const {optimizer, balance, capacity, finetune} = run.train;
   return createStepRunner(state, {
-    optimizer,
+    optimizer: optimizerOf(optimizer),
+    dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
     clip: optimizer.clip,
     balanceWeight: balance.kind === 'aux' ? balance.weight : 0,
     zWeight: balance.zLoss,
@@ -148,7 +143,7 @@ async function trainStep({run, model, loader, runner, log, progress, onEvent}: P
   for (let i = 0; i < batch.accumulate; i++) batches.push(await loader.next());
   const t = progress.step + 1;
   const lr = learningRate(schedule, optimizer.lr, t, steps);
-  const result = await runner.run(batches, stepRates(lr, t, optimizer.betas));
+  const result = await runner.run(batches, ratesOf(optimizer, lr, t), {seed: run.seed, step: t});
   requireFinite(result, t, lr, run.out);
   const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
   progress.step = t;
@@ -165,7 +160,7 @@ async function trainStep({run, model, loader, runner, log, progress, onEvent}: P
     auxLoss: result.balance,
     zLoss: result.z,
     gradNorm: result.gradNorm,
-    lr: {all: lr},
+    lr: ratesLogged(optimizer, lr),
     ...(result.load.length > 0 && {load: result.load.map((layer) => [...layer])}),
     overflow: result.overflow,
     seconds: secondsOf(progress),
@@ -199,6 +194,9 @@ async function* heldOutBatches(
 }
 
 async function save({run, model, state, loader, log, progress, onEvent}: Parts): Promise<void> {
+  const {finetune} = run.train;
+  const isLora = finetune.kind === 'lora';
+  const withModel = !isLora || finetune.merge;
   const {step, tokens, flops} = progress;
   await log.sync();
   const trainer: TrainerState = {
@@ -210,15 +208,18 @@ async function save({run, model, state, loader, log, progress, onEvent}: Parts):
     seconds: secondsOf(progress),
     loader: loader.state(),
   };
-  const path = await saveCheckpoint(run.out, {model, state, trainer, filesFrom: progress.filesFrom});
+  const adapter = isLora ? ({format: 1, base: run.model, rank: finetune.rank, alpha: finetune.alpha} as const) : null;
+  const content = {model, state, trainer, adapter, withModel, filesFrom: progress.filesFrom};
+  const path = await saveCheckpoint(run.out, content);
   progress.savedStep = step;
-  progress.filesFrom = checkpointModel(path);
+  if (withModel) progress.filesFrom = checkpointModel(path);
   await log.append({kind: 'checkpoint', step, path: checkpointName(step)});
   await pruneCheckpoints(run.out, run.train.checkpoint.keep);
   onEvent({kind: 'checkpoint', step, path});
 }
 
-async function logStart({run, model, engine, log, progress, checkpoint}: Parts): Promise<void> {
+async function logStart(parts: Parts): Promise<void> {
+  const {run, model, engine, log, progress, checkpoint} = parts;
   const versions = {downcycle: packageVersion(), node: process.versions.node, [engine.engine]: engine.version};
   const now = new Date().toISOString();
   if (checkpoint) {
@@ -234,7 +235,7 @@ async function logStart({run, model, engine, log, progress, checkpoint}: Parts):
     seed: run.seed,
     versions,
     device: engine.device,
-    parameters: {...countParameters(model.architecture), trainable: countTrainable(model)},
+    parameters: {...countParameters(model.architecture), trainable: countTrainable(parts.state)},
     startedAt: now,
   });
 }

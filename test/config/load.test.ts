@@ -35,7 +35,7 @@ describe('a config', () => {
     const config = configOf('');
     expect(config.train.optimizer).toEqual({
       ...{kind: 'adamw', lr: 4e-4, betas: [0.9, 0.95], eps: 1e-8},
-      ...{weightDecay: 0.1, clip: 1},
+      ...{weightDecay: 0.1, clip: 1, rates: {}},
     });
     expect(config.train.schedule).toEqual({kind: 'cosine', warmup: 0, final: 0});
     expect(config.train.balance).toEqual({kind: 'aux', weight: 0.01, scope: 'batch', zLoss: 0.001});
@@ -98,9 +98,10 @@ describe('a config', () => {
     );
   });
 
-  test('accepts no kind of training that is not there yet', () => {
+  test('says which kinds of training there are, and what one of them needs', () => {
+    expect(failure('train: {finetune: {kind: qlora}}\n').message).toContain('expected one of full, parts, lora');
     expect(failure('train: {finetune: {kind: lora}}\n').message).toBe(
-      'x.yaml:5:26: train.finetune.kind: expected full, found "lora".',
+      'x.yaml:5:9: train.finetune.targets: missing; expected a list.',
     );
   });
 });

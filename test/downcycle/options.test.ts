@@ -78,9 +78,16 @@ describe('methodSchema', () => {
     [{outputScale: 'match', router: 'representative'}, 'router', 'router representative does not go with outputScale'],
     [{outputScale: 'match', router: 'centroid'}, 'router', 'router centroid does not go with outputScale match'],
     [{outputScale: 'match', repair: 'refit'}, 'repair', 'repair refit does not go with outputScale match'],
+    [{repairWeight: 0.3}, 'repairWeight', '0.3 has no effect without repair refit. Set repair to refit, or leave'],
   ])('refuses %o', (words, path, message) => {
     const issues = issuesOf({method: 'random', ...cut, ...words});
     expect(issues).toEqual([{path, message: expect.stringContaining(message) as string}]);
+  });
+
+  it('takes the weight of a repair of what is pruned only where it is repaired', () => {
+    const pruned = {method: 'all-shared', ...cut, repairWeight: 0.3};
+    expect(issuesOf(pruned)[0]?.path).toBe('repairWeight');
+    expect(methodSchema.parse({...pruned, repair: 'refit'})).toMatchObject({repairWeight: 0.3});
   });
 
   it('gives a model without experts no router', () => {

@@ -18,7 +18,6 @@ import {parameterName} from '../../src/model/names.js';
 import {leavesOf, parameterSpecs, treeOf} from '../../src/model/parameters.js';
 import {saveModel} from '../../src/model/save.js';
 import {rmsNorm} from '../../src/op/rms-norm.js';
-import {stepRates} from '../../src/train/optimizer.js';
 import {createTrainState, disposeTrainState} from '../../src/train/state.js';
 import {createStepRunner} from '../../src/train/step-runner.js';
 import {splitOptions} from '../downcycle/split-options.js';
@@ -27,6 +26,7 @@ import {readJson, readTensors} from '../golden/goldens.js';
 import {forward, lossAndGradients, readHostModel} from '../golden/run-model.js';
 import {onEngine, onEveryEngine} from '../support/engines.js';
 import {dot, ints} from '../support/host.js';
+import {FRESH, PLAIN_STEP, ratesAt, SEED} from '../train/support.js';
 
 interface Golden {
   readonly loss: number;
@@ -34,17 +34,6 @@ interface Golden {
 }
 
 const scratch = useScratch();
-
-const OPTIMIZER = {betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1} as const;
-const STEP = {
-  optimizer: OPTIMIZER,
-  clip: 1,
-  balanceWeight: 0,
-  zWeight: 0,
-  precision: 'float32',
-  capacity: 'dropless',
-} as const;
-const RATES = stepRates(0.01, 1, OPTIMIZER.betas);
 
 describe.each(Object.values(FAMILIES))('$modelType', ({modelType, names}) => {
   const path = fixtureOf(modelType);
@@ -78,9 +67,9 @@ describe.each(Object.values(FAMILIES))('$modelType', ({modelType, names}) => {
 
   onEngine('wasm', 'is trained from the loss and the gradient norm of transformers', async () => {
     const model = await loadModel(path);
-    const state = await createTrainState(model, {accumulates: false, moments: () => Promise.resolve(null)});
-    const runner = createStepRunner(state, {...STEP, sequenceLength: ids!.shape[1]! - 1});
-    const {loss, gradNorm} = await runner.run([{tokens: Int32Array.from(ids!.values)}], RATES);
+    const state = await createTrainState(model, FRESH);
+    const runner = createStepRunner(state, {...PLAIN_STEP, clip: 1, sequenceLength: ids!.shape[1]! - 1});
+    const {loss, gradNorm} = await runner.run([{tokens: Int32Array.from(ids!.values)}], ratesAt(0.01, 1), SEED);
     runner.dispose();
     disposeTrainState(state);
     model.dispose();

@@ -3,11 +3,10 @@ import {startEngine} from '../../src/engine/start.js';
 import {createVariable} from '../../src/engine/variable.js';
 import {initialValues} from '../../src/model/init.js';
 import {leavesOf, mapTree, parameterSpecs} from '../../src/model/parameters.js';
-import {stepRates} from '../../src/train/optimizer.js';
 import {createTrainState} from '../../src/train/state.js';
 import {createStepRunner} from '../../src/train/step-runner.js';
 import {integers} from '../support/host.js';
-import {DENSE, ROUTED, SEQUENCE} from './support.js';
+import {DENSE, FRESH, PLAIN_STEP, ROUTED, ratesAt, SEED, SEQUENCE} from './support.js';
 
 await startEngine({device: 'cpu'});
 const architecture = process.argv[2] === 'dense' ? DENSE : ROUTED;
@@ -15,13 +14,9 @@ const parameters = mapTree(parameterSpecs(architecture), (spec) =>
   createVariable(spec.path, spec.shape, initialValues(spec, architecture, 1)),
 );
 const model = {path: '', architecture, config: {}, parameters, warnings: [], dispose: () => undefined};
-const state = await createTrainState(model, {accumulates: false, moments: () => Promise.resolve(null)});
-const betas = [0.9, 0.95] as const;
-const runner = createStepRunner(state, {
-  optimizer: {betas, eps: 1e-8, weightDecay: 0.1},
-  ...{clip: 1, balanceWeight: 0, zWeight: 0, precision: 'float32', capacity: 'dropless', sequenceLength: SEQUENCE},
-});
+const state = await createTrainState(model, FRESH);
+const runner = createStepRunner(state, {...PLAIN_STEP, clip: 1});
 const tokens = integers([2 * (SEQUENCE + 1)], 274, 1).values as Int32Array;
-const {loss} = await runner.run([{tokens}], stepRates(0.01, 1, betas));
+const {loss} = await runner.run([{tokens}], ratesAt(0.01, 1), SEED);
 process.stdout.write(`${JSON.stringify({loss, shapes: leavesOf(parameters).map(({shape}) => shape)})}\n`);
 process.exit(0);

@@ -5,27 +5,18 @@ import type {Architecture} from '../../src/model/architecture.js';
 import {batchTensor} from '../../src/model/batch.js';
 import {loadModel} from '../../src/model/model.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
-import {stepRates} from '../../src/train/optimizer.js';
-import {createTrainState, disposeTrainState, readVariable} from '../../src/train/state.js';
-import {compileStep, type TrainState} from '../../src/train/step.js';
+import {createTrainState, disposeTrainState, readVariable, type TrainState} from '../../src/train/state.js';
+import {compileStep} from '../../src/train/step.js';
 import {createStepRunner, type RunnerOptions} from '../../src/train/step-runner.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {integers} from '../support/host.js';
 import {referenceAdamW} from './reference.js';
-import {experts, SEQUENCE, tempFolder, tiny, writeModel} from './support.js';
+import {experts, FRESH, PLAIN_STEP, ratesAt, SEED, SEQUENCE, tempFolder, tiny, writeModel} from './support.js';
 
 vi.setConfig({testTimeout: 240_000, hookTimeout: 240_000}); // compiling and new processes, on a machine that may be busy
 
-const OPTIONS: RunnerOptions = {
-  optimizer: {betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1},
-  clip: 0.5,
-  balanceWeight: 0,
-  zWeight: 0,
-  precision: 'float32',
-  capacity: 'dropless',
-  sequenceLength: SEQUENCE,
-};
-const RATES = stepRates(0.01, 3, OPTIONS.optimizer.betas);
+const OPTIONS: RunnerOptions = {...PLAIN_STEP, clip: 0.5};
+const RATES = ratesAt(0.01, 3);
 const ONE_LAYER = tiny([{kind: 'dense', width: 64}]);
 /** Eight experts, one a token: with a router of zeros all tokens take the first. */
 const COLLAPSED = tiny([experts(8, 1)]);
@@ -48,7 +39,7 @@ async function withState(
   await writeModel(path, architecture, change);
   await expectNoLeak(async () => {
     const model = await loadModel(path);
-    const state = await createTrainState(model, {accumulates, moments: () => Promise.resolve(null)});
+    const state = await createTrainState(model, {...FRESH, accumulates});
     await law(state);
     disposeTrainState(state);
     model.dispose();
@@ -65,9 +56,8 @@ const rows = (B: number, seed: number): ShardRows => ({
 /** Weights and both moments. */
 async function numbersOf(state: TrainState): Promise<Float32Array[]> {
   const numbers: Float32Array[] = [];
-  for (const variable of [...leavesOf(state.parameters), ...state.first, ...state.second]) {
-    numbers.push((await readVariable(variable)).slice());
-  }
+  const kept = ['first', 'second'].flatMap((name) => state.trained.map(({slots}) => slots.get(name)!));
+  for (const variable of [...leavesOf(state.parameters), ...kept]) numbers.push((await readVariable(variable)).slice());
   return numbers;
 }
 
@@ -88,7 +78,7 @@ function expectSameNumbers(
 /** Runs one step with a new runner and returns what it told and what the model has become. */
 async function stepOnce(state: TrainState, options: RunnerOptions, batches: readonly ShardRows[]) {
   const runner = createStepRunner(state, options);
-  const result = await runner.run(batches, RATES);
+  const result = await runner.run(batches, RATES, SEED);
   runner.dispose();
   return {result, numbers: await numbersOf(state)};
 }
@@ -102,14 +92,18 @@ describe('a step', () => {
       const before = await numbersOf(state);
       const {gradients, norm} = await gradientsOf(state, rows(2, 1));
       expect(norm, 'a norm that is clipped').toBeGreaterThan(OPTIONS.clip);
-      const {numbers, result} = await stepOnce({...state, sums: []}, OPTIONS, [rows(2, 1)]);
+      const {numbers, result} = await stepOnce(
+        {...state, trained: state.trained.map((one) => ({...one, sum: null}))},
+        OPTIONS,
+        [rows(2, 1)],
+      );
       expect(result.gradNorm).toBeCloseTo(norm, 4);
       const specs = leavesOf(parameterSpecs(ONE_LAYER));
       for (const [i, {path, role}] of specs.entries()) {
         const zeros = new Array<number>(before[i]!.length).fill(0);
         const clipped = gradients[i]!.map((g) => (g * OPTIONS.clip) / (norm + 1e-6));
         const weightDecay = role === 'norm' ? 0 : 0.1;
-        const {betas, eps} = OPTIONS.optimizer;
+        const {betas, eps} = {betas: [0.9, 0.95] as const, eps: 1e-8};
         const start = {value: [...before[i]!], first: zeros, second: zeros};
         const expected = referenceAdamW(start, clipped, 3, {learningRate: 0.01, weightDecay, betas, eps});
         expect(numbers[i]!, path).toBeAllClose(expected.value, {rtol: 1e-6, atol: 2e-6});
@@ -122,7 +116,7 @@ describe('a step', () => {
       withState(ONE_LAYER, {accumulates: true}, async (state) => {
         const [a, b] = [rows(2, 1), rows(2, 2)] as const;
         const parts = await stepOnce(state, OPTIONS, [a, b]);
-        const sums = await Promise.all(state.sums.map(readVariable));
+        const sums = await Promise.all(state.trained.map(({sum}) => readVariable(sum!)));
         expect(
           sums.every((sum) => sum.every((value) => value === 0)),
           'sums are empty again',
@@ -208,11 +202,15 @@ describe('a step whose gradient is not finite', () => {
 /** Gradients of the mean loss, through the sums of accumulation, which are left empty. */
 async function gradientsOf(state: TrainState, batch: ShardRows): Promise<{gradients: number[][]; norm: number}> {
   const {accumulate} = compileStep(state, OPTIONS);
-  const [batchTensors, share] = [batchTensor(batch, SEQUENCE), tf.scalar(1)] as const;
-  const report = await accumulate(batchTensors, share);
+  const [batchTensors, seed_2, share] = [
+    batchTensor(batch, SEQUENCE),
+    tf.tensor1d([1, 2], 'int32'),
+    tf.scalar(1),
+  ] as const;
+  const report = await accumulate(batchTensors, seed_2, share);
   const gradients: number[][] = [];
-  for (const sum of state.sums) gradients.push([...(await readVariable(sum))]);
-  tf.dispose([batchTensors, share, report.figures, report.loads]);
+  for (const {sum} of state.trained) gradients.push([...(await readVariable(sum!))]);
+  tf.dispose([batchTensors, seed_2, share, report.figures, report.loads]);
   accumulate.dispose();
   return {gradients, norm: Math.sqrt(gradients.flat().reduce((total, g) => total + g * g, 0))};
 }

@@ -14,8 +14,13 @@ import {initialValues} from '../../src/model/init.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
 import {saveModel} from '../../src/model/save.js';
 import type {TrainEvent} from '../../src/train/event.js';
+import {optimizerSchema} from '../../src/train/optimizer/options.js';
 import {type TrainInput, trainSchema} from '../../src/train/options.js';
+import {ratesOf} from '../../src/train/rates.js';
 import type {TrainRun} from '../../src/train/session.js';
+import type {StateOptions} from '../../src/train/state.js';
+import type {StepRates} from '../../src/train/step.js';
+import type {RunnerOptions} from '../../src/train/step-runner.js';
 import type {ChildOrder} from './child.js';
 
 /** The byte-level fixture: 274 ids. */
@@ -53,6 +58,8 @@ export function tiny(ffn: readonly FfnLayout[]): Architecture {
     routing: SOFTMAX_ROUTING,
   };
 }
+
+type OptimizerInput = NonNullable<TrainInput['optimizer']>;
 
 /** A folder that is gone after the test. */
 export async function tempFolder(): Promise<string> {
@@ -194,3 +201,27 @@ export async function recordedLosses(name: keyof typeof RECORDED): Promise<numbe
 export async function stepsOf(run: string): Promise<StepRecord[]> {
   return (await readRunLog(join(run, 'log.jsonl'))).filter((record): record is StepRecord => record.kind === 'step');
 }
+
+/** Training of a whole model from nothing stored. */
+export const FRESH: StateOptions = {
+  finetune: {kind: 'full'},
+  optimizer: {kind: 'adamw', betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1},
+  accumulates: false,
+  seed: 7,
+  stored: () => Promise.resolve(null),
+};
+
+/** What a runner is told where a test says nothing else. */
+export const PLAIN_STEP: RunnerOptions = {
+  optimizer: FRESH.optimizer,
+  ...{clip: 0, balanceWeight: 0, zWeight: 0, precision: 'float32', capacity: 'dropless', dropout: 0},
+  sequenceLength: SEQUENCE,
+};
+
+/** Rates of step t, the same learning rate everywhere. */
+export function ratesAt(lr: number, t: number, optimizer: OptimizerInput = {}): StepRates {
+  return ratesOf(optimizerSchema.parse({lr, ...optimizer}), lr, t);
+}
+
+/** What random numbers of a step hang on where none are drawn. */
+export const SEED = {seed: 7, step: 1} as const;

@@ -1,12 +1,14 @@
 import {readFileSync} from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
-import {adamW, clipFactor, decays, globalNorm, stepRates} from '../../src/train/optimizer.js';
-import {onEveryEngine, type TestEngine} from '../support/engines.js';
-import {floats, type Host, normals} from '../support/host.js';
-import {type AdamState, referenceAdamW} from './reference.js';
+import {clipFactor, globalNorm} from '../../../src/train/optimizer/clip.js';
+import {isMatrix} from '../../../src/train/part.js';
+import {onEveryEngine, type TestEngine} from '../../support/engines.js';
+import {floats, type Host, normals} from '../../support/host.js';
+import {type AdamState, referenceAdamW} from '../reference.js';
+import {type At, moved, startOf} from './moved.js';
 
-const OPTIONS = {betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1} as const;
+const OPTIONS = {kind: 'adamw', betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1} as const;
 
 /** Numbers of test/fixtures/train/make_adamw.py. */
 const torch = JSON.parse(readFileSync('test/fixtures/train/adamw.json', 'utf8')) as {
@@ -16,36 +18,17 @@ const torch = JSON.parse(readFileSync('test/fixtures/train/adamw.json', 'utf8'))
   others: number[][];
 };
 
-/** One update on an engine. */
-async function update(
-  {run}: TestEngine,
-  [value, first, second]: readonly Host[],
-  gradient: Host,
-  rates: ReturnType<typeof stepRates>,
-  weightDecay: number,
-  isSafe = true,
-): Promise<Host[]> {
-  const fn = (p: tf.Tensor, m: tf.Tensor, v: tf.Tensor, g: tf.Tensor, r: tf.Tensor): tf.Tensor[] => {
-    const [learningRate, firstCorrection, secondCorrection] = tf.unstack(r) as [tf.Tensor, tf.Tensor, tf.Tensor];
-    const scalars = {learningRate, firstCorrection, secondCorrection, isSafe: tf.scalar(isSafe, 'bool')};
-    const after = adamW({value: p, first: m, second: v}, g, scalars, OPTIONS, weightDecay);
-    return [after.value, after.first, after.second];
-  };
-  const {learningRate, firstCorrection, secondCorrection} = rates;
-  const three = floats([3], [learningRate, firstCorrection, secondCorrection]);
-  return run(fn, value!, first!, second!, gradient, three);
-}
+/** One update on an engine, with decay or without. */
+const update = (engine: TestEngine, before: readonly Host[], gradient: Host, at: At, decays = true): Promise<Host[]> =>
+  moved(engine, OPTIONS, {shape: before[0]!.shape, part: 'ffn', decays}, before, gradient, at);
 
-const start = (values: Host): Host[] => [
-  values,
-  ...[0, 0].map(() => floats(values.shape, new Float32Array(values.values.length))),
-];
+const start = (value: Host): Host[] => startOf(OPTIONS, {shape: value.shape, part: 'ffn', decays: true}, value);
 
 describe('AdamW', () => {
   onEveryEngine('leaves parameter and moments as they are, to the bit, when the step is not safe', async (engine) => {
     const before = [normals([40], 1), normals([40], 2), floats([40], normals([40], 3).values.map(Math.abs))];
     const gradient = floats([40], new Float32Array(40).fill(Number.NaN));
-    const after = await update(engine, before, gradient, stepRates(0.01, 3, OPTIONS.betas), 0.1, false);
+    const after = await update(engine, before, gradient, {lr: 0.01, t: 3, isSafe: false});
     expect(after.map(({values}) => [...values])).toEqual(before.map(({values}) => [...values]));
   });
 
@@ -59,7 +42,7 @@ describe('AdamW', () => {
     };
     for (let t = 1; t <= 10; t++) {
       const gradient = normals([40], 10 + t);
-      states = await update(engine, states, gradient, stepRates(0.01, t, OPTIONS.betas), 0.1);
+      states = await update(engine, states, gradient, {lr: 0.01, t});
       expected = referenceAdamW(expected, [...gradient.values], t, rates);
     }
     expect(states[0]!.values).toBeAllClose(expected.value, {rtol: 2e-6, atol: 1e-7});
@@ -78,9 +61,9 @@ describe('AdamW', () => {
         floats([2], gradients.slice(4)),
         1,
       );
-      const rates = stepRates(torch.rates[t - 1]!, t, OPTIONS.betas);
-      weight = await update(engine, weight, clipped[0]!, rates, 0.1);
-      other = await update(engine, other, clipped[1]!, rates, 0);
+      const at = {lr: torch.rates[t - 1]!, t};
+      weight = await update(engine, weight, clipped[0]!, at);
+      other = await update(engine, other, clipped[1]!, at, false);
       expect(norm!.values).toBeAllClose([torch.norms[t - 1]!], {rtol: 1e-6, atol: 0});
       expect(weight[0]!.values).toBeAllClose(torch.weights[t - 1]!, {rtol: 1e-6, atol: 1e-7});
       expect(other[0]!.values).toBeAllClose(torch.others[t - 1]!, {rtol: 1e-6, atol: 1e-7});
@@ -89,27 +72,21 @@ describe('AdamW', () => {
 
   onEveryEngine('decays weights that have no gradient by the learning rate alone', async (engine) => {
     const zero = floats([2], [0, 0]);
-    const [value, first, second] = await update(
-      engine,
-      start(floats([2], [2, -4])),
-      zero,
-      stepRates(0.5, 3, OPTIONS.betas),
-      0.1,
-    );
+    const [value, first, second] = await update(engine, start(floats([2], [2, -4])), zero, {lr: 0.5, t: 3});
     expect(value!.values).toBeAllClose([2 * 0.95, -4 * 0.95], {rtol: 1e-7, atol: 0});
     expect([...first!.values, ...second!.values]).toEqual([0, 0, 0, 0]);
   });
 
   onEveryEngine('moves by the learning rate at the first step, however large the gradient', async (engine) => {
     const gradient = floats([3], [1e-3, -5, 4e6]);
-    const [value] = await update(engine, start(floats([3], [0, 0, 0])), gradient, stepRates(0.25, 1, OPTIONS.betas), 0);
+    const [value] = await update(engine, start(floats([3], [0, 0, 0])), gradient, {lr: 0.25, t: 1}, false);
     expect(value!.values).toBeAllClose([-0.25, 0.25, -0.25], {rtol: 2e-5, atol: 0});
   });
 
   it('decays matrices, embeddings and routers, not norms and biases', () => {
     const matrices = ['embedding', 'attention', 'ffn', 'router', 'shared', 'expert'] as const;
-    expect(matrices.filter((role) => !decays(role))).toEqual([]);
-    expect((['norm', 'bias', 'attention-bias', 'expert-bias'] as const).filter(decays)).toEqual([]);
+    expect(matrices.filter((role) => !isMatrix({role}))).toEqual([]);
+    expect((['norm', 'bias', 'attention-bias', 'expert-bias'] as const).filter((role) => isMatrix({role}))).toEqual([]);
   });
 });
 
