@@ -41,6 +41,7 @@ export {loadModel, type Model} from './model/model.js';
 export {type WriteReportOptions, type WrittenReport, writeReport} from './report/report.js';
 export {loadTokenizer, type Tokenizer} from './tokenizer/tokenizer.js';
 export type {TrainEvent} from './train/event.js';
+export {type Merged, type MergeOptions, mergeAdapter} from './train/merge.js';
 export {train} from './train/run.js';
 export type {TrainResult, TrainRun} from './train/session.js';
 export {

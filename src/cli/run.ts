@@ -6,6 +6,7 @@ import {addConversions} from './commands/conversions.js';
 import {addConvert} from './commands/convert.js';
 import {addDoctor} from './commands/doctor.js';
 import {addInspect} from './commands/inspect.js';
+import {addMerge} from './commands/merge.js';
 import {addPlot} from './commands/plot.js';
 import {addPrepare} from './commands/prepare.js';
 import {addProfile} from './commands/profile.js';
@@ -25,6 +26,7 @@ const COMMANDS = [
   addConvert,
   addConversions,
   addTrain,
+  addMerge,
   addCompare,
   addPlot,
   addInspect,

@@ -21,6 +21,10 @@ const run = z.object({
   versions: z.record(z.string(), z.string()),
   device: z.string(),
   parameters: z.object({total: count, active: count, trainable: count}),
+  parts: z
+    .array(z.object({part: z.string(), parameters: count, trained: count, lowRank: count}))
+    .optional()
+    .describe('by part of the model: its parameters, those that train, and those of low-rank terms beside it'),
   startedAt: z.string().describe('ISO 8601'),
 });
 

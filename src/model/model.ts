@@ -3,7 +3,7 @@ import {openModelFolder} from '../format/model-folder.js';
 import type {Architecture} from './architecture.js';
 import {architectureFromConfig} from './config.js';
 import {loadParameters} from './load.js';
-import {type DecoderTree, leavesOf, parameterSpecs, treeOf} from './parameters.js';
+import {type DecoderTree, parameterSpecs, treeOf} from './parameters.js';
 
 /** A model in the engine's memory. */
 export interface Model {
@@ -42,9 +42,4 @@ export async function loadModel(path: string): Promise<Model> {
   } finally {
     await folder.close();
   }
-}
-
-/** The variables of a model in the order of `leavesOf`. */
-export function variablesOf({parameters}: Pick<Model, 'parameters'>): Variable[] {
-  return leavesOf(parameters);
 }

@@ -34,10 +34,14 @@ export async function saveAdapter(
   await writeFileAtomic(join(folder, RECORD), `${JSON.stringify(record, null, 2)}\n`);
 }
 
+/** Low-rank terms on disk. */
+export interface Adapter {
+  readonly record: AdapterRecord;
+  readonly tensors: TensorStore;
+}
+
 /** Opens such a folder; the caller closes the tensors. @throws ModelError if it is none or damaged. */
-export async function openAdapter(
-  folder: string,
-): Promise<{readonly record: AdapterRecord; readonly tensors: TensorStore}> {
+export async function openAdapter(folder: string): Promise<Adapter> {
   const path = join(folder, RECORD);
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     if (systemCode(error) !== 'ENOENT') throw error;

@@ -116,12 +116,17 @@ export function checkpointModel(path: string): string {
   return join(path, MODEL);
 }
 
+/** Folder of the low-rank terms inside a checkpoint. */
+export function checkpointAdapter(path: string): string {
+  return join(path, ADAPTER);
+}
+
 /** What a checkpoint stores of training, by name; the caller closes it. */
 export async function openStored(
   path: string,
   hasAdapter: boolean,
 ): Promise<{readonly stored: StoredValues; close(): Promise<void>}> {
-  const adapter = hasAdapter ? await openAdapter(join(path, ADAPTER)) : null;
+  const adapter = hasAdapter ? await openAdapter(checkpointAdapter(path)) : null;
   const optimizer = await openTensors(join(path, OPTIMIZER));
   return {
     stored: (name) => (adapter?.tensors.has(name) ? adapter.tensors : optimizer).read(name),

@@ -1,4 +1,5 @@
 import type {EngineInfo} from '../engine/start.js';
+import type {TrainablePart} from './trainable.js';
 
 /** What happens during a run, for whoever shows it. */
 export type TrainEvent =
@@ -10,6 +11,7 @@ export type TrainEvent =
       readonly engine: EngineInfo;
       readonly step: number;
       readonly steps: number;
+      readonly parts: readonly TrainablePart[];
     }
   | {
       readonly kind: 'step';

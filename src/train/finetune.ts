@@ -49,9 +49,6 @@ export const finetuneSchema = z
 /** A checked `train.finetune`. */
 export type FinetuneOptions = z.output<typeof finetuneSchema>;
 
-/** The `lora` among them. */
-export type LoraOptions = Extract<FinetuneOptions, {kind: 'lora'}>;
-
 /** What becomes of the parameters of a model. */
 export interface Selection {
   /** Trained whole. */

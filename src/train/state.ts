@@ -91,11 +91,6 @@ export function disposeTrainState({trained, adapters}: TrainState): void {
   for (const {a, b} of adapters.values()) for (const variable of [a, b]) variable.dispose();
 }
 
-/** Numbers that training changes. */
-export function countTrainable({trained}: Pick<TrainState, 'trained'>): number {
-  return trained.reduce((sum, {shape}) => sum + shape.reduce((product, size) => product * size, 1), 0);
-}
-
 /** Reads a variable back to the host. */
 export async function readVariable(variable: Variable): Promise<Float32Array> {
   const tensor = variable.read();

@@ -16,9 +16,10 @@ import {ratesLogged, ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {learningRate} from './schedule.js';
 import {logPath, type Session, type TrainResult} from './session.js';
-import {countTrainable, type TrainState} from './state.js';
+import type {TrainState} from './state.js';
 import {createStepRunner, type StepResult, type StepRunner} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
+import {countTrainable, trainableParts} from './trainable.js';
 
 /** What the loop carries from step to step. */
 interface Progress {
@@ -84,7 +85,7 @@ async function loop(parts: Parts): Promise<TrainResult> {
     onEvent({kind: 'note', text: `${signal}: saving after the step under way; a second one ends at once`}),
   );
   try {
-    onEvent({kind: 'start', arm: run.arm, engine, step: progress.step, steps});
+    onEvent({kind: 'start', arm: run.arm, engine, step: progress.step, steps, parts: trainableParts(parts.state)});
     await logStart(parts);
     if (progress.step === 0) await validate(parts);
     while (progress.step < steps && !stop.requested()) {
@@ -236,6 +237,7 @@ async function logStart(parts: Parts): Promise<void> {
     versions,
     device: engine.device,
     parameters: {...countParameters(model.architecture), trainable: countTrainable(parts.state)},
+    parts: trainableParts(parts.state),
     startedAt: now,
   });
 }

@@ -3,7 +3,18 @@ import {buildProgram} from '../../src/cli/run.js';
 import {packageVersion} from '../../src/util/version.js';
 import {cli, spawnCli} from './support.js';
 
-const NAMES = ['prepare', 'profile', 'convert', 'conversions', 'train', 'compare', 'plot', 'inspect', 'doctor'];
+const NAMES = [
+  'prepare',
+  'profile',
+  'convert',
+  'conversions',
+  'train',
+  'merge',
+  'compare',
+  'plot',
+  'inspect',
+  'doctor',
+];
 const silent = {write: () => undefined};
 const {program} = buildProgram({stdout: silent, stderr: silent, env: {}});
 

@@ -2,14 +2,11 @@ import {mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it} from 'vitest';
-import {evaluationBatches} from '../../src/data/evaluation.js';
-import {closeShards, ensureShards} from '../../src/data/shards.js';
 import {liveTensors} from '../../src/engine/memory.js';
 import {readRunLog} from '../../src/format/run-log.js';
 import {countParameters, flopsPerToken} from '../../src/model/architecture.js';
 import {createLossMeter} from '../../src/model/loss-meter.js';
 import {loadModel} from '../../src/model/model.js';
-import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {checkpointModel, latestCheckpoint} from '../../src/train/checkpoint.js';
 import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
@@ -25,6 +22,7 @@ import {
   stepsOf,
   TOKENIZER,
   tinyRun,
+  validationLoss,
   writeModel,
 } from './support.js';
 
@@ -88,7 +86,7 @@ describe('a run', () => {
     const checkpoint = await latestCheckpoint(pathOf('whole'));
     const path = checkpointModel(checkpoint!.path);
     const last = (await exactLines(pathOf('whole'), ['eval'])).at(-1)!;
-    expect(await validationLoss(path)).toBe((JSON.parse(last) as {loss: number}).loss);
+    expect(await validationLoss(path, wasm(WHOLE))).toBe((JSON.parse(last) as {loss: number}).loss);
     for (const name of await readdir(TOKENIZER)) {
       if (name === 'golden.json') continue;
       expect(await readFile(join(path, name), 'utf8')).toBe(await readFile(join(TOKENIZER, name), 'utf8'));
@@ -226,22 +224,6 @@ describe('the WebAssembly engine', () => {
     expect(steps.map(columnsOf)).toBeAllClose((await recordedLosses(name)).slice(0, 5), {rtol: 1e-4, atol: 0});
   });
 });
-
-/** Loss on the held-out rows of the tiny run, by a meter of its own. */
-async function validationLoss(path: string): Promise<number> {
-  const {data, shards, train: options} = wasm(WHOLE);
-  const model = await loadModel(path);
-  const sources = await ensureShards(data, await loadTokenizer(path), shards);
-  const meter = createLossMeter(model, data.sequenceLength, 'float32');
-  try {
-    const rows = evaluationBatches(sources[0]!.valid!, options.batch.sequences, options.validation.maxRows);
-    return (await meter.measure(rows)).loss;
-  } finally {
-    meter.dispose();
-    model.dispose();
-    await closeShards(sources);
-  }
-}
 
 /** Loss of one row under the dense model. */
 async function measure(

@@ -5,14 +5,19 @@ import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {createInterface} from 'node:readline';
 import {onTestFinished} from 'vitest';
+import {evaluationBatches} from '../../src/data/evaluation.js';
 import {type DataOptions, dataSchema} from '../../src/data/options.js';
+import {closeShards, ensureShards} from '../../src/data/shards.js';
 import type {EngineInput} from '../../src/engine/options.js';
 import {readRunLog} from '../../src/format/run-log.js';
 import type {StepRecord} from '../../src/format/run-record.js';
 import {type Architecture, type FfnLayout, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {initialValues} from '../../src/model/init.js';
+import {createLossMeter} from '../../src/model/loss-meter.js';
+import {loadModel} from '../../src/model/model.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
 import {saveModel} from '../../src/model/save.js';
+import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import type {TrainEvent} from '../../src/train/event.js';
 import {optimizerSchema} from '../../src/train/optimizer/options.js';
 import {type TrainInput, trainSchema} from '../../src/train/options.js';
@@ -225,3 +230,18 @@ export function ratesAt(lr: number, t: number, optimizer: OptimizerInput = {}): 
 
 /** What random numbers of a step hang on where none are drawn. */
 export const SEED = {seed: 7, step: 1} as const;
+
+/** Loss of a model folder on what a run validates on. */
+export async function validationLoss(path: string, {data, shards, train}: TrainRun): Promise<number> {
+  const model = await loadModel(path);
+  const sources = await ensureShards(data, await loadTokenizer(path), shards);
+  const meter = createLossMeter(model, data.sequenceLength, 'float32');
+  try {
+    const rows = evaluationBatches(sources[0]!.valid!, train.batch.sequences, train.validation.maxRows);
+    return (await meter.measure(rows)).loss;
+  } finally {
+    meter.dispose();
+    model.dispose();
+    await closeShards(sources);
+  }
+}

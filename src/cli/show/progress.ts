@@ -1,8 +1,10 @@
 import type {StartingModel} from '../../experiment/arm.js';
 import type {CompareEvent} from '../../experiment/compare.js';
 import {formatCount, formatLoss} from '../../report/number.js';
+import {type TableColumn, textTable} from '../../report/table.js';
 import {type StatusLine, trainStatus} from '../../report/terminal.js';
 import type {TrainEvent} from '../../train/event.js';
+import type {TrainablePart} from '../../train/trainable.js';
 
 /** Shows a training run on a status line. */
 function showTrain(status: StatusLine, label: string): (event: TrainEvent) => void {
@@ -15,7 +17,8 @@ function showTrain(status: StatusLine, label: string): (event: TrainEvent) => vo
           `packing ${event.source}  ${event.documents} documents  ${formatCount(event.tokens)} tokens`,
         );
       case 'start':
-        return event.step > 0 ? status.print(`${label}  goes on after step ${event.step}`) : undefined;
+        if (event.step > 0) status.print(`${label}  goes on after step ${event.step}`);
+        return isPartial(event.parts) ? status.print(partsTable(event.parts)) : undefined;
       case 'step': {
         const {step, steps: numSteps, loss, tokensPerSecond, eta} = event;
         return status.update(
@@ -28,6 +31,30 @@ function showTrain(status: StatusLine, label: string): (event: TrainEvent) => vo
         return undefined; // the log has it
     }
   };
+}
+
+/** Whether a part is frozen, or has low-rank terms. */
+function isPartial(parts: readonly TrainablePart[]): boolean {
+  return parts.some(({parameters, trained, lowRank}) => trained < parameters || lowRank > 0);
+}
+
+const PART_COLUMNS: readonly TableColumn[] = [
+  {title: 'part', align: 'left'},
+  {title: 'parameters', align: 'right'},
+  {title: 'trained', align: 'right'},
+  {title: 'low-rank terms', align: 'right'},
+];
+
+/** What trains and what is frozen. */
+function partsTable(parts: readonly TrainablePart[]): string {
+  const shown = (count: number): string => (count === 0 ? '-' : formatCount(count));
+  const rows = parts.map(({part, parameters, trained, lowRank}) => [
+    part,
+    formatCount(parameters),
+    trained === 0 ? 'frozen' : formatCount(trained),
+    shown(lowRank),
+  ]);
+  return textTable(PART_COLUMNS, rows);
 }
 
 /** Shows a comparison on a status line. */

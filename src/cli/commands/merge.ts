@@ -1,0 +1,27 @@
+import {examples} from '../option.js';
+import type {Program} from '../program.js';
+import type {Ui} from '../ui.js';
+
+/** Adds `downcycle merge`. */
+export function addMerge(program: Program, ui: Ui): void {
+  program
+    .command('merge')
+    .summary('add low-rank terms (LoRA) to the model they were trained beside')
+    .description(
+      'Writes the model that a run with train.finetune.kind lora has made: the model it started from, the products of its thin matrices added, and parts that were trained whole in place of the old ones. Needed where train.finetune.merge is false; otherwise each checkpoint has that model in its folder model.',
+    )
+    .argument('<run>', 'run folder, of which the newest checkpoint is taken, or one of its checkpoints')
+    .requiredOption('-o, --out <folder>', 'where to write the model; must not exist')
+    .option('--base <folder>', 'model that was trained from; default: the one the run names')
+    .addHelpText('after', examples('merge checkpoints/recover/model --out models/recovered'))
+    .action(async (adapter, {out, base}) => {
+      const {mergeAdapter} = await import('../../train/merge.js');
+      const merged = await ui.withStatus((status) => {
+        status.update('adding low-rank terms');
+        return mergeAdapter({adapter, out, base});
+      });
+      const replaced = merged.replaced === 0 ? '' : `, ${merged.replaced} parameters trained whole`;
+      ui.print(`${merged.base} and ${merged.matrices} low-rank terms${replaced}`);
+      ui.print(out);
+    });
+}

@@ -1,0 +1,150 @@
+// A model and the low-rank terms that were trained beside it, added up: one parameter in memory at a time.
+import {stat} from 'node:fs/promises';
+import {basename, join} from 'node:path';
+import {type FloatDtype, isFloatDtype} from '../format/dtype.js';
+import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
+import type {TensorStore} from '../format/tensor-store.js';
+import {adapterShapes} from '../model/adapter.js';
+import type {Architecture} from '../model/architecture.js';
+import {architectureFromConfig} from '../model/config.js';
+import {FAMILIES} from '../model/family/registry.js';
+import {readParameter} from '../model/load.js';
+import {diskTensors} from '../model/names.js';
+import {leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
+import {saveModel} from '../model/save.js';
+import {ModelError, UsageError} from '../util/errors.js';
+import {type Adapter, openAdapter} from './adapter-folder.js';
+import {checkpointAdapter, latestCheckpoint} from './checkpoint.js';
+
+/** What is added to what. */
+export interface MergeOptions {
+  /** A run folder, of which the newest checkpoint is taken, a checkpoint, or the `adapter` folder inside one. */
+  readonly adapter: string;
+  /** Folder to write; must not exist. */
+  readonly out: string;
+  /** Folder of the model that the terms stand beside; the one that was trained from if absent. */
+  readonly base?: string | undefined;
+}
+
+/** What was merged. */
+export interface Merged {
+  readonly base: string;
+  /** Matrices that a term was added to. */
+  readonly matrices: number;
+  /** Parameters that were trained whole, and replace those of the base. */
+  readonly replaced: number;
+}
+
+/**
+ * Writes the model that training with low-rank terms made, in the dtype of its base.
+ *
+ * @throws UsageError if there is no such folder, or a run has no checkpoint; ModelError if the folder holds no low-rank
+ * terms, or they do not fit the base; EnvironmentError if `out` exists.
+ */
+export async function mergeAdapter({adapter: path, out, base}: MergeOptions): Promise<Merged> {
+  const adapter = await openAdapter(await adapterFolder(path));
+  try {
+    const folder = await openModelFolder(base ?? adapter.record.base);
+    try {
+      return await mergeInto(folder, adapter, out);
+    } finally {
+      await folder.close();
+    }
+  } finally {
+    await adapter.tensors.close();
+  }
+}
+
+async function mergeInto(folder: ModelFolder, {record, tensors}: Adapter, out: string): Promise<Merged> {
+  const architecture = architectureFromConfig(folder.config, `${folder.path}/config.json`);
+  const specs = leavesOf(parameterSpecs(architecture));
+  const scale = record.alpha / record.rank;
+  requireFit(tensors, specs, record.rank, folder.path);
+  await saveModel(out, {
+    architecture,
+    config: folder.config,
+    dtype: dtypeOf(folder, architecture),
+    ...{tokenizerFrom: folder.path, originFrom: folder.path},
+    read: async (spec) =>
+      tensors.has(spec.path)
+        ? tensors.read(spec.path)
+        : addTerm(await readParameter(folder, architecture, spec), spec, tensors, scale),
+  });
+  return {
+    base: folder.path,
+    matrices: specs.filter(({path}) => tensors.has(factor(path, 'a'))).length,
+    replaced: specs.filter(({path}) => tensors.has(path)).length,
+  };
+}
+
+/** A run, a checkpoint or the folder of low-rank terms itself. */
+async function adapterFolder(path: string): Promise<string> {
+  if (!(await stat(path).catch(() => null))) throw new UsageError(`${path} is not there.`);
+  if (await stat(join(path, 'log.jsonl')).catch(() => null)) {
+    const newest = await latestCheckpoint(path);
+    if (newest) return checkpointAdapter(newest.path);
+    throw new UsageError(`${path} is a run without a checkpoint.`, {hint: 'Train it on with --resume first.'});
+  }
+  return basename(path).startsWith('step-') ? checkpointAdapter(path) : path;
+}
+
+/** @throws ModelError if something was trained that the base has not, or of another shape. */
+function requireFit(tensors: TensorStore, specs: readonly ParameterSpec[], rank: number, base: string): void {
+  const shapes = new Map(
+    specs.flatMap((spec) => {
+      const {a, b} = adapterShapes(spec, rank);
+      return [
+        [spec.path, spec.shape] as const,
+        [factor(spec.path, 'a'), a] as const,
+        [factor(spec.path, 'b'), b] as const,
+      ];
+    }),
+  );
+  for (const name of tensors.names) {
+    const [found, wanted] = [tensors.info(name).shape, shapes.get(name)];
+    if (String(found) === String(wanted)) continue;
+    const what = wanted ? `[${wanted.join(', ')}] there` : 'not there';
+    throw new ModelError(`${tensors.path}: ${name} is [${found.join(', ')}], and ${what} in ${base}.`, {
+      hint: 'Name the model that was trained from with --base.',
+    });
+  }
+}
+
+/** `base + scale · a·b`, matrix by matrix of a stack, summed in float64. */
+async function addTerm(
+  base: Float32Array,
+  {path, shape}: ParameterSpec,
+  tensors: TensorStore,
+  scale: number,
+): Promise<Float32Array> {
+  if (!tensors.has(factor(path, 'a'))) return base;
+  const [a, b] = [await tensors.read(factor(path, 'a')), await tensors.read(factor(path, 'b'))];
+  const [rows = 0, columns = 0] = shape.slice(-2);
+  const rank = tensors.info(factor(path, 'a')).shape.at(-1) ?? 0;
+  const sum = new Float64Array(columns);
+  for (let row = 0; row < base.length / columns; row++) {
+    sum.fill(0);
+    const firstOfB = Math.floor(row / rows) * rank * columns;
+    for (let k = 0; k < rank; k++) {
+      const weight = a[row * rank + k] as number;
+      for (let j = 0, at = firstOfB + k * columns; j < columns; j++, at++) {
+        sum[j] = (sum[j] as number) + weight * (b[at] as number);
+      }
+    }
+    for (let j = 0, at = row * columns; j < columns; j++, at++) {
+      base[at] = (base[at] as number) + scale * (sum[j] as number);
+    }
+  }
+  return base;
+}
+
+function factor(path: string, which: 'a' | 'b'): string {
+  return `${path}.${which}`;
+}
+
+/** The dtype of the embedding, which is that of the matrices. */
+function dtypeOf({tensors}: ModelFolder, architecture: Architecture): FloatDtype {
+  const [{name} = {name: ''}] = diskTensors(parameterSpecs(architecture).embed, FAMILIES[architecture.family].names);
+  const {dtype} = tensors.info(name);
+  return isFloatDtype(dtype) ? dtype : 'F32';
+}
