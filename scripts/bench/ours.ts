@@ -36,8 +36,7 @@ async function start(setup: Setup): Promise<{training: Training; version: string
     optimizer: setup,
     dropout: 0,
     clip: 0,
-    balanceWeight: setup.balanceWeight,
-    zWeight: 0,
+    balance: {kind: 'aux', weight: setup.balanceWeight, scope: 'batch', zLoss: 0},
     precision: 'float32',
     capacity: capacityOf(setup),
     sequenceLength: setup.sequence,
@@ -62,6 +61,7 @@ async function createState(setup: Setup): Promise<TrainState> {
     finetune: {kind: 'full'},
     optimizer: setup,
     accumulates: false,
+    movesBiases: false,
     seed,
     stored: () => Promise.resolve(null),
   });

@@ -20,6 +20,9 @@ type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
 export interface RouterTrace {
   readonly logit_TE: tf.Tensor2D;
   readonly score_TE: tf.Tensor2D;
+  /** Chosen experts, int32, and what each weighs, [T, K]. */
+  readonly expert_TK: tf.Tensor2D;
+  readonly weight_TK: tf.Tensor2D;
   /** Pairs that wanted each expert, int32 [E]. */
   readonly load_E: tf.Tensor1D;
   /** The same of the experts inside them, int32 [E·e]; null where there are none. */
@@ -57,7 +60,7 @@ export function moe(
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
   return {
     y_TD: parts.reduce((sum, part) => tf.add(sum, part)),
-    router: {logit_TE, score_TE: chosen.score_TE, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
+    router: {logit_TE, ...chosen, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
   };
 }
 

@@ -22,15 +22,19 @@ const recordSchema = z.strictObject({
 /** What low-rank terms belong to, and how much they count. */
 export type AdapterRecord = Readonly<z.infer<typeof recordSchema>>;
 
-/** Writes all that trains, by path: `layers.0.attention.q.a` and `.b`, or the parameter itself where it is trained whole. */
+/** Writes all that changes in training, by path: `layers.0.attention.q.a` and `.b`, or the parameter itself where it is trained whole. */
 export async function saveAdapter(
   folder: string,
   record: AdapterRecord,
-  {trained}: TrainState,
+  {trained, moved}: TrainState,
   check: (name: string, values: Float32Array) => Float32Array,
 ): Promise<void> {
   await mkdir(folder);
-  await writeVariables(folder, new Map(trained.map(({path, variable}) => [path, variable])), check);
+  await writeVariables(
+    folder,
+    new Map([...trained.map(({path, variable}) => [path, variable] as const), ...moved]),
+    check,
+  );
   await writeFileAtomic(join(folder, RECORD), `${JSON.stringify(record, null, 2)}\n`);
 }
 

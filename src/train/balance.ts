@@ -1,35 +1,182 @@
+// What keeps all experts of a layer in use. Shapes: B sequences of S tokens, T = B·S, E experts, K of them a token.
 import * as tf from '@tensorflow/tfjs';
+import {z} from 'zod';
 import type {RouterTrace} from '../model/moe.js';
+import {oneHot} from '../op/one-hot.js';
+import {untaped} from '../op/untaped.js';
+
+const zLoss = (fallback: number) =>
+  z
+    .number()
+    .min(0)
+    .default(fallback)
+    .describe('Weight of the router z-loss, mean(logsumexp(logits)²), which keeps router logits small; 0 for none.');
+
+const scope = z
+  .enum(['batch', 'micro-batch', 'sequence'])
+  .describe(
+    'Over which tokens shares and probabilities are taken. batch: shares over all passes of the step so far (arXiv 2501.11873). micro-batch: those of one pass. sequence: each row of text on its own, then the mean (DeepSeek-V3).',
+  );
+
+/** What keeps experts in use. */
+export const balanceSchema = z
+  .discriminatedUnion('kind', [
+    z.strictObject({
+      kind: z
+        .literal('aux')
+        .optional()
+        .default('aux')
+        .describe(
+          'Adds weight x L to the loss, averaged over MoE layers: L = E Σ_e f_e P_e, with f_e the share of routed rows expert e got and P_e its mean router probability; 1 when even (arXiv 2101.03961).',
+        ),
+      weight: z.number().min(0).default(0.01).describe('Weight of the balance loss.'),
+      scope: scope.default('batch'),
+      zLoss: zLoss(1e-3),
+    }),
+    z.strictObject({
+      kind: z
+        .literal('pooled')
+        .describe(
+          'The loss of Hugging Face transformers (`router_aux_loss_coef`): shares and probabilities over all layers together, so that layers that err in opposite ways balance each other; topK when even.',
+        ),
+      weight: z.number().min(0).default(0.01).describe('Weight of the balance loss.'),
+      zLoss: zLoss(0),
+    }),
+    z.strictObject({
+      kind: z
+        .literal('cv2')
+        .describe(
+          'Adds weight x the squared coefficient of variation of what experts weigh over all tokens, averaged over MoE layers; 0 when even (Shazeer et al. 2017, arXiv 1701.06538; LLaMA-MoE).',
+        ),
+      weight: z.number().min(0).default(0.01).describe('Weight of the balance loss.'),
+      zLoss: zLoss(0),
+    }),
+    z.strictObject({
+      kind: z
+        .literal('bias')
+        .describe(
+          'No loss: after every step a bias of each expert, which moves the choice and no weight, goes up by `rate` if the expert got less than its share, else down (arXiv 2408.15664). A model without such biases gets them.',
+        ),
+      rate: z.number().positive().default(1e-3).describe('How far a bias moves in a step.'),
+      weight: z
+        .number()
+        .min(0)
+        .default(0)
+        .describe('Weight of a balance loss over each row of text besides; DeepSeek-V3 has 1e-4.'),
+      zLoss: zLoss(0),
+    }),
+    z.strictObject({kind: z.literal('none').describe('No balance loss: experts may fall idle.'), zLoss: zLoss(0)}),
+  ])
+  .describe('What keeps all experts in use. A dense model has no router and ignores it.');
+
+/** A checked `train.balance`. */
+export type BalanceOptions = z.output<typeof balanceSchema>;
 
 /** What is balanced of a layer: its own router; those inside its experts are left as they are. */
-type Balanced = Omit<RouterTrace, 'innerLoad_N'>;
+export type Balanced = Omit<RouterTrace, 'innerLoad_N'>;
 
-/** The two auxiliary terms of a step, each a mean over the MoE layers; zero for a dense model. */
+/** The auxiliary terms of a step, means over the MoE layers, unweighted; zero for a dense model. */
 export interface RouterLosses {
   readonly balance: tf.Scalar;
   readonly z: tf.Scalar;
 }
 
-/**
- * Load balance per layer, `E·Σ_e f_e·P_e` (Switch Transformer eq. 4): f_e the share of routed pairs that went to e,
- * P_e its mean probability; 1 when even. The z-loss is `mean(logsumexp(logits)²)` (ST-MoE eq. 5).
- */
-export function routerLosses(routers: readonly Balanced[], topK: readonly number[]): RouterLosses {
-  if (routers.length === 0) return {balance: tf.scalar(0), z: tf.scalar(0)};
-  const terms = routers.map((router, i) => ({
-    balance: balanceLoss(router, topK[i] ?? 1),
-    z: tf.mean(tf.square(tf.logSumExp(router.logit_TE, -1))) as tf.Scalar,
-  }));
-  return {balance: meanOf(terms.map(({balance}) => balance)), z: meanOf(terms.map(({z}) => z))};
+/** What a balance loss looks at besides the routers of a pass. */
+export interface BalanceContext {
+  /** B, rows of text in the pass. */
+  readonly sequences: number;
+  /** Rows that each expert got in earlier passes of the step, float32 [E] a layer; empty if there were none. */
+  readonly earlier: readonly tf.Tensor1D[];
 }
 
-function balanceLoss({score_TE, load_E}: Balanced, topK: number): tf.Scalar {
-  const [T, E] = score_TE.shape;
-  const share_E = tf.div(tf.cast(load_E, 'float32'), T * topK);
-  const probability_E = tf.mean(tf.div(score_TE, tf.sum(score_TE, -1, true)), 0);
+/**
+ * The balance loss of the routers, and the z-loss `mean(logsumexp(logits)²)` (ST-MoE eq. 5).
+ *
+ * @throws Error if pooled layers differ in their number of experts.
+ */
+export function routerLosses(
+  routers: readonly Balanced[],
+  options: BalanceOptions,
+  {sequences, earlier}: BalanceContext,
+): RouterLosses {
+  if (routers.length === 0) return {balance: tf.scalar(0), z: tf.scalar(0)};
+  return {
+    balance: balanceOf(routers, options, {sequences, earlier}),
+    z: meanOf(routers.map(({logit_TE}) => tf.mean(tf.square(tf.logSumExp(logit_TE, -1))) as tf.Scalar)),
+  };
+}
+
+/** The weight of the balance loss. */
+export function balanceWeight(options: BalanceOptions): number {
+  return options.kind === 'none' ? 0 : options.weight;
+}
+
+function balanceOf(
+  routers: readonly Balanced[],
+  options: BalanceOptions,
+  {sequences, earlier}: BalanceContext,
+): tf.Scalar {
+  switch (options.kind) {
+    case 'pooled':
+      return pooledLoss(routers);
+    case 'cv2':
+      return meanOf(routers.map(variationLoss));
+    case 'bias':
+      return meanOf(routers.map((router) => sequenceLoss(router, sequences)));
+    case 'aux':
+      if (options.scope === 'sequence') return meanOf(routers.map((router) => sequenceLoss(router, sequences)));
+      return meanOf(routers.map((router, i) => switchLoss(router, (options.scope === 'batch' && earlier[i]) || null)));
+    case 'none':
+      return meanOf(routers.map((router) => switchLoss(router, null)));
+  }
+}
+
+/** `E·Σ_e f_e·P_e` (Switch Transformer eq. 4): f_e the share of routed pairs that went to e, P_e its mean probability. */
+function switchLoss({score_TE, load_E}: Balanced, earlier_E: tf.Tensor1D | null): tf.Scalar {
+  const now_E = tf.cast(load_E, 'float32');
+  const count_E: tf.Tensor = earlier_E ? tf.add(now_E, earlier_E) : now_E;
+  const share_E = tf.div(count_E, tf.sum(count_E));
+  return tf.mul(tf.sum(tf.mul(share_E, tf.mean(probabilities(score_TE), 0))), load_E.shape[0]);
+}
+
+/** The same in each row of text, then the mean over rows (DeepSeek-V3 eq. 17). */
+function sequenceLoss({score_TE, expert_TK}: Balanced, B: number): tf.Scalar {
+  const [E, K] = [score_TE.shape[1], expert_TK.shape[1]];
+  const share_BE = untaped(() => tf.mean(tf.reshape(tf.sum(oneHot(expert_TK, E), 1), [B, -1, E]), 1));
+  const probability_BE = tf.mean(tf.reshape(probabilities(score_TE), [B, -1, E]), 1);
+  return tf.mul(tf.mean(tf.sum(tf.mul(share_BE, probability_BE), 1)), E / K);
+}
+
+/** `load_balancing_loss_func` of transformers: `E·Σ_k,e f_ke·P_e` over the tokens of all layers. */
+function pooledLoss(routers: readonly Balanced[]): tf.Scalar {
+  const [E, ...others] = routers.map(({score_TE}) => score_TE.shape[1]);
+  if (E === undefined || others.some((count) => count !== E)) {
+    throw new Error('a pooled balance loss needs layers of equally many experts');
+  }
+  const share_E = untaped(() => meanTensor(routers.map(({expert_TK}) => tf.mean(tf.sum(oneHot(expert_TK, E), 1), 0))));
+  const probability_E = meanTensor(routers.map(({score_TE}) => tf.mean(probabilities(score_TE), 0)));
   return tf.mul(tf.sum(tf.mul(share_E, probability_E)), E);
 }
 
+/** Squared coefficient of variation of the experts' summed weights, the variance over E − 1 as in torch. */
+function variationLoss({expert_TK, weight_TK, score_TE}: Balanced): tf.Scalar {
+  const E = score_TE.shape[1];
+  const chosen_TKE = untaped(() => oneHot(expert_TK, E));
+  const importance_E = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), [0, 1]);
+  const mean = tf.mean(importance_E);
+  const variance = tf.div(tf.sum(tf.square(tf.sub(importance_E, mean))), Math.max(1, E - 1));
+  return tf.div(variance, tf.add(tf.square(mean), 1e-10));
+}
+
+/** Scores as shares of their sum: softmax scores are that already, sigmoid ones become so. */
+function probabilities(score_TE: tf.Tensor2D): tf.Tensor2D {
+  return tf.div(score_TE, tf.sum(score_TE, -1, true));
+}
+
+function meanTensor(tensors: readonly tf.Tensor[]): tf.Tensor {
+  return tf.div(tf.addN([...tensors]), tensors.length);
+}
+
 function meanOf(terms: readonly tf.Scalar[]): tf.Scalar {
-  return tf.div(tf.addN([...terms]), terms.length);
+  return meanTensor(terms) as tf.Scalar;
 }

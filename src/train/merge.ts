@@ -15,6 +15,7 @@ import {saveModel} from '../model/save.js';
 import {ModelError, UsageError} from '../util/errors.js';
 import {type Adapter, openAdapter} from './adapter-folder.js';
 import {checkpointAdapter, latestCheckpoint} from './checkpoint.js';
+import {isSelectionBias, withBiases} from './selection-bias.js';
 
 /** What is added to what. */
 export interface MergeOptions {
@@ -56,7 +57,8 @@ export async function mergeAdapter({adapter: path, out, base}: MergeOptions): Pr
 }
 
 async function mergeInto(folder: ModelFolder, {record, tensors}: Adapter, out: string): Promise<Merged> {
-  const architecture = architectureFromConfig(folder.config, `${folder.path}/config.json`);
+  const found = architectureFromConfig(folder.config, `${folder.path}/config.json`);
+  const architecture = tensors.names.some(isSelectionBias) ? withBiases(found) : found;
   const specs = leavesOf(parameterSpecs(architecture));
   const scale = record.alpha / record.rank;
   requireFit(tensors, specs, record.rank, folder.path);

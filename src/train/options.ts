@@ -1,5 +1,6 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
+import {balanceSchema} from './balance.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
 
@@ -8,13 +9,6 @@ const warmup = z
   .min(0)
   .default(0)
   .describe('Steps over which the learning rate rises from 0 to its peak, straight.');
-
-const zLoss = (fallback: number) =>
-  z
-    .number()
-    .min(0)
-    .default(fallback)
-    .describe('Weight of the router z-loss, mean(logsumexp(logits)²), which keeps router logits small; 0 for none.');
 
 const batchSchema = z
   .strictObject({
@@ -41,27 +35,6 @@ const scheduleSchema = z
     z.strictObject({kind: z.literal('constant').describe('The peak to the end.'), warmup}),
   ])
   .describe('Learning rate over the steps.');
-
-const balanceSchema = z
-  .discriminatedUnion('kind', [
-    z.strictObject({
-      kind: z
-        .literal('aux')
-        .optional()
-        .default('aux')
-        .describe(
-          'Adds weight x L to the loss, averaged over MoE layers: L = E Σ_e f_e P_e, with f_e the share of routed rows expert e got and P_e its mean router probability; 1 when even (arXiv 2101.03961).',
-        ),
-      weight: z.number().min(0).default(0.01).describe('Weight of the balance loss.'),
-      scope: z
-        .literal('batch')
-        .default('batch')
-        .describe('Over which rows shares and probabilities are taken: those of one pass, train.batch.sequences.'),
-      zLoss: zLoss(1e-3),
-    }),
-    z.strictObject({kind: z.literal('none').describe('No balance loss: experts may fall idle.'), zLoss: zLoss(0)}),
-  ])
-  .describe('What keeps all experts in use. A dense model has no router and ignores it.');
 
 const validationSchema = z
   .strictObject({

@@ -7,6 +7,7 @@ import {checkpointModel, openStored} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
 import {optimizerOf} from './optimizer/options.js';
 import {checkFolder, findCheckpoint} from './run-folder.js';
+import {withSelectionBias} from './selection-bias.js';
 import type {Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState, type TrainState} from './state.js';
 import {trainLoop} from './trainer.js';
@@ -30,7 +31,8 @@ export async function train(
   for (const text of engine.notes) onEvent({kind: 'note', text});
   const checkpoint = await findCheckpoint(run);
   const hasAdapter = run.train.finetune.kind === 'lora';
-  const model = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
+  const loaded = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
+  const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
   for (const text of [...model.warnings, unreachedRouters(model.architecture)]) {
     if (text !== null) onEvent({kind: 'note', text});
   }
@@ -59,13 +61,14 @@ async function trainSession(session: Session, onEvent: (event: TrainEvent) => vo
 }
 
 async function openState({run, model, checkpoint}: Session): Promise<TrainState> {
-  const {finetune, optimizer, batch} = run.train;
+  const {finetune, optimizer, batch, balance} = run.train;
   const kept = checkpoint && (await openStored(checkpoint.path, finetune.kind === 'lora'));
   try {
     return await createTrainState(model, {
       finetune,
       optimizer: optimizerOf(optimizer),
       accumulates: batch.accumulate > 1,
+      movesBiases: balance.kind === 'bias',
       seed: run.seed,
       stored: kept?.stored ?? (() => Promise.resolve(null)),
     });

@@ -30,6 +30,10 @@ export interface TrainState {
   readonly parameters: DecoderTree<Variable>;
   readonly adapters: Adapters;
   readonly trained: readonly Trained[];
+  /** What changes without a gradient, by path: selection biases that balance experts. */
+  readonly moved: ReadonlyMap<string, Variable>;
+  /** Rows that each expert of a MoE layer got in the passes of a step so far, [E] a layer; empty without accumulation. */
+  readonly counts: readonly Variable[];
 }
 
 /** Gives a stored value, float32 row-major, or null where nothing is stored. */
@@ -40,6 +44,8 @@ export interface StateOptions {
   readonly finetune: FinetuneOptions;
   readonly optimizer: OptimizerOptions;
   readonly accumulates: boolean;
+  /** Whether selection biases balance experts. */
+  readonly movesBiases: boolean;
   /** Of the start of low-rank terms. */
   readonly seed: number;
   readonly stored: StoredValues;
@@ -78,7 +84,12 @@ export async function createTrainState({architecture, parameters}: Model, option
       await train(`${spec.path}.a`, spec, adapter.a);
       await train(`${spec.path}.b`, spec, adapter.b);
     }
-    return {architecture, parameters, adapters, trained};
+    const counts = options.accumulates
+      ? moeExperts(architecture).map((E, i) => make(`count.${i}`, [E], zeros([E])))
+      : [];
+    const moved = new Map(biasesOf(architecture, options).map((path) => [path, variables(path)]));
+    if (adapted.length > 0) for (const [path, bias] of moved) restore(bias, await options.stored(path));
+    return {architecture, parameters, adapters, trained, moved, counts};
   } catch (error) {
     for (const variable of made) variable.dispose();
     throw error;
@@ -86,7 +97,8 @@ export async function createTrainState({architecture, parameters}: Model, option
 }
 
 /** Frees everything but the model itself. */
-export function disposeTrainState({trained, adapters}: TrainState): void {
+export function disposeTrainState({trained, adapters, counts}: TrainState): void {
+  for (const count of counts) count.dispose();
   for (const {slots, sum} of trained) for (const variable of [...slots.values(), sum]) variable?.dispose();
   for (const {a, b} of adapters.values()) for (const variable of [a, b]) variable.dispose();
 }
@@ -151,6 +163,15 @@ async function openAdapter(spec: ParameterSpec, {finetune, seed, stored}: StateO
     b: make(right, b, (await stored(right)) ?? zeros(b)),
     scale: alpha / rank,
   };
+}
+
+function biasesOf(architecture: Architecture, {movesBiases}: StateOptions): string[] {
+  const biases = leavesOf(parameterSpecs(architecture)).filter(({role}) => role === 'bias');
+  return movesBiases ? biases.map(({path}) => path) : [];
+}
+
+function moeExperts({ffn}: Architecture): number[] {
+  return ffn.flatMap((layout) => (layout.kind === 'moe' ? [layout.experts] : []));
 }
 
 function drawn(shape: readonly number[], rng: ReturnType<typeof createRng>): Float32Array {

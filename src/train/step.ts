@@ -13,10 +13,11 @@ import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
 import {untaped} from '../op/untaped.js';
 import {type LossWithReport, valueAndGradients} from '../op/value-and-gradients.js';
 import type {Dropout, Weight} from '../op/weight.js';
-import {routerLosses} from './balance.js';
+import {type BalanceContext, type BalanceOptions, balanceWeight, routerLosses} from './balance.js';
 import {clipFactor, globalNorm} from './optimizer/clip.js';
 import {type OptimizerOptions, updated} from './optimizer/update.js';
 import {PARTS, type Part} from './part.js';
+import {moveBiases} from './selection-bias.js';
 import type {TrainState} from './state.js';
 
 /** What a step does besides the mathematics of the model. */
@@ -24,8 +25,7 @@ export interface StepOptions {
   readonly optimizer: OptimizerOptions;
   /** Largest global gradient norm; 0 does not clip. */
   readonly clip: number;
-  readonly balanceWeight: number;
-  readonly zWeight: number;
+  readonly balance: BalanceOptions;
   readonly capacity: Capacity;
   readonly precision: Precision;
   /** Share of the input of low-rank terms that is dropped. */
@@ -63,11 +63,16 @@ export function compileStep(state: TrainState, options: StepOptions): StepFuncti
     const {gradients, figures, loads} = differentiate(state, options, batch_NBS, seed_2);
     const norm = globalNorm(gradients);
     applyGradients(state, options, gradients, norm, rates_N);
+    balanceBiases(state, options, ownLoads(state.architecture, loads), tf.isFinite(norm));
     return {figures: tf.concat1d([figures, tf.reshape(norm, [1])]), loads};
   };
   const accumulate = (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, share: tf.Scalar): StepReport => {
     const {gradients, figures, loads} = differentiate(state, options, batch_NBS, seed_2);
     for (const [i, {sum}] of state.trained.entries()) sum?.assign(tf.add(sum.read(), tf.mul(at(gradients, i), share)));
+    for (const [i, load_E] of ownLoads(state.architecture, loads).entries()) {
+      const count = at(state.counts, i);
+      count.assign(tf.add(count.read(), load_E));
+    }
     return {figures: tf.concat1d([figures, tf.zeros([1])]), loads};
   };
   return {
@@ -83,7 +88,9 @@ export function compileApply(state: TrainState, options: StepOptions): Compiled<
     const gradients = sums.map((sum) => sum.read());
     const norm = globalNorm(gradients);
     applyGradients(state, options, gradients, norm, rates_N);
-    for (const sum of sums) sum.assign(tf.zeros([...sum.shape]));
+    const loads = state.counts.map((count) => count.read() as tf.Tensor1D);
+    balanceBiases(state, options, loads, tf.isFinite(norm));
+    for (const sum of [...sums, ...state.counts]) sum.assign(tf.zeros([...sum.shape]));
     return {norm};
   };
   return compile(apply, {name: 'train_apply'});
@@ -112,7 +119,8 @@ function differentiate(
       const tensors = new Map(variables.map((variable, i) => [variable, at(given, i)]));
       const read = (variable: Variable): tf.Tensor => tensors.get(variable) ?? variable.read();
       const weights = weightsOf(state, read, dropoutOf(options, seed_2));
-      return lossOf(weights, state.architecture, batch_NBS, options);
+      const earlier = state.counts.map((count) => untaped(() => count.read()) as tf.Tensor1D);
+      return lossOf(weights, state.architecture, batch_NBS, options, {sequences: batch_NBS.shape[1], earlier});
     },
     variables.map((variable) => variable.read()),
   );
@@ -131,13 +139,14 @@ function lossOf(
   params: DecoderTree<Weight>,
   architecture: Architecture,
   batch_NBS: tf.Tensor3D,
-  {balanceWeight, zWeight, capacity}: StepOptions,
+  {balance: options, capacity}: StepOptions,
+  context: BalanceContext,
 ): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
   const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
   const crossEntropy = linearCrossEntropy(hidden_TD, headOf(params), label_T);
-  const {balance, z} = routerLosses(routers, topKs(architecture));
-  const weighted = tf.add(tf.mul(balance, balanceWeight), tf.mul(z, zWeight));
+  const {balance, z} = routerLosses(routers, options, context);
+  const weighted = tf.add(tf.mul(balance, balanceWeight(options)), tf.mul(z, options.zLoss));
   const figures = tf.stack([crossEntropy, balance, z]);
   const loss: tf.Scalar = routers.length > 0 ? tf.add(crossEntropy, weighted) : crossEntropy;
   return {loss, report: [figures, joinLoads(routers)]};
@@ -149,8 +158,24 @@ function joinLoads(routers: readonly RouterTrace[]): tf.Tensor1D {
   return untaped(() => (loads.length > 0 ? tf.concat1d(loads) : tf.zeros([0], 'int32')));
 }
 
-function topKs({ffn}: Architecture): number[] {
-  return ffn.flatMap((layout) => (layout.kind === 'moe' ? [layout.topK] : []));
+/** Of joined loads those of each layer's own experts, float32. */
+function ownLoads({ffn}: Architecture, loads: tf.Tensor1D): tf.Tensor1D[] {
+  let begin = 0;
+  return ffn.flatMap((layout) => {
+    if (layout.kind !== 'moe') return [];
+    const load_E = tf.cast(tf.slice(loads, [begin], [layout.experts]), 'float32');
+    begin += layout.experts * (1 + (layout.inner?.experts ?? 0));
+    return [load_E];
+  });
+}
+
+function balanceBiases(
+  {parameters}: TrainState,
+  {balance}: StepOptions,
+  loads: readonly tf.Tensor1D[],
+  isSafe: tf.Tensor,
+): void {
+  if (balance.kind === 'bias') moveBiases(parameters, loads, balance.rate, isSafe);
 }
 
 function applyGradients(

@@ -1,28 +1,39 @@
+import {readFileSync} from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import type {RouterTrace} from '../../src/model/moe.js';
 import {route} from '../../src/model/router.js';
-import {routerLosses} from '../../src/train/balance.js';
+import {type BalanceContext, type BalanceOptions, balanceSchema, routerLosses} from '../../src/train/balance.js';
 import {onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, type Host, normals} from '../support/host.js';
 import {referenceRouterLosses} from './reference.js';
 
+const AUX = balanceSchema.parse({});
+/** One row of text, and no pass before. */
+const ALONE = {sequences: 1, earlier: []};
+
 /** What a router of these logits leaves behind. */
 function trace(logit_TE: tf.Tensor2D, topK: number): Omit<RouterTrace, 'innerLoad_N'> {
   const E = logit_TE.shape[1];
-  const {expert_TK, score_TE} = route(logit_TE, null, topK, SOFTMAX_ROUTING);
+  const {expert_TK, weight_TK, score_TE} = route(logit_TE, null, topK, SOFTMAX_ROUTING);
   const load_E = tf.cast(tf.sum(tf.oneHot(expert_TK, E), [0, 1]), 'int32') as tf.Tensor1D;
-  return {logit_TE, score_TE, load_E};
+  return {logit_TE, score_TE, expert_TK, weight_TK, load_E};
 }
 
 /** Balance and z-loss of a few layers. */
-async function losses({run}: TestEngine, layers: readonly Host[], topK: number): Promise<[number, number]> {
+async function losses(
+  {run}: TestEngine,
+  layers: readonly Host[],
+  topK: number,
+  options: BalanceOptions = AUX,
+): Promise<[number, number]> {
   const fn = (...logits: tf.Tensor2D[]): tf.Tensor[] => {
     const {balance, z} = routerLosses(
       logits.map((logit_TE) => trace(logit_TE, topK)),
-      logits.map(() => topK),
+      options,
+      ALONE,
     );
     return [balance, z];
   };
@@ -67,13 +78,72 @@ describe('the balance loss', () => {
 
   onEveryEngine('has the gradient E·f_e/T to the probabilities: counts are constants', async ({run}) => {
     const gradient = (logit_TE: tf.Tensor2D): tf.Tensor => {
-      const {load_E} = trace(logit_TE, 2);
-      const loss = (score_TE: tf.Tensor2D): tf.Scalar => routerLosses([{logit_TE, score_TE, load_E}], [2]).balance;
+      const given = trace(logit_TE, 2);
+      const loss = (score_TE: tf.Tensor2D): tf.Scalar => routerLosses([{...given, score_TE}], AUX, ALONE).balance;
       return tf.grad((score) => loss(tf.softmax(score as tf.Tensor2D)))(logit_TE);
     };
     const logits = normals([12, 4], 41);
     const [result] = await run(gradient, logits);
     expect(result!.values).toBeAllClose(balanceGradient(rowsOf(logits), 2), {rtol: 1e-5, atol: 1e-7});
+  });
+});
+
+describe('other balance losses', () => {
+  /** Numbers of test/fixtures/train/make_balance.py: two layers of six tokens, two of four experts each. */
+  const torch = JSON.parse(readFileSync('test/fixtures/train/balance.json', 'utf8')) as Record<string, number>;
+  const layers = [0, 1].map((layer) =>
+    floats(
+      [6, 4],
+      Array.from({length: 24}, (_, i) => Math.sin(1.7 * i * i + layer)),
+    ),
+  );
+  const renormalised = (logit_TE: tf.Tensor2D): ReturnType<typeof trace> => {
+    const {weight_TK, ...rest} = trace(logit_TE, 2);
+    return {...rest, weight_TK: tf.div(weight_TK, tf.sum(weight_TK, 1, true))};
+  };
+  const balanceOf = async (
+    {run}: TestEngine,
+    options: object,
+    context: (logits: readonly tf.Tensor2D[]) => BalanceContext,
+  ): Promise<number> => {
+    const fn = (...logits: tf.Tensor2D[]): tf.Tensor[] => [
+      routerLosses(logits.map(renormalised), balanceSchema.parse(options), context(logits)).balance,
+    ];
+    const [balance] = await run(fn, ...layers);
+    return balance!.values[0]!;
+  };
+
+  onEveryEngine('equal those of transformers and torch', async (engine) => {
+    const rows = (): BalanceContext => ({sequences: 2, earlier: []});
+    expect(await balanceOf(engine, {kind: 'pooled'}, rows)).toBeAllClose(torch.pooled!, {rtol: 1e-6, atol: 0});
+    expect(await balanceOf(engine, {kind: 'cv2'}, rows)).toBeAllClose(torch.cv2!, {rtol: 2e-6, atol: 0});
+    for (const options of [{scope: 'sequence'}, {kind: 'bias'}]) {
+      expect(await balanceOf(engine, options, rows)).toBeAllClose(torch.sequence!, {rtol: 1e-6, atol: 0});
+    }
+  });
+
+  onEveryEngine('take shares over all passes of a step, or over one', async (engine) => {
+    const again = (logits: readonly tf.Tensor2D[]): BalanceContext => ({
+      sequences: 2,
+      earlier: logits.map((logit_TE) => tf.cast(trace(logit_TE, 2).load_E, 'float32')),
+    });
+    const even = (logits: readonly tf.Tensor2D[]): BalanceContext => ({
+      sequences: 2,
+      earlier: logits.map((logit_TE) => tf.sub(1e6, tf.cast(trace(logit_TE, 2).load_E, 'float32'))),
+    });
+    const alone = await balanceOf(engine, {}, () => ({sequences: 2, earlier: []}));
+    expect(await balanceOf(engine, {}, again), 'the same shares').toBeCloseTo(alone, 6);
+    expect(await balanceOf(engine, {}, even), 'even shares').toBeCloseTo(1, 5);
+    expect(await balanceOf(engine, {scope: 'micro-batch'}, even)).toBeCloseTo(alone, 6);
+  });
+
+  onEveryEngine('have the gradient of finite differences where the choice stands', async (engine) => {
+    const logits = floats([4, 3], [3, 1, -2, 0.5, 3, -1, 2.5, -2, 0, -3, 1, 3.5]);
+    for (const options of [{kind: 'pooled'}, {kind: 'cv2'}, {scope: 'sequence'}]) {
+      const loss = (logit_TE: tf.Tensor2D): tf.Tensor =>
+        routerLosses([trace(logit_TE, 2)], balanceSchema.parse(options), {sequences: 2, earlier: []}).balance;
+      await checkGradients(engine, loss, [logits]);
+    }
   });
 });
 
@@ -86,7 +156,9 @@ describe('the z-loss', () => {
   });
 
   onEveryEngine('has the gradient of finite differences', (engine) =>
-    checkGradients(engine, (logit_TE: tf.Tensor2D) => routerLosses([trace(logit_TE, 1)], [1]).z, [normals([5, 4], 3)]),
+    checkGradients(engine, (logit_TE: tf.Tensor2D) => routerLosses([trace(logit_TE, 1)], AUX, ALONE).z, [
+      normals([5, 4], 3),
+    ]),
   );
 });
 

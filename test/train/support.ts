@@ -212,6 +212,7 @@ export const FRESH: StateOptions = {
   finetune: {kind: 'full'},
   optimizer: {kind: 'adamw', betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1},
   accumulates: false,
+  movesBiases: false,
   seed: 7,
   stored: () => Promise.resolve(null),
 };
@@ -219,7 +220,7 @@ export const FRESH: StateOptions = {
 /** What a runner is told where a test says nothing else. */
 export const PLAIN_STEP: RunnerOptions = {
   optimizer: FRESH.optimizer,
-  ...{clip: 0, balanceWeight: 0, zWeight: 0, precision: 'float32', capacity: 'dropless', dropout: 0},
+  ...{clip: 0, balance: {kind: 'none', zLoss: 0}, precision: 'float32', capacity: 'dropless', dropout: 0},
   sequenceLength: SEQUENCE,
 };
 
