@@ -34,6 +34,7 @@ export {
   type TrainConfigOptions,
   trainConfig,
 } from './experiment/one-arm.js';
+export {type RecoverOptions, type Recovery, recover, recoverConfig} from './experiment/recover.js';
 export {openRunLog, type RunLog, readRunLog} from './format/run-log.js';
 export {type RunLogRecord, runLogRecord} from './format/run-record.js';
 export {openTokenShard, type TokenShard} from './format/token-shard.js';

@@ -1,4 +1,5 @@
-import {Option} from '@commander-js/extra-typings';
+import {InvalidArgumentError, Option} from '@commander-js/extra-typings';
+import {parseQuantity} from '../util/quantity.js';
 
 /** `--set path=value`, which may stand more than once. */
 export function setOption() {
@@ -6,6 +7,13 @@ export function setOption() {
     '--set <path=value>',
     'override one key of the config, e.g. train.steps=200; may be repeated',
   ).argParser((value: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), value]);
+}
+
+/** A whole positive number, plainly or as `2k`. */
+export function count(text: string): number {
+  const value = parseQuantity(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new InvalidArgumentError('It must be a whole number such as 512 or 2k.');
 }
 
 /** The examples at the end of a command's help. */

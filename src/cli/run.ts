@@ -10,6 +10,7 @@ import {addMerge} from './commands/merge.js';
 import {addPlot} from './commands/plot.js';
 import {addPrepare} from './commands/prepare.js';
 import {addProfile} from './commands/profile.js';
+import {addRecover} from './commands/recover.js';
 import {addTrain} from './commands/train.js';
 import {createProgram, type Program} from './program.js';
 import {createUi, type Io, type Ui} from './ui.js';
@@ -26,6 +27,7 @@ const COMMANDS = [
   addConvert,
   addConversions,
   addTrain,
+  addRecover,
   addMerge,
   addCompare,
   addPlot,

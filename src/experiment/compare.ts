@@ -2,14 +2,10 @@ import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
-import {evaluationBatches} from '../data/evaluation.js';
-import {closeShards, ensureShards} from '../data/shards.js';
 import {hasExperts} from '../downcycle/inner/plan.js';
 import {startEngine} from '../engine/start.js';
-import {createLossMeter} from '../model/loss-meter.js';
-import {loadModel} from '../model/model.js';
+import {readArchitecture} from '../model/read-architecture.js';
 import {type WrittenReport, writeReport} from '../report/report.js';
-import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainEvent} from '../train/event.js';
 import {train} from '../train/run.js';
 import {checkFolder} from '../train/run-folder.js';
@@ -19,6 +15,7 @@ import {ConfigError} from '../util/errors.js';
 import {type Arm, armsOf, makeStart, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
 import {layoutOf} from './layout.js';
+import {modelLoss} from './model-loss.js';
 import {profileOf} from './profile.js';
 
 /** What happens during a comparison, for whoever shows it. */
@@ -112,24 +109,9 @@ async function report(
 
 /** Validation loss of the parent on the rows that arms are measured on, and what to call it; null if nothing is held out. */
 async function parentLoss(config: Config): Promise<{label: string; loss: number} | null> {
-  const {data, train: options} = config;
-  const model = await loadModel(config.model);
-  const sources = await ensureShards(data, await loadTokenizer(config.model), layoutOf(config).shards);
-  const held = sources.flatMap(({valid}) => valid ?? []);
-  const meter = createLossMeter(model, data.sequenceLength, (await startEngine(config.engine)).precision);
-  try {
-    if (held.length === 0) return null;
-    const label = hasExperts(model.architecture) ? 'parent' : 'dense parent';
-    return {label, loss: (await meter.measure(batches())).loss};
-  } finally {
-    meter.dispose();
-    model.dispose();
-    await closeShards(sources);
-  }
-
-  async function* batches() {
-    for (const shard of held) yield* evaluationBatches(shard, options.batch.sequences, options.validation.maxRows);
-  }
+  const loss = await modelLoss(config.model, config);
+  const label = hasExperts(await readArchitecture(config.model)) ? 'parent' : 'dense parent';
+  return loss === null ? null : {label, loss};
 }
 
 function once<T>(make: () => Promise<T>): () => Promise<T> {

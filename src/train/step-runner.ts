@@ -6,7 +6,15 @@ import {expertRoom, missingRows} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
 import {createRng} from '../util/rng.js';
 import type {TrainState} from './state.js';
-import {compileApply, compileStep, ratesTensor, type StepOptions, type StepRates, type StepReport} from './step.js';
+import {
+  compileApply,
+  compileStep,
+  ratesTensor,
+  type StepFunctions,
+  type StepOptions,
+  type StepRates,
+  type StepReport,
+} from './step.js';
 
 /** What one optimizer step gave. */
 export interface StepResult {
@@ -40,62 +48,81 @@ export interface RunnerOptions extends StepOptions {
 
 /** Creates a runner; its functions are compiled at the first step. */
 export function createStepRunner(state: TrainState, options: RunnerOptions): StepRunner {
-  const {step, accumulate} = compileStep(state, options);
-  const apply = state.trained.some(({sum}) => sum) ? compileApply(state, options) : null;
-  const report = (
-    rows: ShardRows,
-    seed: Int32Array,
-    call: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>,
-  ): Promise<Report> =>
-    withBatch(rows, options.sequenceLength, seed, async (batch, seed_2) => {
-      const {figures, loads} = await readReport(await call(batch, seed_2));
-      const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
-      return {figures, layers: loadsByLayer(loads, state.architecture, tokens, options)};
-    });
-  const runAccumulated = async (
-    batches: readonly ShardRows[],
-    rates_N: tf.Tensor1D,
-    seed: StepSeed,
-  ): Promise<StepResult> => {
-    if (!apply || batches.length === 0) throw new Error('accumulation needs batches, and a state with sums');
-    const reports: Report[] = [];
-    const share = tf.scalar(1 / batches.length);
-    try {
-      for (const [i, rows] of batches.entries()) {
-        reports.push(await report(rows, seedWords(seed, i), (batch, seed_2) => accumulate(batch, seed_2, share)));
-      }
-    } finally {
-      share.dispose();
-    }
-    const {norm} = await apply(rates_N);
-    const [gradNorm = Number.NaN] = await norm.data();
-    norm.dispose();
-    return summary(reports, gradNorm);
-  };
-  const runAtOnce = async (
-    batches: readonly ShardRows[],
-    rates_N: tf.Tensor1D,
-    seed: StepSeed,
-  ): Promise<StepResult> => {
-    const [rows] = batches;
-    if (!rows || batches.length > 1)
-      throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
-    const one = await report(rows, seedWords(seed, 0), (batch, seed_2) => step(batch, seed_2, rates_N));
-    return summary([one], one.figures[3] ?? Number.NaN);
-  };
+  const accumulates = state.trained.some(({sum}) => sum);
+  const apply = accumulates ? compileApply(state, options) : null;
+  const parts = {...compileStep(state, options), architecture: state.architecture, options};
   return {
     run: async (batches, rates, seed) => {
       const rates_N = ratesTensor(rates);
       try {
-        return await (apply ? runAccumulated : runAtOnce)(batches, rates_N, seed);
+        return apply
+          ? await runAccumulated({...parts, apply}, batches, rates_N, seed)
+          : await runAtOnce(parts, batches, rates_N, seed);
       } finally {
         rates_N.dispose();
       }
     },
     dispose: () => {
-      for (const fn of [step, accumulate, apply]) fn?.dispose();
+      for (const fn of [parts.step, parts.accumulate, apply]) fn?.dispose();
     },
   };
+}
+
+/** What runs steps. */
+interface Parts extends StepFunctions {
+  readonly architecture: Architecture;
+  readonly options: RunnerOptions;
+}
+
+type Apply = ReturnType<typeof compileApply>;
+
+async function runAtOnce(
+  parts: Parts,
+  batches: readonly ShardRows[],
+  rates_N: tf.Tensor1D,
+  seed: StepSeed,
+): Promise<StepResult> {
+  const [rows] = batches;
+  if (!rows || batches.length > 1)
+    throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
+  const one = await report(parts, rows, seedWords(seed, 0), (batch, seed_2) => parts.step(batch, seed_2, rates_N));
+  return summary([one], one.figures[3] ?? Number.NaN);
+}
+
+async function runAccumulated(
+  {apply, ...parts}: Parts & {readonly apply: Apply},
+  batches: readonly ShardRows[],
+  rates_N: tf.Tensor1D,
+  seed: StepSeed,
+): Promise<StepResult> {
+  if (batches.length === 0) throw new Error('accumulation needs batches');
+  const reports: Report[] = [];
+  const share = tf.scalar(1 / batches.length);
+  try {
+    for (const [i, rows] of batches.entries()) {
+      const add = (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => parts.accumulate(batch, seed_2, share);
+      reports.push(await report(parts, rows, seedWords(seed, i), add));
+    }
+  } finally {
+    share.dispose();
+  }
+  const {norm} = await apply(rates_N);
+  const [gradNorm = Number.NaN] = await norm.data();
+  norm.dispose();
+  return summary(reports, gradNorm);
+}
+
+function report(
+  {architecture, options}: Parts,
+  rows: ShardRows,
+  seed: Int32Array,
+  call: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>,
+): Promise<Report> {
+  return withBatch(rows, options.sequenceLength, seed, async (batch, seed_2) => {
+    const {figures, loads} = await readReport(await call(batch, seed_2));
+    const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
+    return {figures, layers: loadsByLayer(loads, architecture, tokens, options)};
+  });
 }
 
 /** What a micro-batch gave. */

@@ -9,6 +9,7 @@ const NAMES = [
   'convert',
   'conversions',
   'train',
+  'recover',
   'merge',
   'compare',
   'plot',
