@@ -35,6 +35,7 @@ async function start(setup: Setup): Promise<{training: Training; version: string
   const runner = createStepRunner(await createState(setup), {
     optimizer: setup,
     dropout: 0,
+    teacher: null,
     clip: 0,
     balance: {kind: 'aux', weight: setup.balanceWeight, scope: 'batch', zLoss: 0},
     precision: 'float32',

@@ -37,6 +37,7 @@ const step = z.object({
   loss: measured.describe('mean cross-entropy of the batch, nats a token'),
   auxLoss: measured.describe('balance loss, unweighted'),
   zLoss: measured.describe('router z-loss, unweighted'),
+  distillLoss: measured.optional().describe('divergence from the teacher, nats a token, at its temperature'),
   gradNorm: measured.describe('global norm before clipping'),
   lr: z.record(z.string(), z.number()).describe('learning rate by parameter group'),
   load: z.array(z.array(measured)).optional().describe('by MoE layer, the share of routed rows each expert got'),

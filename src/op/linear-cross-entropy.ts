@@ -18,15 +18,49 @@ export function linearCrossEntropy(
   label_T: tf.Tensor1D,
   maxLogits = blockOf(head_VD),
 ): tf.Scalar {
+  return linearLoss(h_TD, head_VD, label_T, maxLogits, (logits, label) => {
+    const {loss, probability, target} = chunkLoss(logits, label);
+    return {losses: [loss], dLogits: tf.sub(probability, target)};
+  }) as tf.Scalar;
+}
+
+/** What a chunk of rows gives: losses of each row, and the gradient of the first to its logits. */
+export interface ChunkLoss {
+  readonly losses: readonly tf.Tensor[];
+  readonly dLogits: tf.Tensor;
+}
+
+/**
+ * Mean losses of a linear head, in row chunks whose loss and gradient come from one pass over their logits.
+ *
+ * @param ofChunk given logits, labels and the place of the chunk's first row.
+ * @returns a scalar for one loss, else a vector of them, of which only the first has a gradient.
+ */
+export function linearLoss(
+  h_TD: tf.Tensor2D,
+  head_VD: tf.Tensor2D,
+  label_T: tf.Tensor1D,
+  maxLogits: number,
+  ofChunk: (logits: tf.Tensor2D, label: tf.Tensor1D, begin: number) => ChunkLoss,
+): tf.Tensor {
   return tf.customGrad((...args) => {
     const [h, head, save] = args as [tf.Tensor2D, tf.Tensor2D, tf.GradSaveFunc];
-    const {loss, dh, dHead} = lossAndGradients(h, head, label_T, maxLogits);
+    const {losses, dh, dHead} = lossAndGradients(h, head, label_T, maxLogits, ofChunk);
     save([dh, dHead]);
+    const [only, ...others] = losses;
     return {
-      value: loss,
-      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => saved.map((gradient) => tf.mul(gradient, dy)),
+      value: only && others.length === 0 ? only : tf.stack([...losses]),
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
+        const first = others.length === 0 ? dy : tf.slice(dy, [0], [1]);
+        return saved.map((gradient) => tf.mul(gradient, tf.reshape(first, [])));
+      },
     };
-  })(h_TD, head_VD) as tf.Scalar;
+  })(h_TD, head_VD);
+}
+
+/** How many logits are held at once unless said: as many as the head has, and at least {@link SMALL}. */
+export function blockOf({size}: tf.Tensor2D): number {
+  return Math.max(SMALL, size);
 }
 
 /** Loss of every row [T], zero where the label is negative; for evaluation, not differentiable. */
@@ -44,31 +78,29 @@ export function tokenLosses(
   return tf.concat(losses, 0) as tf.Tensor1D;
 }
 
-function blockOf({size}: tf.Tensor2D): number {
-  return Math.max(SMALL, size);
-}
-
 function lossAndGradients(
   h: tf.Tensor2D,
   head: tf.Tensor2D,
   label_T: tf.Tensor1D,
   maxLogits: number,
-): {loss: tf.Tensor; dh: tf.Tensor; dHead: tf.Tensor} {
+  ofChunk: Parameters<typeof linearLoss>[4],
+): {losses: tf.Tensor[]; dh: tf.Tensor; dHead: tf.Tensor} {
   const share = tf.div(1, tf.maximum(tf.sum(counted(label_T)), 1));
   const chunks = chunksOf(h, head, maxLogits).map(({begin, rows}) => {
     const hidden = rowsOf(h, begin, rows);
     const label = tf.slice(label_T, [begin], [rows]);
-    const {loss, probability, target} = chunkLoss(multiply(hidden, head, false, true), label);
+    const {losses, dLogits: slope} = ofChunk(multiply(hidden, head, false, true), label, begin);
     const weight = tf.mul(counted(label), share);
-    const dLogits = tf.mul(tf.sub(probability, target), tf.expandDims(weight, 1)) as tf.Tensor2D;
+    const dLogits = tf.mul(slope, tf.expandDims(weight, 1)) as tf.Tensor2D;
     return {
-      loss: tf.sum(tf.mul(loss, weight)),
+      losses: losses.map((loss) => tf.sum(tf.mul(loss, weight))),
       dh: multiply(dLogits, head, false, false),
       dHead: multiply(dLogits, hidden, true, false),
     };
   });
+  const numLosses = chunks[0]?.losses.length ?? 0;
   return {
-    loss: tf.addN(chunks.map(({loss}) => loss)),
+    losses: Array.from({length: numLosses}, (_, i) => tf.addN(chunks.map(({losses}) => losses[i] as tf.Tensor))),
     dh: tf.concat(
       chunks.map(({dh}) => dh),
       0,
@@ -78,7 +110,7 @@ function lossAndGradients(
 }
 
 /** Loss of each row, and the two halves of its gradient `probability − target`. */
-function chunkLoss(
+export function chunkLoss(
   logits: tf.Tensor2D,
   label: tf.Tensor1D,
 ): {loss: tf.Tensor; probability: tf.Tensor; target: tf.Tensor} {

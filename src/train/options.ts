@@ -64,6 +64,28 @@ const checkpointSchema = z
   })
   .describe('What a run that was stopped goes on from.');
 
+const distillSchema = z
+  .strictObject({
+    from: z
+      .string()
+      .min(1)
+      .describe('Folder of the teacher: a model of the same tokenizer, the dense parent for example.'),
+    weight: z
+      .number()
+      .gt(0)
+      .max(1)
+      .default(0.5)
+      .describe('Share of the teacher in the loss; the labels have the rest.'),
+    temperature: z
+      .number()
+      .positive()
+      .default(1)
+      .describe('What the logits of both are divided by; the divergence counts with its square.'),
+  })
+  .describe(
+    'Learn from the words that another model foresees, besides the text: (1 - weight) x loss + weight x temperature² x KL (arXiv 1503.02531). The teacher runs beside the model.',
+  );
+
 const capacitySchema = z
   .union([
     z.literal('dropless').describe('No token loses an expert.'),
@@ -85,6 +107,7 @@ export const trainSchema = z
     schedule: scheduleSchema.prefault({}),
     balance: balanceSchema.prefault({}),
     finetune: finetuneSchema.prefault({}),
+    distill: distillSchema.optional(),
     validation: validationSchema.prefault({}),
     checkpoint: checkpointSchema.prefault({}),
     capacity: capacitySchema.default('dropless'),

@@ -10,6 +10,7 @@ import {checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
 import type {Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState, type TrainState} from './state.js';
+import {openTeacher} from './teacher.js';
 import {trainLoop} from './trainer.js';
 import {unreachedRouters} from './unreached-routers.js';
 import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
@@ -42,7 +43,12 @@ export async function train(
     const sources = await ensureShards(run.data, limitedTo(model, tokenizer), run.shards, onPack);
     try {
       await refuseIdsBeyond(model, tokenizer, sources);
-      return await trainSession({run, model, sources, engine, checkpoint}, onEvent);
+      const teacher = await openTeacher(run.train.distill, model, tokenizer);
+      try {
+        return await trainSession({run, model, teacher, sources, engine, checkpoint}, onEvent);
+      } finally {
+        teacher?.dispose();
+      }
     } finally {
       await closeShards(sources);
     }

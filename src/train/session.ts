@@ -47,6 +47,8 @@ export interface Checkpoint {
 export interface Session {
   readonly run: TrainRun;
   readonly model: Model;
+  /** What is learnt from besides the text; null if nothing is. */
+  readonly teacher: Model | null;
   readonly sources: readonly SourceShards[];
   readonly engine: EngineInfo;
   readonly checkpoint: Checkpoint | null;

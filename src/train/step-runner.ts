@@ -21,6 +21,8 @@ export interface StepResult {
   readonly loss: number;
   readonly balance: number;
   readonly z: number;
+  /** KL of the teacher's words from the model's; 0 without a teacher. */
+  readonly divergence: number;
   readonly gradNorm: number;
   /** By MoE layer, the share of routed rows each expert got. */
   readonly load: readonly (readonly number[])[];
@@ -86,7 +88,7 @@ async function runAtOnce(
   if (!rows || batches.length > 1)
     throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
   const one = await report(parts, rows, seedWords(seed, 0), (batch, seed_2) => parts.step(batch, seed_2, rates_N));
-  return summary([one], one.figures[3] ?? Number.NaN);
+  return summary([one], one.figures[NORM] ?? Number.NaN);
 }
 
 async function runAccumulated(
@@ -125,9 +127,12 @@ function report(
   });
 }
 
+/** Place of the gradient norm among the figures of a step. */
+const NORM = 4;
+
 /** What a micro-batch gave. */
 interface Report {
-  /** Loss, balance loss, z-loss, gradient norm. */
+  /** As in {@link StepReport}. */
   readonly figures: Float32Array;
   readonly layers: readonly LayerLoad[];
 }
@@ -165,7 +170,7 @@ function summary(reports: readonly Report[], gradNorm: number): StepResult {
   const mean = (i: number): number => total(reports.map(({figures}) => figures[i] ?? 0)) / reports.length;
   const overflow = total(reports.flatMap(({layers}) => layers.map(({missing}) => missing)));
   const load = (reports[0]?.layers ?? []).map((_, i) => shares(reports.flatMap(({layers}) => layers[i] ?? [])));
-  return {loss: mean(0), balance: mean(1), z: mean(2), gradNorm, load, overflow};
+  return {loss: mean(0), balance: mean(1), z: mean(2), divergence: mean(3), gradNorm, load, overflow};
 }
 
 /** The share of each expert over all micro-batches of a layer. */

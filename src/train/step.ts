@@ -6,10 +6,12 @@ import {weightsOf} from '../model/adapter.js';
 import type {Architecture} from '../model/architecture.js';
 import {splitBatch} from '../model/batch.js';
 import type {Capacity} from '../model/capacity.js';
-import {decode, headOf} from '../model/decoder.js';
+import {type DecoderInput, decode, headOf} from '../model/decoder.js';
+import type {Model} from '../model/model.js';
 import type {RouterTrace} from '../model/moe.js';
 import type {DecoderTree} from '../model/parameters.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
+import {linearDistillation} from '../op/linear-distillation.js';
 import {untaped} from '../op/untaped.js';
 import {type LossWithReport, valueAndGradients} from '../op/value-and-gradients.js';
 import type {Dropout, Weight} from '../op/weight.js';
@@ -30,6 +32,15 @@ export interface StepOptions {
   readonly precision: Precision;
   /** Share of the input of low-rank terms that is dropped. */
   readonly dropout: number;
+  /** A model to learn from besides the labels; null for none. */
+  readonly teacher: Teacher | null;
+}
+
+/** A model that teaches: see {@link linearDistillation}. */
+export interface Teacher {
+  readonly model: Pick<Model, 'architecture' | 'parameters'>;
+  readonly temperature: number;
+  readonly weight: number;
 }
 
 /** The compiled functions of a step; tensors in, tensors out. */
@@ -50,7 +61,7 @@ export interface StepRates {
 /** Results of a step as tensors. */
 export interface StepReport {
   readonly [key: string]: tf.Tensor;
-  /** Loss, balance loss, z-loss, gradient norm. */
+  /** Loss, balance loss, z-loss, divergence from the teacher, gradient norm. */
   readonly figures: tf.Tensor1D;
   /** Wanted rows of every expert, then of every one inside, layers one after another, int32. */
   readonly loads: tf.Tensor1D;
@@ -139,17 +150,40 @@ function lossOf(
   params: DecoderTree<Weight>,
   architecture: Architecture,
   batch_NBS: tf.Tensor3D,
-  {balance: options, capacity}: StepOptions,
+  {balance: options, capacity, teacher}: StepOptions,
   context: BalanceContext,
 ): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
   const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
-  const crossEntropy = linearCrossEntropy(hidden_TD, headOf(params), label_T);
+  const {learnt, crossEntropy, divergence} = learningLoss(hidden_TD, headOf(params), label_T, teacher, input);
   const {balance, z} = routerLosses(routers, options, context);
   const weighted = tf.add(tf.mul(balance, balanceWeight(options)), tf.mul(z, options.zLoss));
-  const figures = tf.stack([crossEntropy, balance, z]);
-  const loss: tf.Scalar = routers.length > 0 ? tf.add(crossEntropy, weighted) : crossEntropy;
+  const figures = tf.stack([crossEntropy, balance, z, divergence]);
+  const loss: tf.Scalar = routers.length > 0 ? tf.add(learnt, weighted) : learnt;
   return {loss, report: [figures, joinLoads(routers)]};
+}
+
+/** The loss of the labels and, if there is one, of a teacher; beside it cross-entropy and divergence. */
+function learningLoss(
+  hidden_TD: tf.Tensor2D,
+  head_VD: tf.Tensor2D,
+  label_T: tf.Tensor1D,
+  teacher: Teacher | null,
+  input: DecoderInput,
+): Readonly<Record<'learnt' | 'crossEntropy' | 'divergence', tf.Scalar>> {
+  if (!teacher) {
+    const crossEntropy = linearCrossEntropy(hidden_TD, head_VD, label_T);
+    return {learnt: crossEntropy, crossEntropy, divergence: tf.scalar(0)};
+  }
+  const {model, temperature, weight} = teacher;
+  const taught = untaped(() => {
+    const weights = weightsOf(model);
+    return [decode(weights, model.architecture, input).hidden_TD, headOf(weights)] as const;
+  });
+  const [hidden_TC, head_VC] = taught;
+  const losses = linearDistillation(hidden_TD, head_VD, label_T, {hidden_TC, head_VC, temperature, weight});
+  const [learnt, crossEntropy, divergence] = tf.unstack(losses) as [tf.Scalar, tf.Scalar, tf.Scalar];
+  return {learnt, crossEntropy, divergence};
 }
 
 /** Rows that wanted each expert, and each one inside, layers one after another, int32. */

@@ -108,13 +108,14 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
   return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
 }
 
-function openRunner({run, engine}: Session, state: TrainState): StepRunner {
-  const {optimizer, balance, capacity, finetune} = run.train;
+function openRunner({run, engine, teacher}: Session, state: TrainState): StepRunner {
+  const {optimizer, balance, capacity, finetune, distill} = run.train;
   return createStepRunner(state, {
     optimizer: optimizerOf(optimizer),
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
     clip: optimizer.clip,
     balance,
+    teacher: teacher && distill ? {model: teacher, ...distill} : null,
     precision: engine.precision,
     capacity,
     sequenceLength: run.data.sequenceLength,
@@ -159,6 +160,7 @@ async function trainStep({run, model, loader, runner, log, progress, onEvent}: P
     loss: result.loss,
     auxLoss: result.balance,
     zLoss: result.z,
+    ...(run.train.distill && {distillLoss: result.divergence}),
     gradNorm: result.gradNorm,
     lr: ratesLogged(optimizer, lr),
     ...(result.load.length > 0 && {load: result.load.map((layer) => [...layer])}),

@@ -220,7 +220,14 @@ export const FRESH: StateOptions = {
 /** What a runner is told where a test says nothing else. */
 export const PLAIN_STEP: RunnerOptions = {
   optimizer: FRESH.optimizer,
-  ...{clip: 0, balance: {kind: 'none', zLoss: 0}, precision: 'float32', capacity: 'dropless', dropout: 0},
+  ...{
+    clip: 0,
+    balance: {kind: 'none', zLoss: 0},
+    precision: 'float32',
+    capacity: 'dropless',
+    dropout: 0,
+    teacher: null,
+  },
   sequenceLength: SEQUENCE,
 };
 
