@@ -33,7 +33,10 @@ const step = z.object({
   kind: z.literal('step'),
   step: count,
   tokens: count.describe('tokens trained on so far'),
-  flops: z.number().nonnegative().describe('floating-point operations spent so far, by the formula, as if every weight were trained'),
+  flops: z
+    .number()
+    .nonnegative()
+    .describe('floating-point operations spent so far, by the formula, as if every weight were trained'),
   loss: measured.describe('mean cross-entropy of the batch, nats a token'),
   auxLoss: measured.describe('balance loss, unweighted'),
   zLoss: measured.describe('router z-loss, unweighted'),
