@@ -2,12 +2,7 @@ import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
-
-const warmup = z
-  .int()
-  .min(0)
-  .default(0)
-  .describe('Steps over which the learning rate rises from 0 to its peak, straight.');
+import {decaySteps, scheduleSchema} from './schedule.js';
 
 const zLoss = (fallback: number) =>
   z
@@ -26,21 +21,6 @@ const batchSchema = z
       .describe('Passes whose gradients are averaged into one optimizer step: more rows for the memory of one pass.'),
   })
   .describe('Rows of text an optimizer step learns from: sequences x accumulate.');
-
-const scheduleSchema = z
-  .discriminatedUnion('kind', [
-    z.strictObject({
-      kind: z
-        .literal('cosine')
-        .optional()
-        .default('cosine')
-        .describe('Half a cosine from the peak to `final` at the last step.'),
-      warmup,
-      final: z.number().min(0).default(0).describe('Learning rate of the last step.'),
-    }),
-    z.strictObject({kind: z.literal('constant').describe('The peak to the end.'), warmup}),
-  ])
-  .describe('Learning rate over the steps.');
 
 const balanceSchema = z
   .discriminatedUnion('kind', [
@@ -120,7 +100,15 @@ export const trainSchema = z
     error: 'schedule.warmup must be less than steps. Lower it, or train for more steps.',
     path: ['schedule', 'warmup'],
   })
-  .refine(({schedule, optimizer}) => schedule.kind !== 'cosine' || schedule.final <= optimizer.lr, {
+  .refine(
+    ({schedule, steps}) =>
+      schedule.kind !== 'wsd' || !(steps > 0) || schedule.warmup + decaySteps(schedule, steps) <= steps,
+    {
+      error: 'schedule.warmup and schedule.decay together must be at most steps. Lower one, or train for more steps.',
+      path: ['schedule', 'decay'],
+    },
+  )
+  .refine(({schedule, optimizer}) => schedule.kind === 'constant' || schedule.final <= optimizer.lr, {
     error: 'schedule.final must be at most optimizer.lr: the rate falls from lr to final. Lower it, or raise lr.',
     path: ['schedule', 'final'],
   })
