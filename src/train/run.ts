@@ -3,6 +3,7 @@ import {closeShards, ensureShards} from '../data/shards.js';
 import {startEngine} from '../engine/start.js';
 import {loadModel} from '../model/model.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
+import {withLock} from '../util/lock.js';
 import {checkpointModel, openStored} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
 import {optimizerOf} from './optimizer/options.js';
@@ -16,14 +17,19 @@ import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
 /**
  * Trains as a run says, from its start or from its last checkpoint; a completed run is left as it is.
  *
- * @throws EnvironmentError if the run folder exists and neither resume nor overwrite was said, or is none; UsageError if
- * a run to be resumed has another config; DataError, ModelError for bad inputs; ConfigError if training diverges.
+ * @throws EnvironmentError if the run folder exists and neither resume nor overwrite was said, is none, or another process
+ * trains in it; UsageError if a run to be resumed has another config; DataError, ModelError for bad inputs; ConfigError if training diverges.
  * Nothing is written to the run folder before all inputs are open.
  */
 export async function train(
   run: TrainRun,
   onEvent: (event: TrainEvent) => void = () => undefined,
 ): Promise<TrainResult> {
+  const onStale = (text: string): void => onEvent({kind: 'note', text});
+  return withLock(run.out, onStale, () => trainAlone(run, onEvent));
+}
+
+async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): Promise<TrainResult> {
   const done = await checkFolder(run);
   if (done) return done;
   const engine = await startEngine(run.engine);
