@@ -21,6 +21,10 @@ const run = z.object({
   versions: z.record(z.string(), z.string()),
   device: z.string(),
   parameters: z.object({total: count, active: count, trainable: count}),
+  inputs: z
+    .record(z.string(), z.string())
+    .optional()
+    .describe('fingerprints of model and packed text, by which a resumed run knows that they are the same'),
   startedAt: z.string().describe('ISO 8601'),
 });
 

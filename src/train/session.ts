@@ -5,6 +5,7 @@ import type {EngineInput} from '../engine/options.js';
 import type {EngineInfo} from '../engine/start.js';
 import type {Model} from '../model/model.js';
 import type {TrainerState} from './checkpoint.js';
+import type {RunInputs} from './inputs.js';
 import type {TrainOptions} from './options.js';
 
 /** One run of the trainer. */
@@ -50,6 +51,7 @@ export interface Session {
   readonly sources: readonly SourceShards[];
   readonly engine: EngineInfo;
   readonly checkpoint: Checkpoint | null;
+  readonly inputs: RunInputs;
 }
 
 /** Path of a run's log. */

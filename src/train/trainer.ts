@@ -236,6 +236,7 @@ async function logStart(parts: Parts): Promise<void> {
     versions,
     device: engine.device,
     parameters: {...countParameters(model.architecture), trainable: countTrainable(parts.state)},
+    inputs: parts.inputs,
     startedAt: now,
   });
 }
