@@ -41,6 +41,7 @@ const step = z.object({
   lr: z.record(z.string(), z.number()).describe('learning rate by parameter group'),
   load: z.array(z.array(measured)).optional().describe('by MoE layer, the share of routed rows each expert got'),
   overflow: count.describe('expert rows that a capacity factor dropped'),
+  skipped: z.literal(true).optional().describe('the step changed nothing: its loss was a spike, or a number not finite'),
   seconds: z.number().nonnegative().describe('wall-clock since the run started, earlier sessions included'),
   tokensPerSecond: measured,
   utilisation: measured.describe('share of the device peak; null where the peak is not known'),

@@ -23,6 +23,8 @@ const trainerState = z.strictObject({
   tokens: z.int(),
   flops: z.number(),
   seconds: z.number(),
+  /** Losses of the last steps, by which a spike is known; null for one that was not finite. */
+  recent: z.array(z.number().nullable()).readonly().optional(),
   /** Written by versions that compiled steps for several rooms of experts; nothing reads it now. */
   capacity: z.unknown().optional(),
   loader: z.strictObject({

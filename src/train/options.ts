@@ -3,6 +3,7 @@ import {quantity} from '../util/quantity.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
 import {decaySteps, scheduleSchema} from './schedule.js';
+import {spikeSchema} from './spike.js';
 
 const zLoss = (fallback: number) =>
   z
@@ -92,6 +93,7 @@ export const trainSchema = z
     schedule: scheduleSchema.prefault({}),
     balance: balanceSchema.prefault({}),
     finetune: finetuneSchema.prefault({}),
+    spike: spikeSchema.prefault({policy: 'none'}),
     validation: validationSchema.prefault({}),
     checkpoint: checkpointSchema.prefault({}),
     capacity: capacitySchema.default('dropless'),

@@ -42,52 +42,35 @@ export interface RunnerOptions extends StepOptions {
 export function createStepRunner(state: TrainState, options: RunnerOptions): StepRunner {
   const {step, accumulate} = compileStep(state, options);
   const apply = state.trained.some(({sum}) => sum) ? compileApply(state, options) : null;
-  const report = (
-    rows: ShardRows,
-    seed: Int32Array,
-    call: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>,
-  ): Promise<Report> =>
+  const report = (rows: ShardRows, seed: Int32Array, call: StepCall): Promise<Report> =>
     withBatch(rows, options.sequenceLength, seed, async (batch, seed_2) => {
       const {figures, loads} = await readReport(await call(batch, seed_2));
       const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
       return {figures, layers: loadsByLayer(loads, state.architecture, tokens, options)};
     });
-  const runAccumulated = async (
-    batches: readonly ShardRows[],
-    rates_N: tf.Tensor1D,
-    seed: StepSeed,
-  ): Promise<StepResult> => {
-    if (!apply || batches.length === 0) throw new Error('accumulation needs batches, and a state with sums');
-    const reports: Report[] = [];
-    const share = tf.scalar(1 / batches.length);
-    try {
-      for (const [i, rows] of batches.entries()) {
-        reports.push(await report(rows, seedWords(seed, i), (batch, seed_2) => accumulate(batch, seed_2, share)));
-      }
-    } finally {
-      share.dispose();
+  const run = async (batches: readonly ShardRows[], rates_N: tf.Tensor1D, seed: StepSeed): Promise<StepResult> => {
+    const [rows] = batches;
+    if (!rows || (!apply && batches.length > 1)) throw new Error(`${batches.length} batches, and no sums of gradients`);
+    if (!apply) {
+      const one = await report(rows, seedWords(seed, 0), (batch, seed_2) => step(batch, seed_2, rates_N));
+      return summary([one], one.figures[3] ?? Number.NaN);
     }
-    const {norm} = await apply(rates_N);
+    const reports: Report[] = [];
+    for (const [i, each] of batches.entries()) {
+      const add: StepCall = (batch, seed_2) =>
+        withScalar(1 / batches.length, (share) => accumulate(batch, seed_2, share));
+      reports.push(await report(each, seedWords(seed, i), add));
+    }
+    const {norm} = await withScalar(meanFigure(reports, 0), (loss) => apply(rates_N, loss));
     const [gradNorm = Number.NaN] = await norm.data();
     norm.dispose();
     return summary(reports, gradNorm);
-  };
-  const runAtOnce = async (
-    batches: readonly ShardRows[],
-    rates_N: tf.Tensor1D,
-    seed: StepSeed,
-  ): Promise<StepResult> => {
-    const [rows] = batches;
-    if (!rows || batches.length > 1)
-      throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
-    const one = await report(rows, seedWords(seed, 0), (batch, seed_2) => step(batch, seed_2, rates_N));
-    return summary([one], one.figures[3] ?? Number.NaN);
   };
   return {
     run: async (batches, rates, seed) => {
       const rates_N = ratesTensor(rates);
       try {
-        return await (apply ? runAccumulated : runAtOnce)(batches, rates_N, seed);
+        return await run(batches, rates_N, seed);
       } finally {
         rates_N.dispose();
       }
@@ -97,6 +80,8 @@ export function createStepRunner(state: TrainState, options: RunnerOptions): Ste
     },
   };
 }
+
+type StepCall = (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>;
 
 /** What a micro-batch gave. */
 interface Report {
@@ -135,10 +120,14 @@ function moeLayouts(ffn: readonly FfnLayout[]): Extract<FfnLayout, {kind: 'moe'}
 }
 
 function summary(reports: readonly Report[], gradNorm: number): StepResult {
-  const mean = (i: number): number => total(reports.map(({figures}) => figures[i] ?? 0)) / reports.length;
+  const mean = (i: number): number => meanFigure(reports, i);
   const overflow = total(reports.flatMap(({layers}) => layers.map(({missing}) => missing)));
   const load = (reports[0]?.layers ?? []).map((_, i) => shares(reports.flatMap(({layers}) => layers[i] ?? [])));
   return {loss: mean(0), balance: mean(1), z: mean(2), gradNorm, load, overflow};
+}
+
+function meanFigure(reports: readonly Report[], i: number): number {
+  return total(reports.map(({figures}) => figures[i] ?? 0)) / reports.length;
 }
 
 /** The share of each expert over all micro-batches of a layer. */
@@ -152,12 +141,13 @@ function total(values: readonly number[]): number {
 }
 
 /** The seed of one micro-batch: its places add their own number to the second word. */
-function seedWords({seed, step}: StepSeed, microBatch: number): Int32Array {
+export function seedWords({seed, step}: StepSeed, microBatch: number): Int32Array {
   const rng = createRng(seed, `step ${step}, micro-batch ${microBatch}`);
   return Int32Array.of(rng.uint32(), rng.uint32());
 }
 
-async function withBatch<T>(
+/** Runs `body` with a micro-batch and its seed as tensors. */
+export async function withBatch<T>(
   rows: ShardRows,
   sequenceLength: number,
   seed: Int32Array,
@@ -169,6 +159,15 @@ async function withBatch<T>(
     return await body(batch, seed_2);
   } finally {
     tf.dispose([batch, seed_2]);
+  }
+}
+
+async function withScalar<T>(value: number, body: (scalar: tf.Scalar) => Promise<T>): Promise<T> {
+  const scalar = tf.scalar(value);
+  try {
+    return await body(scalar);
+  } finally {
+    scalar.dispose();
   }
 }
 

@@ -1,6 +1,6 @@
 import {setImmediate} from 'node:timers/promises';
 import {evaluationBatches} from '../data/evaluation.js';
-import {createLoader, type Loader} from '../data/loader.js';
+import {createLoader, type Loader, type LoaderState} from '../data/loader.js';
 import type {SourceShards} from '../data/shards.js';
 import {openRunLog, type RunLog} from '../format/run-log.js';
 import {RUN_LOG_SCHEMA} from '../format/run-record.js';
@@ -9,15 +9,17 @@ import {countParameters, flopsPerToken} from '../model/architecture.js';
 import {createLossMeter, type LossMeter} from '../model/loss-meter.js';
 import {packageVersion} from '../util/version.js';
 import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type TrainerState} from './checkpoint.js';
-import {divergence} from './divergence.js';
+import {whereNotFinite} from './diagnosis.js';
+import {divergence, spike} from './divergence.js';
 import type {TrainEvent} from './event.js';
 import {optimizerOf} from './optimizer/options.js';
 import {ratesLogged, ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {learningRate} from './schedule.js';
 import {logPath, type Session, type TrainResult} from './session.js';
+import {isApplied, lossLimit, maySkip, type RecentLosses, withLoss} from './spike.js';
 import {countTrainable, type TrainState} from './state.js';
-import {createStepRunner, type StepResult, type StepRunner} from './step-runner.js';
+import {createStepRunner, type RunnerOptions, type StepResult, type StepRunner} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
 
 /** What the loop carries from step to step. */
@@ -33,6 +35,7 @@ interface Progress {
   readonly secondsBefore: number;
   readonly startStep: number;
   readonly startedAt: number;
+  recent: RecentLosses;
   /** When the first step of this session was done: until then it compiled, which tells nothing of the speed. */
   steadyAt: number | null;
 }
@@ -42,6 +45,7 @@ interface Parts extends Session {
   readonly state: TrainState;
   readonly loader: Loader;
   readonly runner: StepRunner;
+  readonly stepOptions: RunnerOptions;
   readonly meter: LossMeter;
   readonly log: RunLog;
   readonly progress: Progress;
@@ -56,12 +60,13 @@ export async function trainLoop(
 ): Promise<TrainResult> {
   const {run, engine, checkpoint} = session;
   const loader = openLoader(session);
-  const runner = openRunner(session, state);
+  const stepOptions = stepOptionsOf(session);
+  const runner = createStepRunner(state, stepOptions);
   const meter = createLossMeter(state, run.data.sequenceLength, engine.precision);
   try {
     await openFolder(run, checkpoint);
     const log = await openRunLog(logPath(run.out));
-    const parts = {...session, state, onEvent, loader, runner, meter, log, progress: startOf(session)};
+    const parts = {...session, state, onEvent, loader, runner, stepOptions, meter, log, progress: startOf(session)};
     try {
       return await loop(parts);
     } catch (error) {
@@ -107,9 +112,9 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
   return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
 }
 
-function openRunner({run, engine}: Session, state: TrainState): StepRunner {
+function stepOptionsOf({run, engine}: Session): RunnerOptions {
   const {optimizer, balance, capacity, finetune} = run.train;
-  return createStepRunner(state, {
+  return {
     optimizer: optimizerOf(optimizer),
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
     clip: optimizer.clip,
@@ -118,7 +123,7 @@ function openRunner({run, engine}: Session, state: TrainState): StepRunner {
     precision: engine.precision,
     capacity,
     sequenceLength: run.data.sequenceLength,
-  });
+  };
 }
 
 function startOf({model, checkpoint}: Session): Progress {
@@ -132,48 +137,94 @@ function startOf({model, checkpoint}: Session): Progress {
     secondsBefore: seconds,
     startStep: step,
     startedAt: performance.now(),
+    recent: checkpoint?.trainer.recent ?? [],
     steadyAt: null,
   };
 }
 
-async function trainStep({run, model, loader, runner, log, progress, onEvent}: Parts): Promise<void> {
-  const {batch, optimizer, schedule, steps} = run.train;
+async function trainStep(parts: Parts): Promise<void> {
+  const {run, model, loader, runner, progress} = parts;
+  const {batch, optimizer, schedule, steps, spike: policy} = run.train;
   const began = performance.now();
+  const dataBefore = loader.state();
   const batches: ShardRows[] = [];
   for (let i = 0; i < batch.accumulate; i++) batches.push(await loader.next());
   const t = progress.step + 1;
   const lr = learningRate(schedule, optimizer.lr, t, steps);
-  const result = await runner.run(batches, ratesOf(optimizer, lr, t), {seed: run.seed, step: t});
-  requireFinite(result, t, lr, run.out);
+  const limit = lossLimit(policy, progress.recent);
+  const rates = {...ratesOf(optimizer, lr, t), lossLimit: limit};
+  const result = await runner.run(batches, rates, {seed: run.seed, step: t});
+  const skipped = !isApplied(result, limit);
+  const recent = withLoss(policy, progress.recent, result.loss);
+  if (skipped && !maySkip(policy, recent)) await refuseStep(parts, {result, lr, limit, batches, dataBefore});
   const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
   progress.step = t;
+  progress.recent = recent;
   progress.steadyAt ??= performance.now();
   progress.tokens += tokens;
   progress.flops += tokens * flopsPerToken(model.architecture, run.data.sequenceLength);
-  const tokensPerSecond = tokens / ((performance.now() - began) / 1000);
+  await logStep(parts, {result, lr, skipped, tokensPerSecond: tokens / ((performance.now() - began) / 1000)});
+}
+
+/** A step that was done, for the log. */
+interface DoneStep {
+  readonly result: StepResult;
+  readonly lr: number;
+  readonly skipped: boolean;
+  readonly tokensPerSecond: number;
+}
+
+async function logStep(parts: Parts, {result, lr, skipped, tokensPerSecond}: DoneStep): Promise<void> {
+  const {run, log, progress, onEvent} = parts;
+  const {step, tokens, flops} = progress;
+  const {loss, balance, z, gradNorm, load, overflow} = result;
   await log.append({
     kind: 'step',
-    step: t,
-    tokens: progress.tokens,
-    flops: progress.flops,
-    loss: result.loss,
-    auxLoss: result.balance,
-    zLoss: result.z,
-    gradNorm: result.gradNorm,
-    lr: ratesLogged(optimizer, lr),
-    ...(result.load.length > 0 && {load: result.load.map((layer) => [...layer])}),
-    overflow: result.overflow,
+    step,
+    tokens,
+    flops,
+    loss,
+    auxLoss: balance,
+    zLoss: z,
+    gradNorm,
+    lr: ratesLogged(run.train.optimizer, lr),
+    ...(load.length > 0 && {load: load.map((layer) => [...layer])}),
+    overflow,
+    ...(skipped && {skipped}),
     seconds: secondsOf(progress),
     tokensPerSecond,
     utilisation: null,
   });
-  onEvent({kind: 'step', step: t, steps, loss: result.loss, tokensPerSecond, eta: etaOf(progress, steps)});
+  const {steps} = run.train;
+  if (skipped) onEvent({kind: 'note', text: `step ${step} was skipped: loss ${loss}, gradient norm ${gradNorm}`});
+  onEvent({kind: 'step', step, steps, loss, tokensPerSecond, eta: etaOf(progress, steps)});
 }
 
-/** @throws ConfigError when training diverged; the step was not applied and the last checkpoint stands. */
-function requireFinite({loss, gradNorm}: StepResult, step: number, lr: number, out: string): void {
-  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return;
-  throw divergence(out, step, `loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}`);
+/** A step that was not applied. */
+interface RefusedStep {
+  readonly result: StepResult;
+  readonly lr: number;
+  readonly limit: number;
+  readonly batches: readonly ShardRows[];
+  /** Where the loader stood before the step. */
+  readonly dataBefore: LoaderState;
+}
+
+/** @throws ConfigError that says why the run stops; the state before the step is saved first, no older one removed. */
+async function refuseStep(parts: Parts, {result, lr, limit, batches, dataBefore}: RefusedStep): Promise<never> {
+  const {run, progress, state, stepOptions} = parts;
+  const {loss, gradNorm} = result;
+  const step = progress.step + 1;
+  if (progress.step > progress.savedStep) {
+    // Best effort: weights may be infinite already, and the error of the step is the one to be told.
+    await save(parts, dataBefore).catch(() => undefined);
+  }
+  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) {
+    throw spike(run.out, step, `${loss}, the limit by the steps before it is ${limit}`);
+  }
+  const where = await whereNotFinite(state, stepOptions, batches, {seed: run.seed, step});
+  const first = where === null ? '' : `, first not finite: ${where}`;
+  throw divergence(run.out, step, `loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}${first}`);
 }
 
 /** Mean loss over the held-out rows of all sources together. */
@@ -193,11 +244,13 @@ async function* heldOutBatches(
   for (const {valid} of sources) if (valid) yield* evaluationBatches(valid, sequences, maxRows);
 }
 
-async function save({run, model, state, loader, log, progress, onEvent}: Parts): Promise<void> {
+/** @param data where the loader is to go on; older checkpoints go only where that is where it stands. */
+async function save(parts: Parts, data?: LoaderState): Promise<void> {
+  const {run, model, state, loader, log, progress, onEvent} = parts;
   const {finetune} = run.train;
   const isLora = finetune.kind === 'lora';
   const withModel = !isLora || finetune.merge;
-  const {step, tokens, flops} = progress;
+  const {step, tokens, flops, recent} = progress;
   await log.sync();
   const trainer: TrainerState = {
     format: 1,
@@ -206,7 +259,8 @@ async function save({run, model, state, loader, log, progress, onEvent}: Parts):
     tokens,
     flops,
     seconds: secondsOf(progress),
-    loader: loader.state(),
+    ...(recent.length > 0 && {recent}),
+    loader: data ?? loader.state(),
   };
   const adapter = isLora ? ({format: 1, base: run.model, rank: finetune.rank, alpha: finetune.alpha} as const) : null;
   const content = {model, state, trainer, adapter, withModel, filesFrom: progress.filesFrom};
@@ -214,7 +268,7 @@ async function save({run, model, state, loader, log, progress, onEvent}: Parts):
   progress.savedStep = step;
   if (withModel) progress.filesFrom = checkpointModel(path);
   await log.append({kind: 'checkpoint', step, path: checkpointName(step)});
-  await pruneCheckpoints(run.out, run.train.checkpoint.keep);
+  if (!data) await pruneCheckpoints(run.out, run.train.checkpoint.keep);
   onEvent({kind: 'checkpoint', step, path});
 }
 
