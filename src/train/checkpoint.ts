@@ -9,6 +9,7 @@ import {saveModel} from '../model/save.js';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {type AdapterRecord, openAdapter, saveAdapter} from './adapter-folder.js';
+import {bestLossSchema} from './best.js';
 import {divergence} from './divergence.js';
 import {type StoredValues, type TrainState, variablesByPath} from './state.js';
 import {writeVariables} from './write-variables.js';
@@ -25,6 +26,9 @@ const trainerState = z.strictObject({
   seconds: z.number(),
   /** Losses of the last steps, by which a spike is known; null for one that was not finite. */
   recent: z.array(z.number().nullable()).readonly().optional(),
+  best: bestLossSchema.optional(),
+  /** Without what the optimizer keeps: nothing goes on from it. */
+  light: z.literal(true).optional(),
   /** Written by versions that compiled steps for several rooms of experts; nothing reads it now. */
   capacity: z.unknown().optional(),
   loader: z.strictObject({
@@ -77,7 +81,7 @@ export async function saveCheckpoint(run: string, content: CheckpointContent): P
   await writeFolderAtomic(path, async (part) => {
     if (withModel) await saveTrained(join(part, MODEL), content, finite);
     if (adapter) await saveAdapter(join(part, ADAPTER), adapter, state, finite);
-    await saveSlots(join(part, OPTIMIZER), state);
+    if (!trainer.light) await saveSlots(join(part, OPTIMIZER), state);
     await writeFileAtomic(join(part, MARKER), `${JSON.stringify(trainer, null, 2)}\n`);
   });
   return path;
@@ -100,17 +104,30 @@ async function saveTrained(
   });
 }
 
-/** The newest whole checkpoint of a run folder, or null. */
+/** The newest checkpoint of a run folder that a run can go on from, or null. */
 export async function latestCheckpoint(run: string): Promise<{path: string; trainer: TrainerState} | null> {
   for (const name of (await checkpointsOf(run)).reverse()) {
-    const path = join(run, name);
-    const text = await readFile(join(path, MARKER), 'utf8').catch((error: unknown) => {
-      if (systemCode(error) === 'ENOENT') return null;
-      throw error;
-    });
-    if (text !== null) return {path, trainer: parseTrainer(text, join(path, MARKER))};
+    const trainer = await readTrainer(join(run, name));
+    if (trainer && !trainer.light) return {path: join(run, name), trainer};
   }
   return null;
+}
+
+/** The newest checkpoint that holds weights alone, or null. */
+export async function latestLight(run: string): Promise<string | null> {
+  for (const name of (await checkpointsOf(run)).reverse()) {
+    if ((await readTrainer(join(run, name)))?.light) return join(run, name);
+  }
+  return null;
+}
+
+/** Null if the marker is not there. */
+async function readTrainer(path: string): Promise<TrainerState | null> {
+  const text = await readFile(join(path, MARKER), 'utf8').catch((error: unknown) => {
+    if (systemCode(error) === 'ENOENT') return null;
+    throw error;
+  });
+  return text === null ? null : parseTrainer(text, join(path, MARKER));
 }
 
 /** Model folder inside a checkpoint. */
@@ -134,17 +151,33 @@ export async function openStored(
   };
 }
 
-/** Removes all but the newest `keep` checkpoints; each loses its marker first, so that half of one is none. */
-export async function pruneCheckpoints(run: string, keep: number): Promise<void> {
-  for (const name of (await checkpointsOf(run)).slice(0, -keep)) {
-    await rm(join(run, name, MARKER), {force: true});
-    await rm(join(run, name), {recursive: true});
-  }
+/** Removes all but the newest `keep` checkpoints, the newest to go on from, and that of step `best`. */
+export async function pruneCheckpoints(run: string, keep: number, best: number | null): Promise<void> {
+  const newest = await latestCheckpoint(run);
+  const kept = [newest?.trainer.step, best].flatMap((step) => (typeof step === 'number' ? [checkpointName(step)] : []));
+  const old = (await checkpointsOf(run)).slice(0, -keep).filter((name) => !kept.includes(name));
+  for (const name of old) await removeCheckpoint(join(run, name));
+}
+
+/** Removes checkpoints after a step, which only light ones are: a run that goes on makes them again. */
+export async function removeAfter(run: string, step: number): Promise<void> {
+  const later = (await checkpointsOf(run)).filter((name) => stepOf(name) > step);
+  for (const name of later) await removeCheckpoint(join(run, name));
+}
+
+/** The marker goes first, so that half of a checkpoint is none. */
+async function removeCheckpoint(path: string): Promise<void> {
+  await rm(join(path, MARKER), {force: true});
+  await rm(path, {recursive: true});
+}
+
+function stepOf(name: string): number {
+  return Number(name.slice('step-'.length));
 }
 
 async function checkpointsOf(run: string): Promise<string[]> {
   const names = await readdir(run);
-  return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => Number(a.slice(5)) - Number(b.slice(5)));
+  return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => stepOf(a) - stepOf(b));
 }
 
 async function saveSlots(folder: string, {trained}: TrainState): Promise<void> {

@@ -69,6 +69,18 @@ const checkpointSchema = z
       .default(100)
       .describe('Steps between two checkpoints; 0 for only the one after the last step, which is made in any case.'),
     keep: z.int().min(1).default(2).describe('Checkpoints kept; older ones go once a new one is whole.'),
+    best: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Saves after each validation with a lower loss than all before it, the start included, and keeps that checkpoint besides the newest; best.json names it.',
+      ),
+    optimizer: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Whether checkpoints on the way hold what the optimizer keeps. Without it they are light, and a run that is killed cannot go on from them; the last checkpoint, also of a run that was stopped, is always whole.',
+      ),
   })
   .describe('What a run that was stopped goes on from.');
 
@@ -96,6 +108,11 @@ export const trainSchema = z
     spike: spikeSchema.prefault({policy: 'none'}),
     validation: validationSchema.prefault({}),
     checkpoint: checkpointSchema.prefault({}),
+    patience: z
+      .int()
+      .min(1)
+      .optional()
+      .describe('Validations in a row without a lower loss after which the run ends early; without it, it never does.'),
     capacity: capacitySchema.default('dropless'),
   })
   .refine(({schedule, steps}) => !(steps > 0) || schedule.warmup < steps, {

@@ -33,7 +33,7 @@ export interface TrainResult {
   readonly out: string;
   readonly step: number;
   readonly tokens: number;
-  readonly reason: 'completed' | 'interrupted';
+  readonly reason: 'completed' | 'early' | 'interrupted';
   /** The signal that interrupted it. */
   readonly signal: NodeJS.Signals | null;
 }

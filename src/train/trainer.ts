@@ -7,7 +7,9 @@ import {RUN_LOG_SCHEMA} from '../format/run-record.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {countParameters, flopsPerToken} from '../model/architecture.js';
 import {createLossMeter, type LossMeter} from '../model/loss-meter.js';
+import {ConfigError} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
+import {type BestLoss, isOutOfPatience, recordBest, withValidation} from './best.js';
 import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type TrainerState} from './checkpoint.js';
 import {whereNotFinite} from './diagnosis.js';
 import {divergence, spike} from './divergence.js';
@@ -35,7 +37,10 @@ interface Progress {
   readonly secondsBefore: number;
   readonly startStep: number;
   readonly startedAt: number;
+  /** Whether that one is light, and of this step: a run does not end on such. */
+  isLight: boolean;
   recent: RecentLosses;
+  best: BestLoss | null;
   /** When the first step of this session was done: until then it compiled, which tells nothing of the speed. */
   steadyAt: number | null;
 }
@@ -59,12 +64,14 @@ export async function trainLoop(
   onEvent: (event: TrainEvent) => void,
 ): Promise<TrainResult> {
   const {run, engine, checkpoint} = session;
+  requireText(session);
   const loader = openLoader(session);
   const stepOptions = stepOptionsOf(session);
   const runner = createStepRunner(state, stepOptions);
   const meter = createLossMeter(state, run.data.sequenceLength, engine.precision);
   try {
     await openFolder(run, checkpoint);
+    if (checkpoint && run.train.checkpoint.best) await recordBest(run.out, checkpoint.trainer.best ?? null);
     const log = await openRunLog(logPath(run.out));
     const parts = {...session, state, onEvent, loader, runner, stepOptions, meter, log, progress: startOf(session)};
     try {
@@ -92,11 +99,13 @@ async function loop(parts: Parts): Promise<TrainResult> {
     onEvent({kind: 'start', arm: run.arm, engine, step: progress.step, steps});
     await logStart(parts);
     if (progress.step === 0) await validate(parts);
-    while (progress.step < steps && !stop.requested()) {
+    while (!isDone(parts) && (!stop.requested() || progress.isLight)) {
       await trainStep(parts);
-      const isLast = progress.step === steps;
-      if (isLast || progress.step % validation.every === 0) await validate(parts);
-      if (!isLast && checkpoint.every > 0 && progress.step % checkpoint.every === 0) await save(parts);
+      const isBest = (isLastStep(parts) || progress.step % validation.every === 0) && (await validate(parts));
+      const isDue = checkpoint.every > 0 && progress.step % checkpoint.every === 0;
+      if ((isDue || (isBest && checkpoint.best)) && !isDone(parts) && !stop.requested()) {
+        await save(parts, {light: !checkpoint.optimizer});
+      }
       await setImmediate(); // awaited results arrive as microtasks: without a macrotask no signal handler would run
     }
     if (progress.step > progress.savedStep) await save(parts); // a signal may come at any moment of the round
@@ -104,6 +113,14 @@ async function loop(parts: Parts): Promise<TrainResult> {
   } finally {
     stop.dispose();
   }
+}
+
+function isLastStep({run, progress}: Parts): boolean {
+  return progress.step >= run.train.steps;
+}
+
+function isDone(parts: Parts): boolean {
+  return isLastStep(parts) || isOutOfPatience(parts.progress.best, parts.run.train.patience);
 }
 
 function openLoader({run, sources, checkpoint}: Session): Loader {
@@ -137,7 +154,9 @@ function startOf({model, checkpoint}: Session): Progress {
     secondsBefore: seconds,
     startStep: step,
     startedAt: performance.now(),
+    isLight: false,
     recent: checkpoint?.trainer.recent ?? [],
+    best: checkpoint?.trainer.best ?? null,
     steadyAt: null,
   };
 }
@@ -159,6 +178,7 @@ async function trainStep(parts: Parts): Promise<void> {
   if (skipped && !maySkip(policy, recent)) await refuseStep(parts, {result, lr, limit, batches, dataBefore});
   const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
   progress.step = t;
+  progress.isLight = false;
   progress.recent = recent;
   progress.steadyAt ??= performance.now();
   progress.tokens += tokens;
@@ -217,7 +237,7 @@ async function refuseStep(parts: Parts, {result, lr, limit, batches, dataBefore}
   const step = progress.step + 1;
   if (progress.step > progress.savedStep) {
     // Best effort: weights may be infinite already, and the error of the step is the one to be told.
-    await save(parts, dataBefore).catch(() => undefined);
+    await save(parts, {data: dataBefore, prunes: false}).catch(() => undefined);
   }
   if (Number.isFinite(loss) && Number.isFinite(gradNorm)) {
     throw spike(run.out, step, `${loss}, the limit by the steps before it is ${limit}`);
@@ -227,13 +247,29 @@ async function refuseStep(parts: Parts, {result, lr, limit, batches, dataBefore}
   throw divergence(run.out, step, `loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}${first}`);
 }
 
-/** Mean loss over the held-out rows of all sources together. */
-async function validate({run, sources, meter, log, progress, onEvent}: Parts): Promise<void> {
-  if (sources.every(({valid}) => valid === null)) return;
+/** Mean loss over the held-out rows of all sources together. Returns whether it is the lowest there was. */
+async function validate({run, sources, meter, log, progress, onEvent}: Parts): Promise<boolean> {
+  if (!holdsText(sources)) return false;
   const {loss} = await meter.measure(heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows));
   const {step, tokens} = progress;
   await log.append({kind: 'eval', step, tokens, split: 'valid', loss, perplexity: Math.exp(loss)});
   onEvent({kind: 'eval', step, loss});
+  progress.best = withValidation(progress.best, step, loss);
+  return progress.best?.step === step;
+}
+
+function holdsText(sources: readonly SourceShards[]): boolean {
+  return sources.some(({valid}) => valid !== null);
+}
+
+/** @throws ConfigError if something hangs on the validation loss and there is no text to measure it on. */
+function requireText({run, sources}: Session): void {
+  const {patience, checkpoint} = run.train;
+  if (holdsText(sources) || (patience === undefined && !checkpoint.best)) return;
+  const key = patience === undefined ? 'train.checkpoint.best' : 'train.patience';
+  throw new ConfigError(`${run.out}: ${key} goes by the validation loss, and no source holds text out.`, {
+    hint: `Set data.validation.share above 0, or leave ${key} out.`,
+  });
 }
 
 async function* heldOutBatches(
@@ -244,13 +280,22 @@ async function* heldOutBatches(
   for (const {valid} of sources) if (valid) yield* evaluationBatches(valid, sequences, maxRows);
 }
 
-/** @param data where the loader is to go on; older checkpoints go only where that is where it stands. */
-async function save(parts: Parts, data?: LoaderState): Promise<void> {
+/** What is saved otherwise than at the end of a step. */
+interface SaveOptions {
+  /** Where the loader is to go on; default where it stands. */
+  readonly data?: LoaderState;
+  /** Without what the optimizer keeps. */
+  readonly light?: boolean;
+  /** Whether older checkpoints may go. */
+  readonly prunes?: boolean;
+}
+
+async function save(parts: Parts, {data, light = false, prunes = true}: SaveOptions = {}): Promise<void> {
   const {run, model, state, loader, log, progress, onEvent} = parts;
   const {finetune} = run.train;
   const isLora = finetune.kind === 'lora';
   const withModel = !isLora || finetune.merge;
-  const {step, tokens, flops, recent} = progress;
+  const {step, tokens, flops, recent, best} = progress;
   await log.sync();
   const trainer: TrainerState = {
     format: 1,
@@ -260,15 +305,20 @@ async function save(parts: Parts, data?: LoaderState): Promise<void> {
     flops,
     seconds: secondsOf(progress),
     ...(recent.length > 0 && {recent}),
+    ...(best && {best}),
+    ...(light && {light}),
     loader: data ?? loader.state(),
   };
   const adapter = isLora ? ({format: 1, base: run.model, rank: finetune.rank, alpha: finetune.alpha} as const) : null;
   const content = {model, state, trainer, adapter, withModel, filesFrom: progress.filesFrom};
   const path = await saveCheckpoint(run.out, content);
   progress.savedStep = step;
+  progress.isLight = light;
   if (withModel) progress.filesFrom = checkpointModel(path);
   await log.append({kind: 'checkpoint', step, path: checkpointName(step)});
-  if (!data) await pruneCheckpoints(run.out, run.train.checkpoint.keep);
+  const {keep, best: keepsBest} = run.train.checkpoint;
+  if (keepsBest && best?.step === step) await recordBest(run.out, best);
+  if (prunes) await pruneCheckpoints(run.out, keep, keepsBest && best ? best.step : null);
   onEvent({kind: 'checkpoint', step, path});
 }
 
@@ -295,11 +345,21 @@ async function logStart(parts: Parts): Promise<void> {
   });
 }
 
-async function logEnd({run, log, progress}: Parts, signal: NodeJS.Signals | null): Promise<TrainResult> {
-  const {step, tokens} = progress;
-  const reason = step >= run.train.steps ? 'completed' : 'interrupted';
+async function logEnd(parts: Parts, signal: NodeJS.Signals | null): Promise<TrainResult> {
+  const {run, log, progress, onEvent} = parts;
+  const {step, tokens, best} = progress;
+  const reason = endOf(parts);
+  if (reason === 'early' && best) {
+    const text = `ended early: the last ${best.since} validations found no lower loss than ${best.loss} at step ${best.step}`;
+    onEvent({kind: 'note', text});
+  }
   await log.append({kind: 'end', step, tokens, seconds: secondsOf(progress), reason});
   return {out: run.out, step, tokens, reason, signal};
+}
+
+function endOf(parts: Parts): TrainResult['reason'] {
+  if (isLastStep(parts)) return 'completed';
+  return isDone(parts) ? 'early' : 'interrupted';
 }
 
 /** Best effort: what failed may be the disk itself, and its error is the one to be told. */
