@@ -1,9 +1,10 @@
 import {mkdir, readdir, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
+import type {Variable} from '../engine/variable.js';
 import {parseJson} from '../format/json.js';
 import {openTensors} from '../format/tensor-store.js';
-import {mergedValues} from '../model/adapter.js';
+import {type AdaptedModel, mergedValues} from '../model/adapter.js';
 import type {Model} from '../model/model.js';
 import {saveModel} from '../model/save.js';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
@@ -11,6 +12,7 @@ import {ModelError, systemCode} from '../util/errors.js';
 import {type AdapterRecord, openAdapter, saveAdapter} from './adapter-folder.js';
 import {bestLossSchema} from './best.js';
 import {divergence} from './divergence.js';
+import {averagedModel} from './ema.js';
 import {type StoredValues, type TrainState, variablesByPath} from './state.js';
 import {writeVariables} from './write-variables.js';
 
@@ -46,6 +48,7 @@ const MARKER = 'trainer.json';
 const MODEL = 'model';
 const OPTIMIZER = 'optimizer';
 const ADAPTER = 'adapter';
+const EMA = 'ema';
 
 /** Folder name of a step's checkpoint, `step-000100`. */
 export function checkpointName(step: number): string {
@@ -67,7 +70,7 @@ export interface CheckpointContent {
 }
 
 /**
- * Writes weights (float32), what the optimizer keeps and trainer state; the folder is whole or absent.
+ * Writes weights (float32), their running means, what the optimizer keeps and trainer state; the folder is whole or absent.
  *
  * @throws ConfigError if a weight is infinite or NaN: nobody could go on from that; EnvironmentError if the disk is full.
  */
@@ -79,29 +82,43 @@ export async function saveCheckpoint(run: string, content: CheckpointContent): P
     throw divergence(run, trainer.step, `${name} holds numbers that are not finite`);
   };
   await writeFolderAtomic(path, async (part) => {
-    if (withModel) await saveTrained(join(part, MODEL), content, finite);
-    if (adapter) await saveAdapter(join(part, ADAPTER), adapter, state, finite);
+    const averaged = averagedModel(state);
+    if (withModel) await saveWeights(join(part, MODEL), content, state, finite);
+    if (adapter) await saveAdapter(join(part, ADAPTER), adapter, variablesOf(state), finite);
+    if (averaged && withModel) await saveWeights(join(part, EMA), content, averaged, finite);
+    else if (averaged && adapter) await saveAdapter(join(part, EMA), adapter, meansOf(state), finite);
     if (!trainer.light) await saveSlots(join(part, OPTIMIZER), state);
     await writeFileAtomic(join(part, MARKER), `${JSON.stringify(trainer, null, 2)}\n`);
   });
   return path;
 }
 
-/** The model as it is now, low-rank terms added to their matrices. */
-async function saveTrained(
+/** A model as it is now, low-rank terms added to their matrices. */
+async function saveWeights(
   path: string,
-  {model, state, filesFrom}: CheckpointContent,
+  {model, filesFrom}: CheckpointContent,
+  weights: AdaptedModel,
   finite: (name: string, values: Float32Array) => Float32Array,
 ): Promise<void> {
-  const variable = variablesByPath(model);
+  const variable = variablesByPath(weights);
   await saveModel(path, {
     architecture: model.architecture,
     config: model.config,
     dtype: 'F32',
     tokenizerFrom: filesFrom,
     originFrom: filesFrom,
-    read: async (spec) => finite(spec.path, await mergedValues(variable(spec.path), state.adapters.get(spec.path))),
+    read: async (spec) => finite(spec.path, await mergedValues(variable(spec.path), weights.adapters?.get(spec.path))),
   });
+}
+
+/** What trains, by path. */
+function variablesOf({trained}: TrainState): Map<string, Variable> {
+  return new Map(trained.map(({path, variable}) => [path, variable]));
+}
+
+/** The running means of it. */
+function meansOf({trained}: TrainState): Map<string, Variable> {
+  return new Map(trained.flatMap(({path, ema}) => (ema ? [[path, ema]] : [])));
 }
 
 /** The newest checkpoint of a run folder that a run can go on from, or null. */
@@ -180,12 +197,13 @@ async function checkpointsOf(run: string): Promise<string[]> {
   return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => stepOf(a) - stepOf(b));
 }
 
-async function saveSlots(folder: string, {trained}: TrainState): Promise<void> {
+async function saveSlots(folder: string, state: TrainState): Promise<void> {
   await mkdir(folder);
-  const slots = trained.flatMap(({path, slots: kept}) =>
+  const slots = state.trained.flatMap(({path, slots: kept}) =>
     [...kept].map(([name, variable]) => [`${path}.${name}`, variable] as const),
   );
-  await writeVariables(folder, new Map(slots));
+  const means = [...meansOf(state)].map(([path, ema]) => [`${path}.ema`, ema] as const);
+  await writeVariables(folder, new Map([...slots, ...means]));
 }
 
 function parseTrainer(text: string, path: string): TrainerState {

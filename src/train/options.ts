@@ -1,5 +1,6 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
+import {emaSchema} from './ema.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
 import {decaySteps, scheduleSchema} from './schedule.js';
@@ -105,6 +106,7 @@ export const trainSchema = z
     schedule: scheduleSchema.prefault({}),
     balance: balanceSchema.prefault({}),
     finetune: finetuneSchema.prefault({}),
+    ema: emaSchema.optional(),
     spike: spikeSchema.prefault({policy: 'none'}),
     validation: validationSchema.prefault({}),
     checkpoint: checkpointSchema.prefault({}),

@@ -93,13 +93,14 @@ async function trainSession(session: Session, onEvent: (event: TrainEvent) => vo
 }
 
 async function openState({run, model, checkpoint}: Session): Promise<TrainState> {
-  const {finetune, optimizer, batch} = run.train;
+  const {finetune, optimizer, batch, ema} = run.train;
   const kept = checkpoint && (await openStored(checkpoint.path, finetune.kind === 'lora'));
   try {
     return await createTrainState(model, {
       finetune,
       optimizer: optimizerOf(optimizer),
       accumulates: batch.accumulate > 1,
+      averages: ema !== undefined,
       seed: run.seed,
       stored: kept?.stored ?? (() => Promise.resolve(null)),
     });

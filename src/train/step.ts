@@ -31,6 +31,8 @@ export interface StepOptions {
   readonly precision: Precision;
   /** Share of the input of low-rank terms that is dropped. */
   readonly dropout: number;
+  /** Of the running means, where the state keeps them. */
+  readonly emaDecay?: number;
 }
 
 /** The compiled functions of a step; tensors in, tensors out. */
@@ -163,7 +165,7 @@ function topKs({ffn}: Architecture): number[] {
 
 function applyGradients(
   {trained}: TrainState,
-  {optimizer, clip}: StepOptions,
+  {optimizer, clip, emaDecay = 0}: StepOptions,
   gradients: readonly tf.Tensor[],
   {norm, loss}: {readonly norm: tf.Scalar; readonly loss: tf.Scalar},
   rates_N: tf.Tensor1D,
@@ -188,7 +190,13 @@ function applyGradients(
     });
     one.variable.assign(after.value);
     for (const [k, slot] of slots.entries()) slot.assign(at(after.slots, k));
+    one.ema?.assign(tf.where(isSafe, mixed(one.ema.read(), after.value, emaDecay), one.ema.read()));
   }
+}
+
+/** `decay·mean + (1 − decay)·value` */
+function mixed(mean: tf.Tensor, value: tf.Tensor, decay: number): tf.Tensor {
+  return tf.add(tf.mul(mean, decay), tf.mul(value, 1 - decay));
 }
 
 function at<T>(list: readonly T[], index: number): T {

@@ -1,13 +1,9 @@
 import {setImmediate} from 'node:timers/promises';
-import {evaluationBatches} from '../data/evaluation.js';
 import {createLoader, type Loader, type LoaderState} from '../data/loader.js';
-import type {SourceShards} from '../data/shards.js';
 import {openRunLog, type RunLog} from '../format/run-log.js';
 import {RUN_LOG_SCHEMA} from '../format/run-record.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {countParameters, flopsPerToken} from '../model/architecture.js';
-import {createLossMeter, type LossMeter} from '../model/loss-meter.js';
-import {ConfigError} from '../util/errors.js';
 import {packageVersion} from '../util/version.js';
 import {type BestLoss, isOutOfPatience, recordBest, withValidation} from './best.js';
 import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type TrainerState} from './checkpoint.js';
@@ -23,6 +19,7 @@ import {isApplied, lossLimit, maySkip, type RecentLosses, withLoss} from './spik
 import {countTrainable, type TrainState} from './state.js';
 import {createStepRunner, type RunnerOptions, type StepResult, type StepRunner} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
+import {openValidation, type Validation} from './validation.js';
 
 /** What the loop carries from step to step. */
 interface Progress {
@@ -51,7 +48,7 @@ interface Parts extends Session {
   readonly loader: Loader;
   readonly runner: StepRunner;
   readonly stepOptions: RunnerOptions;
-  readonly meter: LossMeter;
+  readonly validation: Validation;
   readonly log: RunLog;
   readonly progress: Progress;
   readonly onEvent: (event: TrainEvent) => void;
@@ -63,17 +60,26 @@ export async function trainLoop(
   state: TrainState,
   onEvent: (event: TrainEvent) => void,
 ): Promise<TrainResult> {
-  const {run, engine, checkpoint} = session;
-  requireText(session);
+  const {run, checkpoint} = session;
   const loader = openLoader(session);
+  const validation = openValidation(session, state);
   const stepOptions = stepOptionsOf(session);
   const runner = createStepRunner(state, stepOptions);
-  const meter = createLossMeter(state, run.data.sequenceLength, engine.precision);
   try {
     await openFolder(run, checkpoint);
     if (checkpoint && run.train.checkpoint.best) await recordBest(run.out, checkpoint.trainer.best ?? null);
     const log = await openRunLog(logPath(run.out));
-    const parts = {...session, state, onEvent, loader, runner, stepOptions, meter, log, progress: startOf(session)};
+    const parts = {
+      ...session,
+      state,
+      onEvent,
+      loader,
+      runner,
+      stepOptions,
+      validation,
+      log,
+      progress: startOf(session),
+    };
     try {
       return await loop(parts);
     } catch (error) {
@@ -84,7 +90,7 @@ export async function trainLoop(
     }
   } finally {
     runner.dispose();
-    meter.dispose();
+    validation.dispose();
   }
 }
 
@@ -130,7 +136,7 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
 }
 
 function stepOptionsOf({run, engine}: Session): RunnerOptions {
-  const {optimizer, balance, capacity, finetune} = run.train;
+  const {optimizer, balance, capacity, finetune, ema} = run.train;
   return {
     optimizer: optimizerOf(optimizer),
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
@@ -140,6 +146,7 @@ function stepOptionsOf({run, engine}: Session): RunnerOptions {
     precision: engine.precision,
     capacity,
     sequenceLength: run.data.sequenceLength,
+    ...(ema && {emaDecay: ema.decay}),
   };
 }
 
@@ -247,37 +254,18 @@ async function refuseStep(parts: Parts, {result, lr, limit, batches, dataBefore}
   throw divergence(run.out, step, `loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}${first}`);
 }
 
-/** Mean loss over the held-out rows of all sources together. Returns whether it is the lowest there was. */
-async function validate({run, sources, meter, log, progress, onEvent}: Parts): Promise<boolean> {
-  if (!holdsText(sources)) return false;
-  const {loss} = await meter.measure(heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows));
+/** Logs the validation losses. Returns whether that of the weights is the lowest there was. */
+async function validate({validation, log, progress, onEvent}: Parts): Promise<boolean> {
   const {step, tokens} = progress;
-  await log.append({kind: 'eval', step, tokens, split: 'valid', loss, perplexity: Math.exp(loss)});
-  onEvent({kind: 'eval', step, loss});
-  progress.best = withValidation(progress.best, step, loss);
+  const losses = await validation.measure();
+  for (const {split, loss} of losses) {
+    await log.append({kind: 'eval', step, tokens, split, loss, perplexity: Math.exp(loss)});
+  }
+  const [first] = losses;
+  if (!first) return false;
+  onEvent({kind: 'eval', step, loss: first.loss});
+  progress.best = withValidation(progress.best, step, first.loss);
   return progress.best?.step === step;
-}
-
-function holdsText(sources: readonly SourceShards[]): boolean {
-  return sources.some(({valid}) => valid !== null);
-}
-
-/** @throws ConfigError if something hangs on the validation loss and there is no text to measure it on. */
-function requireText({run, sources}: Session): void {
-  const {patience, checkpoint} = run.train;
-  if (holdsText(sources) || (patience === undefined && !checkpoint.best)) return;
-  const key = patience === undefined ? 'train.checkpoint.best' : 'train.patience';
-  throw new ConfigError(`${run.out}: ${key} goes by the validation loss, and no source holds text out.`, {
-    hint: `Set data.validation.share above 0, or leave ${key} out.`,
-  });
-}
-
-async function* heldOutBatches(
-  sources: readonly SourceShards[],
-  sequences: number,
-  maxRows: number,
-): AsyncGenerator<ShardRows> {
-  for (const {valid} of sources) if (valid) yield* evaluationBatches(valid, sequences, maxRows);
 }
 
 /** What is saved otherwise than at the end of a step. */
