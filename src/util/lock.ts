@@ -3,6 +3,7 @@ import {readFileSync, rmSync} from 'node:fs';
 import {open, readFile, rename, rm} from 'node:fs/promises';
 import {hostname} from 'node:os';
 import {basename, dirname, join, resolve} from 'node:path';
+import {setTimeout} from 'node:timers/promises';
 import {z} from 'zod';
 import {isAlive} from './alive.js';
 import {asEnvironmentError, makeFolder} from './atomic.js';
@@ -47,10 +48,10 @@ export async function withLock<T>(folder: string, onStale: (text: string) => voi
 
 async function take(folder: string, path: string, text: string, onStale: (text: string) => void): Promise<void> {
   if (await create(path, text)) return;
-  const {pid, since, found} = await goneHolder(folder, path);
+  const {found, who} = await goneHolder(folder, path);
   await setAside(path, found);
-  if (!(await create(path, text))) throw inUse(folder, path, parseHolder(await readFile(path, 'utf8').catch(() => '')));
-  onStale(`process ${pid} left ${folder} without an end at some time after ${since}; going on in its place`);
+  if (!(await create(path, text))) throw inUse(folder, path, parseHolder(await read(path)));
+  onStale(`${who} left ${folder} without an end; going on in its place`);
 }
 
 /** False if the file is there already. */
@@ -70,11 +71,23 @@ async function create(path: string, text: string): Promise<boolean> {
 }
 
 /** Who held the lock, if that process is no more, and the text that says so. @throws EnvironmentError otherwise. */
-async function goneHolder(folder: string, path: string): Promise<Holder & {readonly found: string}> {
-  const found = await readFile(path, 'utf8').catch(() => '');
+async function goneHolder(folder: string, path: string): Promise<{readonly found: string; readonly who: string}> {
+  let found = await read(path);
+  if (found === '') {
+    await setTimeout(GRACE); // made this moment, and not written yet
+    found = await read(path);
+  }
+  if (found === '') return {found, who: 'a process that ended before it said who it is'};
   const holder = parseHolder(found);
-  if (holder && isGone(holder)) return {...holder, found};
+  if (holder && isGone(holder)) return {found, who: `process ${holder.pid}, there since ${holder.since},`};
   throw inUse(folder, path, holder);
+}
+
+/** Milliseconds in which a lock that was made is written. */
+const GRACE = 1000;
+
+function read(path: string): Promise<string> {
+  return readFile(path, 'utf8').catch(() => '');
 }
 
 function inUse(folder: string, path: string, holder: Holder | null): EnvironmentError {

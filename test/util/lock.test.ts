@@ -60,7 +60,7 @@ describe('a lock', () => {
       () => JSON.stringify({pid: gone, host: 'elsewhere', since}),
       () => `process ${gone} on elsewhere, since ${since}`,
     ],
-    ['nobody can tell whom', () => '', () => `another process, by ${lockPath(folder)}`],
+    ['nobody can tell whom', () => 'a note', () => `another process, by ${lockPath(folder)}`],
   ])('of %s is left alone', async (_, text, who) => {
     await locked(() => Promise.resolve()); // makes the folder above
     await writeFile(lockPath(folder), text());
@@ -88,8 +88,21 @@ describe('a lock', () => {
     const ends = await Promise.allSettled([enter(), enter(), enter()]);
     expect(ends.filter(({status}) => status === 'fulfilled')).toHaveLength(1);
     expect(notes).toEqual([
-      `process ${pid} left ${folder} without an end at some time after ${since}; going on in its place`,
+      `process ${pid}, there since ${since}, left ${folder} without an end; going on in its place`,
     ]);
     expect(await readdir(join(root, 'below'))).toEqual([]);
+  });
+
+  it('that was made but not written, by a process that ended in between, is taken over after a moment', async () => {
+    await locked(() => Promise.resolve());
+    await writeFile(lockPath(folder), '');
+    await locked(() => Promise.resolve());
+    expect(notes).toEqual([
+      `a process that ended before it said who it is left ${folder} without an end; going on in its place`,
+    ]);
+    await writeFile(lockPath(folder), '');
+    const late = locked(() => Promise.resolve());
+    await writeFile(lockPath(folder), JSON.stringify({pid: process.ppid, host: hostname(), since}));
+    await expect(late, 'written in time').rejects.toThrow(`is in use: process ${process.ppid} on`);
   });
 });
