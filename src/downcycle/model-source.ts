@@ -3,9 +3,9 @@ import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {FAMILIES} from '../model/family/registry.js';
+import {modelFingerprint} from '../model/fingerprint.js';
 import {checkTensors} from '../model/load.js';
 import {ModelError} from '../util/errors.js';
-import {modelFingerprint} from './convert-fingerprint.js';
 import {readProvenance} from './provenance.js';
 
 /** An open model. */

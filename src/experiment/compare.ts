@@ -12,6 +12,7 @@ import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult} from '../train/session.js';
 import {makeFolder} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
+import {withLock} from '../util/lock.js';
 import {type Arm, armsOf, makeStart, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
 import {layoutOf} from './layout.js';
@@ -43,7 +44,8 @@ export interface Comparison {
  * From a dense model to compared loss curves: profiles it, makes every arm's starting model, trains all arms on the same
  * token stream and draws their curves together.
  *
- * @throws ConfigError if there are no arms; what a part throws otherwise. Finished parts are kept and found again.
+ * @throws ConfigError if there are no arms; EnvironmentError if another process compares in this folder; what a part
+ * throws otherwise. Finished parts are kept and found again.
  */
 export async function compare(
   {loaded, overwrite}: CompareOptions,
@@ -60,6 +62,17 @@ export async function compare(
     loaded,
     arms.map(({name}) => name),
   );
+  const onStale = (text: string): void => onEvent({kind: 'stage', text});
+  return withLock(layoutOf(config).root, onStale, () => compareArms(loaded, arms, overwrite, onEvent));
+}
+
+async function compareArms(
+  loaded: LoadedConfig,
+  arms: readonly Arm[],
+  overwrite: boolean,
+  onEvent: (event: CompareEvent) => void,
+): Promise<Comparison> {
+  const {config} = loaded;
   const mode = overwrite ? 'overwrite' : 'resume';
   for (const arm of arms) await checkFolder(runOf(config, arm, arm.out, mode));
   const engine = await startEngine(config.engine);

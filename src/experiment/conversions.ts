@@ -11,8 +11,10 @@ import {countParameters} from '../model/architecture.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {type WrittenConversions, writeConversionReport} from '../report/conversion-report.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
+import {isAlive} from '../util/alive.js';
 import {makeFolder} from '../util/atomic.js';
-import {ConfigError, systemCode} from '../util/errors.js';
+import {ConfigError} from '../util/errors.js';
+import {withLock} from '../util/lock.js';
 import {withPeakMemory} from '../util/peak-memory.js';
 import {formatPercent} from '../util/percent.js';
 import {checkArms} from './check.js';
@@ -28,15 +30,26 @@ import {convertDive, convertSplit} from './split-arm.js';
  *
  * Each row is kept in `checkpoints/<name>/conversions/rows.jsonl` once it is there: the same command goes on where it stopped.
  * @throws ConfigError if there are no such arms, or counts that no sparsity can be had with; if there are no texts and
- * nothing is held out, or windows are longer than rows.
+ * nothing is held out, or windows are longer than rows; EnvironmentError if another process measures in this folder.
  */
 export async function compareConversions(loaded: LoadedConfig, onEvent: OnEvent): Promise<WrittenConversions> {
   const {config} = loaded;
   const tasks = tasksOf(loaded);
   await checkArms(loaded, Object.keys(config.arms));
+  const folder = join(layoutOf(config).root, 'conversions');
+  const onStale = (text: string): void => onEvent({kind: 'stage', text});
+  return withLock(folder, onStale, () => measureTasks(loaded, tasks, folder, onEvent));
+}
+
+async function measureTasks(
+  loaded: LoadedConfig,
+  tasks: readonly ConversionTask[],
+  folder: string,
+  onEvent: OnEvent,
+): Promise<WrittenConversions> {
+  const {config} = loaded;
   const engine = await startEngine(config.engine);
   for (const text of engine.notes) onEvent({kind: 'stage', text});
-  const folder = join(layoutOf(config).root, 'conversions');
   await makeFolder(folder);
   await sweep(folder);
   const store = await openRows(join(folder, 'rows.jsonl'));
@@ -144,13 +157,5 @@ async function sweep(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
     const [, pid] = /^\.?model-(\d+)/.exec(name) ?? [];
     if (pid !== undefined && !isAlive(Number(pid))) await rm(join(folder, name), {recursive: true, force: true});
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return systemCode(error) === 'EPERM';
   }
 }

@@ -25,6 +25,10 @@ const run = z.object({
     .array(z.object({part: z.string(), parameters: count, trained: count, lowRank: count}))
     .optional()
     .describe('by part of the model: its parameters, those that train, and those of low-rank terms beside it'),
+  inputs: z
+    .record(z.string(), z.string())
+    .optional()
+    .describe('fingerprints of model and packed text, by which a resumed run knows that they are the same'),
   startedAt: z.string().describe('ISO 8601'),
 });
 
@@ -45,6 +49,10 @@ const step = z.object({
   lr: z.record(z.string(), z.number()).describe('learning rate by parameter group'),
   load: z.array(z.array(measured)).optional().describe('by MoE layer, the share of routed rows each expert got'),
   overflow: count.describe('expert rows that a capacity factor dropped'),
+  skipped: z
+    .literal(true)
+    .optional()
+    .describe('the step changed nothing: its loss was a spike, or a number not finite'),
   seconds: z.number().nonnegative().describe('wall-clock since the run started, earlier sessions included'),
   tokensPerSecond: measured,
   utilisation: measured.describe('share of the device peak; null where the peak is not known'),
@@ -83,7 +91,9 @@ const end = z.object({
   step: count,
   tokens: count,
   seconds: z.number().nonnegative(),
-  reason: z.enum(['completed', 'interrupted', 'failed']),
+  reason: z
+    .enum(['completed', 'early', 'interrupted', 'failed'])
+    .describe('early: the validation loss fell no more for as long as train.patience says'),
 });
 
 /** One line of `log.jsonl`. Keys it does not know are dropped, so that later versions may add some. */

@@ -2,11 +2,11 @@
 import {mkdir, readFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
+import type {Variable} from '../engine/variable.js';
 import {parseJson} from '../format/json.js';
 import {openTensors, type TensorStore} from '../format/tensor-store.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
-import type {TrainState} from './state.js';
 import {writeVariables} from './write-variables.js';
 
 const RECORD = 'adapter.json';
@@ -26,15 +26,11 @@ export type AdapterRecord = Readonly<z.infer<typeof recordSchema>>;
 export async function saveAdapter(
   folder: string,
   record: AdapterRecord,
-  {trained, moved}: TrainState,
+  variables: ReadonlyMap<string, Variable>,
   check: (name: string, values: Float32Array) => Float32Array,
 ): Promise<void> {
   await mkdir(folder);
-  await writeVariables(
-    folder,
-    new Map([...trained.map(({path, variable}) => [path, variable] as const), ...moved]),
-    check,
-  );
+  await writeVariables(folder, variables, check);
   await writeFileAtomic(join(folder, RECORD), `${JSON.stringify(record, null, 2)}\n`);
 }
 

@@ -1,15 +1,18 @@
 import {mkdir, readdir, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
+import type {Variable} from '../engine/variable.js';
 import {parseJson} from '../format/json.js';
 import {openTensors} from '../format/tensor-store.js';
-import {mergedValues} from '../model/adapter.js';
+import {type AdaptedModel, mergedValues} from '../model/adapter.js';
 import type {Model} from '../model/model.js';
 import {saveModel} from '../model/save.js';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {type AdapterRecord, openAdapter, saveAdapter} from './adapter-folder.js';
+import {bestLossSchema} from './best.js';
 import {divergence} from './divergence.js';
+import {averagedModel} from './ema.js';
 import {type StoredValues, type TrainState, variablesByPath} from './state.js';
 import {writeVariables} from './write-variables.js';
 
@@ -23,6 +26,11 @@ const trainerState = z.strictObject({
   tokens: z.int(),
   flops: z.number(),
   seconds: z.number(),
+  /** Losses of the last steps, by which a spike is known; null for one that was not finite. */
+  recent: z.array(z.number().nullable()).readonly().optional(),
+  best: bestLossSchema.optional(),
+  /** Without what the optimizer keeps: nothing goes on from it. */
+  light: z.literal(true).optional(),
   /** Written by versions that compiled steps for several rooms of experts; nothing reads it now. */
   capacity: z.unknown().optional(),
   loader: z.strictObject({
@@ -40,6 +48,7 @@ const MARKER = 'trainer.json';
 const MODEL = 'model';
 const OPTIMIZER = 'optimizer';
 const ADAPTER = 'adapter';
+const EMA = 'ema';
 
 /** Folder name of a step's checkpoint, `step-000100`. */
 export function checkpointName(step: number): string {
@@ -61,7 +70,7 @@ export interface CheckpointContent {
 }
 
 /**
- * Writes weights (float32), what the optimizer keeps and trainer state; the folder is whole or absent.
+ * Writes weights (float32), their running means, what the optimizer keeps and trainer state; the folder is whole or absent.
  *
  * @throws ConfigError if a weight is infinite or NaN: nobody could go on from that; EnvironmentError if the disk is full.
  */
@@ -73,42 +82,69 @@ export async function saveCheckpoint(run: string, content: CheckpointContent): P
     throw divergence(run, trainer.step, `${name} holds numbers that are not finite`);
   };
   await writeFolderAtomic(path, async (part) => {
-    if (withModel) await saveTrained(join(part, MODEL), content, finite);
-    if (adapter) await saveAdapter(join(part, ADAPTER), adapter, state, finite);
-    await saveSlots(join(part, OPTIMIZER), state);
+    const averaged = averagedModel(state);
+    if (withModel) await saveWeights(join(part, MODEL), content, state, finite);
+    if (adapter) await saveAdapter(join(part, ADAPTER), adapter, variablesOf(state), finite);
+    if (averaged && withModel) await saveWeights(join(part, EMA), content, averaged, finite);
+    else if (averaged && adapter) await saveAdapter(join(part, EMA), adapter, meansOf(state), finite);
+    if (!trainer.light) await saveSlots(join(part, OPTIMIZER), state);
     await writeFileAtomic(join(part, MARKER), `${JSON.stringify(trainer, null, 2)}\n`);
   });
   return path;
 }
 
-/** The model as it is now, low-rank terms added to their matrices. */
-async function saveTrained(
+/** A model as it is now, low-rank terms added to their matrices. */
+async function saveWeights(
   path: string,
-  {model, state, filesFrom}: CheckpointContent,
+  {model, filesFrom}: CheckpointContent,
+  weights: AdaptedModel,
   finite: (name: string, values: Float32Array) => Float32Array,
 ): Promise<void> {
-  const variable = variablesByPath(model);
+  const variable = variablesByPath(weights);
   await saveModel(path, {
     architecture: model.architecture,
     config: model.config,
     dtype: 'F32',
     tokenizerFrom: filesFrom,
     originFrom: filesFrom,
-    read: async (spec) => finite(spec.path, await mergedValues(variable(spec.path), state.adapters.get(spec.path))),
+    read: async (spec) => finite(spec.path, await mergedValues(variable(spec.path), weights.adapters?.get(spec.path))),
   });
 }
 
-/** The newest whole checkpoint of a run folder, or null. */
+/** What trains, by path. */
+function variablesOf({trained, moved}: TrainState): Map<string, Variable> {
+  return new Map([...trained.map(({path, variable}) => [path, variable] as const), ...moved]);
+}
+
+/** The running means of it. */
+function meansOf({trained}: TrainState): Map<string, Variable> {
+  return new Map(trained.flatMap(({path, ema}) => (ema ? [[path, ema]] : [])));
+}
+
+/** The newest checkpoint of a run folder that a run can go on from, or null. */
 export async function latestCheckpoint(run: string): Promise<{path: string; trainer: TrainerState} | null> {
   for (const name of (await checkpointsOf(run)).reverse()) {
-    const path = join(run, name);
-    const text = await readFile(join(path, MARKER), 'utf8').catch((error: unknown) => {
-      if (systemCode(error) === 'ENOENT') return null;
-      throw error;
-    });
-    if (text !== null) return {path, trainer: parseTrainer(text, join(path, MARKER))};
+    const trainer = await readTrainer(join(run, name));
+    if (trainer && !trainer.light) return {path: join(run, name), trainer};
   }
   return null;
+}
+
+/** The newest checkpoint that holds weights alone, or null. */
+export async function latestLight(run: string): Promise<string | null> {
+  for (const name of (await checkpointsOf(run)).reverse()) {
+    if ((await readTrainer(join(run, name)))?.light) return join(run, name);
+  }
+  return null;
+}
+
+/** Null if the marker is not there. */
+async function readTrainer(path: string): Promise<TrainerState | null> {
+  const text = await readFile(join(path, MARKER), 'utf8').catch((error: unknown) => {
+    if (systemCode(error) === 'ENOENT') return null;
+    throw error;
+  });
+  return text === null ? null : parseTrainer(text, join(path, MARKER));
 }
 
 /** Model folder inside a checkpoint. */
@@ -137,25 +173,42 @@ export async function openStored(
   };
 }
 
-/** Removes all but the newest `keep` checkpoints; each loses its marker first, so that half of one is none. */
-export async function pruneCheckpoints(run: string, keep: number): Promise<void> {
-  for (const name of (await checkpointsOf(run)).slice(0, -keep)) {
-    await rm(join(run, name, MARKER), {force: true});
-    await rm(join(run, name), {recursive: true});
-  }
+/** Removes all but the newest `keep` checkpoints, the newest to go on from, and that of step `best`. */
+export async function pruneCheckpoints(run: string, keep: number, best: number | null): Promise<void> {
+  const newest = await latestCheckpoint(run);
+  const kept = [newest?.trainer.step, best].flatMap((step) => (typeof step === 'number' ? [checkpointName(step)] : []));
+  const old = (await checkpointsOf(run)).slice(0, -keep).filter((name) => !kept.includes(name));
+  for (const name of old) await removeCheckpoint(join(run, name));
+}
+
+/** Removes checkpoints after a step, which only light ones are: a run that goes on makes them again. */
+export async function removeAfter(run: string, step: number): Promise<void> {
+  const later = (await checkpointsOf(run)).filter((name) => stepOf(name) > step);
+  for (const name of later) await removeCheckpoint(join(run, name));
+}
+
+/** The marker goes first, so that half of a checkpoint is none. */
+async function removeCheckpoint(path: string): Promise<void> {
+  await rm(join(path, MARKER), {force: true});
+  await rm(path, {recursive: true});
+}
+
+function stepOf(name: string): number {
+  return Number(name.slice('step-'.length));
 }
 
 async function checkpointsOf(run: string): Promise<string[]> {
   const names = await readdir(run);
-  return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => Number(a.slice(5)) - Number(b.slice(5)));
+  return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => stepOf(a) - stepOf(b));
 }
 
-async function saveSlots(folder: string, {trained}: TrainState): Promise<void> {
+async function saveSlots(folder: string, state: TrainState): Promise<void> {
   await mkdir(folder);
-  const slots = trained.flatMap(({path, slots: kept}) =>
+  const slots = state.trained.flatMap(({path, slots: kept}) =>
     [...kept].map(([name, variable]) => [`${path}.${name}`, variable] as const),
   );
-  await writeVariables(folder, new Map(slots));
+  const means = [...meansOf(state)].map(([path, ema]) => [`${path}.ema`, ema] as const);
+  await writeVariables(folder, new Map([...slots, ...means]));
 }
 
 function parseTrainer(text: string, path: string): TrainerState {

@@ -6,3 +6,10 @@ export function divergence(run: string, step: number, found: string): ConfigErro
     hint: 'Lower train.optimizer.lr or lengthen train.schedule.warmup; the last checkpoint is untouched.',
   });
 }
+
+/** The error of a run whose loss leapt. @param found loss and limit, in words. */
+export function spike(run: string, step: number, found: string): ConfigError {
+  return new ConfigError(`${run}: the loss of step ${step} is a spike (${found}).`, {
+    hint: 'The state before it is saved. Lower train.optimizer.lr, or pass over such steps with train.spike.policy skip.',
+  });
+}

@@ -1,14 +1,11 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
 import {balanceSchema} from './balance.js';
+import {emaSchema} from './ema.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
-
-const warmup = z
-  .int()
-  .min(0)
-  .default(0)
-  .describe('Steps over which the learning rate rises from 0 to its peak, straight.');
+import {decaySteps, scheduleSchema} from './schedule.js';
+import {spikeSchema} from './spike.js';
 
 const batchSchema = z
   .strictObject({
@@ -20,21 +17,6 @@ const batchSchema = z
       .describe('Passes whose gradients are averaged into one optimizer step: more rows for the memory of one pass.'),
   })
   .describe('Rows of text an optimizer step learns from: sequences x accumulate.');
-
-const scheduleSchema = z
-  .discriminatedUnion('kind', [
-    z.strictObject({
-      kind: z
-        .literal('cosine')
-        .optional()
-        .default('cosine')
-        .describe('Half a cosine from the peak to `final` at the last step.'),
-      warmup,
-      final: z.number().min(0).default(0).describe('Learning rate of the last step.'),
-    }),
-    z.strictObject({kind: z.literal('constant').describe('The peak to the end.'), warmup}),
-  ])
-  .describe('Learning rate over the steps.');
 
 const validationSchema = z
   .strictObject({
@@ -61,6 +43,18 @@ const checkpointSchema = z
       .default(100)
       .describe('Steps between two checkpoints; 0 for only the one after the last step, which is made in any case.'),
     keep: z.int().min(1).default(2).describe('Checkpoints kept; older ones go once a new one is whole.'),
+    best: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Saves after each validation with a lower loss than all before it, the start included, and keeps that checkpoint besides the newest; best.json names it.',
+      ),
+    optimizer: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Whether checkpoints on the way hold what the optimizer keeps. Without it they are light, and a run that is killed cannot go on from them; the last checkpoint, also of a run that was stopped, is always whole.',
+      ),
   })
   .describe('What a run that was stopped goes on from.');
 
@@ -108,15 +102,30 @@ export const trainSchema = z
     balance: balanceSchema.prefault({}),
     finetune: finetuneSchema.prefault({}),
     distill: distillSchema.optional(),
+    ema: emaSchema.optional(),
+    spike: spikeSchema.prefault({policy: 'none'}),
     validation: validationSchema.prefault({}),
     checkpoint: checkpointSchema.prefault({}),
+    patience: z
+      .int()
+      .min(1)
+      .optional()
+      .describe('Validations in a row without a lower loss after which the run ends early; without it, it never does.'),
     capacity: capacitySchema.default('dropless'),
   })
   .refine(({schedule, steps}) => !(steps > 0) || schedule.warmup < steps, {
     error: 'schedule.warmup must be less than steps. Lower it, or train for more steps.',
     path: ['schedule', 'warmup'],
   })
-  .refine(({schedule, optimizer}) => schedule.kind !== 'cosine' || schedule.final <= optimizer.lr, {
+  .refine(
+    ({schedule, steps}) =>
+      schedule.kind !== 'wsd' || !(steps > 0) || schedule.warmup + decaySteps(schedule, steps) <= steps,
+    {
+      error: 'schedule.warmup and schedule.decay together must be at most steps. Lower one, or train for more steps.',
+      path: ['schedule', 'decay'],
+    },
+  )
+  .refine(({schedule, optimizer}) => schedule.kind === 'constant' || schedule.final <= optimizer.lr, {
     error: 'schedule.final must be at most optimizer.lr: the rate falls from lr to final. Lower it, or raise lr.',
     path: ['schedule', 'final'],
   })

@@ -4,14 +4,14 @@ import {readRunLog, truncateAfterStep} from '../format/run-log.js';
 import type {RunLogRecord} from '../format/run-record.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
-import {latestCheckpoint} from './checkpoint.js';
+import {latestCheckpoint, latestLight, removeAfter} from './checkpoint.js';
 import {configDifferences} from './config-difference.js';
 import {type Checkpoint, logPath, type TrainResult, type TrainRun} from './session.js';
 
 /** Its mark: written before anything else. */
 const CONFIG = 'config.yaml';
 /** What a killed process leaves of a file or folder it had not finished. */
-const UNFINISHED = /^(\.step-\d+|config\.yaml|log\.jsonl)\.part-\d+$/;
+const UNFINISHED = /^(\.step-\d+|config\.yaml|best\.json|log\.jsonl)\.part-\d+$/;
 
 /**
  * Looks whether a run may begin in its folder; changes nothing. Returns the result of a run that is complete already.
@@ -34,11 +34,24 @@ export async function checkFolder({out, mode, config}: TrainRun): Promise<TrainR
   return completed(out, records.at(-1));
 }
 
-/** The checkpoint a run goes on from, or null to start at the beginning. @throws UsageError if it has another config. */
+/**
+ * The checkpoint a run goes on from, or null to start at the beginning.
+ *
+ * @throws UsageError if it has another config, or there are only checkpoints that nothing can go on from.
+ */
 export async function findCheckpoint({out, mode, config}: TrainRun): Promise<Checkpoint | null> {
   if (mode !== 'resume' || !(await exists(out))) return null;
   const checkpoint = await latestCheckpoint(out);
   if (checkpoint) await refuseOtherConfig(out, checkpoint.trainer.configHash, config);
+  const light = checkpoint ? null : await latestLight(out);
+  if (light !== null) {
+    throw new UsageError(
+      `${out} has only light checkpoints, without what the optimizer keeps; nothing goes on from them.`,
+      {
+        hint: `Say --overwrite to start again, or take the weights of ${light} as the model of another run.`,
+      },
+    );
+  }
   return checkpoint;
 }
 
@@ -47,6 +60,7 @@ export async function openFolder({out, mode, config}: TrainRun, checkpoint: Chec
   if (checkpoint) {
     const remains = (await readdir(out)).filter((name) => UNFINISHED.test(name));
     for (const name of remains) await rm(join(out, name), {recursive: true});
+    await removeAfter(out, checkpoint.trainer.step);
     await truncateAfterStep(logPath(out), checkpoint.trainer.step);
     return;
   }
@@ -74,8 +88,8 @@ async function refuseOtherConfig(out: string, found: string, wanted: TrainRun['c
 }
 
 function completed(out: string, last: RunLogRecord | undefined): TrainResult | null {
-  if (last?.kind !== 'end' || last.reason !== 'completed') return null;
-  return {out, step: last.step, tokens: last.tokens, reason: 'completed', signal: null};
+  if (last?.kind !== 'end' || (last.reason !== 'completed' && last.reason !== 'early')) return null;
+  return {out, step: last.step, tokens: last.tokens, reason: last.reason, signal: null};
 }
 
 async function exists(path: string): Promise<boolean> {

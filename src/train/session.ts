@@ -5,6 +5,7 @@ import type {EngineInput} from '../engine/options.js';
 import type {EngineInfo} from '../engine/start.js';
 import type {Model} from '../model/model.js';
 import type {TrainerState} from './checkpoint.js';
+import type {RunInputs} from './inputs.js';
 import type {TrainOptions} from './options.js';
 
 /** One run of the trainer. */
@@ -32,7 +33,7 @@ export interface TrainResult {
   readonly out: string;
   readonly step: number;
   readonly tokens: number;
-  readonly reason: 'completed' | 'interrupted';
+  readonly reason: 'completed' | 'early' | 'interrupted';
   /** The signal that interrupted it. */
   readonly signal: NodeJS.Signals | null;
 }
@@ -52,6 +53,7 @@ export interface Session {
   readonly sources: readonly SourceShards[];
   readonly engine: EngineInfo;
   readonly checkpoint: Checkpoint | null;
+  readonly inputs: RunInputs;
 }
 
 /** Path of a run's log. */

@@ -22,6 +22,8 @@ export interface Trained {
   readonly slots: ReadonlyMap<string, Variable>;
   /** Sum of gradients over micro-batches; null without accumulation. */
   readonly sum: Variable | null;
+  /** Running mean of the variable; null if none is kept. */
+  readonly ema: Variable | null;
 }
 
 /** A model in training. */
@@ -46,6 +48,8 @@ export interface StateOptions {
   readonly accumulates: boolean;
   /** Whether selection biases balance experts. */
   readonly movesBiases: boolean;
+  /** Whether a running mean is kept of what trains; it begins at the start. */
+  readonly averages?: boolean;
   /** Of the start of low-rank terms. */
   readonly seed: number;
   readonly stored: StoredValues;
@@ -99,7 +103,9 @@ export async function createTrainState({architecture, parameters}: Model, option
 /** Frees everything but the model itself. */
 export function disposeTrainState({trained, adapters, counts}: TrainState): void {
   for (const count of counts) count.dispose();
-  for (const {slots, sum} of trained) for (const variable of [...slots.values(), sum]) variable?.dispose();
+  for (const {slots, sum, ema} of trained) {
+    for (const variable of [...slots.values(), sum, ema]) variable?.dispose();
+  }
   for (const {a, b} of adapters.values()) for (const variable of [a, b]) variable.dispose();
 }
 
@@ -140,7 +146,7 @@ async function trainedOf(
   path: string,
   spec: ParameterSpec,
   variable: Variable,
-  {optimizer, accumulates, stored, make}: StateOptions & {readonly make: Make},
+  {optimizer, accumulates, averages, stored, make}: StateOptions & {readonly make: Make},
 ): Promise<Trained> {
   const {shape} = variable;
   const movable = {shape, part: partOf(spec), decays: isMatrix(spec)};
@@ -150,7 +156,9 @@ async function trainedOf(
     slots.set(name, make(key, size, (await stored(key)) ?? zeros(size)));
   }
   const sum = accumulates ? make(`${path}.sum`, shape, zeros(shape)) : null;
-  return {path, ...movable, variable, slots, sum};
+  const mean = `${path}.ema`;
+  const ema = averages ? make(mean, shape, (await stored(mean)) ?? (await readVariable(variable))) : null;
+  return {path, ...movable, variable, slots, sum, ema};
 }
 
 async function openAdapter(spec: ParameterSpec, {finetune, seed, stored}: StateOptions, make: Make): Promise<Adapter> {

@@ -77,6 +77,7 @@ interface Parts extends StepFunctions {
 }
 
 type Apply = ReturnType<typeof compileApply>;
+type StepCall = (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>;
 
 async function runAtOnce(
   parts: Parts,
@@ -99,27 +100,18 @@ async function runAccumulated(
 ): Promise<StepResult> {
   if (batches.length === 0) throw new Error('accumulation needs batches');
   const reports: Report[] = [];
-  const share = tf.scalar(1 / batches.length);
-  try {
-    for (const [i, rows] of batches.entries()) {
-      const add = (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => parts.accumulate(batch, seed_2, share);
-      reports.push(await report(parts, rows, seedWords(seed, i), add));
-    }
-  } finally {
-    share.dispose();
+  for (const [i, rows] of batches.entries()) {
+    const add: StepCall = (batch, seed_2) =>
+      withScalar(1 / batches.length, (share) => parts.accumulate(batch, seed_2, share));
+    reports.push(await report(parts, rows, seedWords(seed, i), add));
   }
-  const {norm} = await apply(rates_N);
+  const {norm} = await withScalar(meanFigure(reports, 0), (loss) => apply(rates_N, loss));
   const [gradNorm = Number.NaN] = await norm.data();
   norm.dispose();
   return summary(reports, gradNorm);
 }
 
-function report(
-  {architecture, options}: Parts,
-  rows: ShardRows,
-  seed: Int32Array,
-  call: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>,
-): Promise<Report> {
+function report({architecture, options}: Parts, rows: ShardRows, seed: Int32Array, call: StepCall): Promise<Report> {
   return withBatch(rows, options.sequenceLength, seed, async (batch, seed_2) => {
     const {figures, loads} = await readReport(await call(batch, seed_2));
     const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
@@ -167,10 +159,14 @@ function moeLayouts(ffn: readonly FfnLayout[]): Extract<FfnLayout, {kind: 'moe'}
 }
 
 function summary(reports: readonly Report[], gradNorm: number): StepResult {
-  const mean = (i: number): number => total(reports.map(({figures}) => figures[i] ?? 0)) / reports.length;
+  const mean = (i: number): number => meanFigure(reports, i);
   const overflow = total(reports.flatMap(({layers}) => layers.map(({missing}) => missing)));
   const load = (reports[0]?.layers ?? []).map((_, i) => shares(reports.flatMap(({layers}) => layers[i] ?? [])));
   return {loss: mean(0), balance: mean(1), z: mean(2), divergence: mean(3), gradNorm, load, overflow};
+}
+
+function meanFigure(reports: readonly Report[], i: number): number {
+  return total(reports.map(({figures}) => figures[i] ?? 0)) / reports.length;
 }
 
 /** The share of each expert over all micro-batches of a layer. */
@@ -184,12 +180,13 @@ function total(values: readonly number[]): number {
 }
 
 /** The seed of one micro-batch: its places add their own number to the second word. */
-function seedWords({seed, step}: StepSeed, microBatch: number): Int32Array {
+export function seedWords({seed, step}: StepSeed, microBatch: number): Int32Array {
   const rng = createRng(seed, `step ${step}, micro-batch ${microBatch}`);
   return Int32Array.of(rng.uint32(), rng.uint32());
 }
 
-async function withBatch<T>(
+/** Runs `body` with a micro-batch and its seed as tensors. */
+export async function withBatch<T>(
   rows: ShardRows,
   sequenceLength: number,
   seed: Int32Array,
@@ -201,6 +198,15 @@ async function withBatch<T>(
     return await body(batch, seed_2);
   } finally {
     tf.dispose([batch, seed_2]);
+  }
+}
+
+async function withScalar<T>(value: number, body: (scalar: tf.Scalar) => Promise<T>): Promise<T> {
+  const scalar = tf.scalar(value);
+  try {
+    return await body(scalar);
+  } finally {
+    scalar.dispose();
   }
 }
 

@@ -20,6 +20,7 @@ import {clipFactor, globalNorm} from './optimizer/clip.js';
 import {type OptimizerOptions, updated} from './optimizer/update.js';
 import {PARTS, type Part} from './part.js';
 import {moveBiases} from './selection-bias.js';
+import {NO_LIMIT} from './spike.js';
 import type {TrainState} from './state.js';
 
 /** What a step does besides the mathematics of the model. */
@@ -34,6 +35,8 @@ export interface StepOptions {
   readonly dropout: number;
   /** A model to learn from besides the labels; null for none. */
   readonly teacher: Teacher | null;
+  /** Of the running means, where the state keeps them. */
+  readonly emaDecay?: number;
 }
 
 /** A model that teaches: see {@link linearDistillation}. */
@@ -56,6 +59,8 @@ export interface StepRates {
   readonly learningRate: Readonly<Record<Part, number>>;
   /** See {@link stepFigures}. */
   readonly figures: readonly [number, number];
+  /** A step whose loss is above it changes nothing; none if absent. */
+  readonly lossLimit?: number;
 }
 
 /** Results of a step as tensors. */
@@ -67,14 +72,15 @@ export interface StepReport {
   readonly loads: tf.Tensor1D;
 }
 
-/** Compiles training. When the gradient's norm is not finite, nothing is assigned, and the caller stops. */
+/** Compiles training. When the gradient's norm is not finite or the loss above its limit, nothing is assigned. */
 export function compileStep(state: TrainState, options: StepOptions): StepFunctions {
   const {precision} = options;
   const step = (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, rates_N: tf.Tensor1D): StepReport => {
     const {gradients, figures, loads} = differentiate(state, options, batch_NBS, seed_2);
     const norm = globalNorm(gradients);
-    applyGradients(state, options, gradients, norm, rates_N);
-    balanceBiases(state, options, ownLoads(state.architecture, loads), tf.isFinite(norm));
+    const loss = tf.reshape(tf.slice1d(figures, 0, 1), []) as tf.Scalar;
+    const isSafe = applyGradients(state, options, gradients, {norm, loss}, rates_N);
+    balanceBiases(state, options, ownLoads(state.architecture, loads), isSafe);
     return {figures: tf.concat1d([figures, tf.reshape(norm, [1])]), loads};
   };
   const accumulate = (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, share: tf.Scalar): StepReport => {
@@ -92,24 +98,31 @@ export function compileStep(state: TrainState, options: StepOptions): StepFuncti
   };
 }
 
-/** Compiles the update from accumulated gradients, which also empties the sums: `rates_N → norm`. */
-export function compileApply(state: TrainState, options: StepOptions): Compiled<[tf.Tensor1D], {norm: tf.Tensor}> {
+/** Compiles the update from accumulated gradients, which also empties the sums: `(rates_N, loss) → norm`. */
+export function compileApply(
+  state: TrainState,
+  options: StepOptions,
+): Compiled<[tf.Tensor1D, tf.Scalar], {norm: tf.Tensor}> {
   const sums = state.trained.flatMap(({sum}) => sum ?? []);
-  const apply = (rates_N: tf.Tensor1D): {norm: tf.Tensor} => {
+  const apply = (rates_N: tf.Tensor1D, loss: tf.Scalar): {norm: tf.Tensor} => {
     const gradients = sums.map((sum) => sum.read());
     const norm = globalNorm(gradients);
-    applyGradients(state, options, gradients, norm, rates_N);
-    const loads = state.counts.map((count) => count.read() as tf.Tensor1D);
-    balanceBiases(state, options, loads, tf.isFinite(norm));
+    const isSafe = applyGradients(state, options, gradients, {norm, loss}, rates_N);
+    balanceBiases(
+      state,
+      options,
+      state.counts.map((count) => count.read() as tf.Tensor1D),
+      isSafe,
+    );
     for (const sum of [...sums, ...state.counts]) sum.assign(tf.zeros([...sum.shape]));
     return {norm};
   };
   return compile(apply, {name: 'train_apply'});
 }
 
-/** The rates of a step as the tensor that the compiled functions take: both figures, then a learning rate for each part. */
-export function ratesTensor({learningRate, figures}: StepRates): tf.Tensor1D {
-  return tf.tensor1d([...figures, ...PARTS.map((part) => learningRate[part])]);
+/** The rates of a step as the tensor that the compiled functions take: limit, both figures, a learning rate a part. */
+export function ratesTensor({learningRate, figures, lossLimit = NO_LIMIT}: StepRates): tf.Tensor1D {
+  return tf.tensor1d([lossLimit, ...figures, ...PARTS.map((part) => learningRate[part])]);
 }
 
 interface Differentiated {
@@ -118,7 +131,8 @@ interface Differentiated {
   readonly loads: tf.Tensor1D;
 }
 
-function differentiate(
+/** Loss and gradients of a micro-batch. */
+export function differentiate(
   state: TrainState,
   options: StepOptions,
   batch_NBS: tf.Tensor3D,
@@ -212,16 +226,18 @@ function balanceBiases(
   if (balance.kind === 'bias') moveBiases(parameters, loads, balance.rate, isSafe);
 }
 
+/** Updates what trains; says whether the step was fit to be applied. */
 function applyGradients(
   {trained}: TrainState,
-  {optimizer, clip}: StepOptions,
+  {optimizer, clip, emaDecay = 0}: StepOptions,
   gradients: readonly tf.Tensor[],
-  norm: tf.Scalar,
+  {norm, loss}: {readonly norm: tf.Scalar; readonly loss: tf.Scalar},
   rates_N: tf.Tensor1D,
-): void {
-  const isSafe = tf.isFinite(norm);
+): tf.Tensor {
+  const [limit, ...rates] = tf.unstack(rates_N);
+  if (!limit) throw new Error('the rates of a step begin with the limit of its loss');
+  const isSafe = tf.logicalAnd(tf.isFinite(norm), tf.lessEqual(loss, limit));
   const factor = clip > 0 ? clipFactor(norm, clip) : null;
-  const rates = tf.unstack(rates_N);
   const figures = rates.slice(0, -PARTS.length);
   const learningRates = rates.slice(-PARTS.length);
   for (const [i, one] of trained.entries()) {
@@ -238,7 +254,14 @@ function applyGradients(
     });
     one.variable.assign(after.value);
     for (const [k, slot] of slots.entries()) slot.assign(at(after.slots, k));
+    one.ema?.assign(tf.where(isSafe, mixed(one.ema.read(), after.value, emaDecay), one.ema.read()));
   }
+  return isSafe;
+}
+
+/** `decay·mean + (1 − decay)·value` */
+function mixed(mean: tf.Tensor, value: tf.Tensor, decay: number): tf.Tensor {
+  return tf.add(tf.mul(mean, decay), tf.mul(value, 1 - decay));
 }
 
 function at<T>(list: readonly T[], index: number): T {

@@ -1,25 +1,26 @@
 import {setImmediate} from 'node:timers/promises';
-import {evaluationBatches} from '../data/evaluation.js';
-import {createLoader, type Loader} from '../data/loader.js';
-import type {SourceShards} from '../data/shards.js';
+import {createLoader, type Loader, type LoaderState} from '../data/loader.js';
 import {openRunLog, type RunLog} from '../format/run-log.js';
 import {RUN_LOG_SCHEMA} from '../format/run-record.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {countParameters, flopsPerToken} from '../model/architecture.js';
-import {createLossMeter, type LossMeter} from '../model/loss-meter.js';
 import {packageVersion} from '../util/version.js';
+import {type BestLoss, isOutOfPatience, recordBest, withValidation} from './best.js';
 import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type TrainerState} from './checkpoint.js';
-import {divergence} from './divergence.js';
+import {whereNotFinite} from './diagnosis.js';
+import {divergence, spike} from './divergence.js';
 import type {TrainEvent} from './event.js';
 import {optimizerOf} from './optimizer/options.js';
 import {ratesLogged, ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {learningRate} from './schedule.js';
 import {logPath, type Session, type TrainResult} from './session.js';
+import {isApplied, lossLimit, maySkip, type RecentLosses, withLoss} from './spike.js';
 import type {TrainState} from './state.js';
-import {createStepRunner, type StepResult, type StepRunner} from './step-runner.js';
+import {createStepRunner, type RunnerOptions, type StepResult, type StepRunner} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
 import {countTrainable, trainableParts} from './trainable.js';
+import {openValidation, type Validation} from './validation.js';
 
 /** What the loop carries from step to step. */
 interface Progress {
@@ -34,6 +35,10 @@ interface Progress {
   readonly secondsBefore: number;
   readonly startStep: number;
   readonly startedAt: number;
+  /** Whether that one is light, and of this step: a run does not end on such. */
+  isLight: boolean;
+  recent: RecentLosses;
+  best: BestLoss | null;
   /** When the first step of this session was done: until then it compiled, which tells nothing of the speed. */
   steadyAt: number | null;
 }
@@ -43,7 +48,8 @@ interface Parts extends Session {
   readonly state: TrainState;
   readonly loader: Loader;
   readonly runner: StepRunner;
-  readonly meter: LossMeter;
+  readonly stepOptions: RunnerOptions;
+  readonly validation: Validation;
   readonly log: RunLog;
   readonly progress: Progress;
   readonly onEvent: (event: TrainEvent) => void;
@@ -55,14 +61,26 @@ export async function trainLoop(
   state: TrainState,
   onEvent: (event: TrainEvent) => void,
 ): Promise<TrainResult> {
-  const {run, engine, checkpoint} = session;
+  const {run, checkpoint} = session;
   const loader = openLoader(session);
-  const runner = openRunner(session, state);
-  const meter = createLossMeter(state, run.data.sequenceLength, engine.precision);
+  const validation = openValidation(session, state);
+  const stepOptions = stepOptionsOf(session);
+  const runner = createStepRunner(state, stepOptions);
   try {
     await openFolder(run, checkpoint);
+    if (checkpoint && run.train.checkpoint.best) await recordBest(run.out, checkpoint.trainer.best ?? null);
     const log = await openRunLog(logPath(run.out));
-    const parts = {...session, state, onEvent, loader, runner, meter, log, progress: startOf(session)};
+    const parts = {
+      ...session,
+      state,
+      onEvent,
+      loader,
+      runner,
+      stepOptions,
+      validation,
+      log,
+      progress: startOf(session),
+    };
     try {
       return await loop(parts);
     } catch (error) {
@@ -73,7 +91,7 @@ export async function trainLoop(
     }
   } finally {
     runner.dispose();
-    meter.dispose();
+    validation.dispose();
   }
 }
 
@@ -88,11 +106,13 @@ async function loop(parts: Parts): Promise<TrainResult> {
     onEvent({kind: 'start', arm: run.arm, engine, step: progress.step, steps, parts: trainableParts(parts.state)});
     await logStart(parts);
     if (progress.step === 0) await validate(parts);
-    while (progress.step < steps && !stop.requested()) {
+    while (!isDone(parts) && (!stop.requested() || progress.isLight)) {
       await trainStep(parts);
-      const isLast = progress.step === steps;
-      if (isLast || progress.step % validation.every === 0) await validate(parts);
-      if (!isLast && checkpoint.every > 0 && progress.step % checkpoint.every === 0) await save(parts);
+      const isBest = (isLastStep(parts) || progress.step % validation.every === 0) && (await validate(parts));
+      const isDue = checkpoint.every > 0 && progress.step % checkpoint.every === 0;
+      if ((isDue || (isBest && checkpoint.best)) && !isDone(parts) && !stop.requested()) {
+        await save(parts, {light: !checkpoint.optimizer});
+      }
       await setImmediate(); // awaited results arrive as microtasks: without a macrotask no signal handler would run
     }
     if (progress.step > progress.savedStep) await save(parts); // a signal may come at any moment of the round
@@ -102,15 +122,23 @@ async function loop(parts: Parts): Promise<TrainResult> {
   }
 }
 
+function isLastStep({run, progress}: Parts): boolean {
+  return progress.step >= run.train.steps;
+}
+
+function isDone(parts: Parts): boolean {
+  return isLastStep(parts) || isOutOfPatience(parts.progress.best, parts.run.train.patience);
+}
+
 function openLoader({run, sources, checkpoint}: Session): Loader {
   const shards = sources.map(({name, weight, train}) => ({name, weight, shard: train}));
   const stored = checkpoint && {state: checkpoint.trainer.loader};
   return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
 }
 
-function openRunner({run, engine, teacher}: Session, state: TrainState): StepRunner {
-  const {optimizer, balance, capacity, finetune, distill} = run.train;
-  return createStepRunner(state, {
+function stepOptionsOf({run, engine, teacher}: Session): RunnerOptions {
+  const {optimizer, balance, capacity, finetune, ema, distill} = run.train;
+  return {
     optimizer: optimizerOf(optimizer),
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
     clip: optimizer.clip,
@@ -119,7 +147,8 @@ function openRunner({run, engine, teacher}: Session, state: TrainState): StepRun
     precision: engine.precision,
     capacity,
     sequenceLength: run.data.sequenceLength,
-  });
+    ...(ema && {emaDecay: ema.decay}),
+  };
 }
 
 function startOf({model, checkpoint}: Session): Progress {
@@ -133,73 +162,130 @@ function startOf({model, checkpoint}: Session): Progress {
     secondsBefore: seconds,
     startStep: step,
     startedAt: performance.now(),
+    isLight: false,
+    recent: checkpoint?.trainer.recent ?? [],
+    best: checkpoint?.trainer.best ?? null,
     steadyAt: null,
   };
 }
 
-async function trainStep({run, model, loader, runner, log, progress, onEvent}: Parts): Promise<void> {
-  const {batch, optimizer, schedule, steps} = run.train;
+async function trainStep(parts: Parts): Promise<void> {
+  const {run, model, loader, runner, progress} = parts;
+  const {batch, optimizer, schedule, steps, spike: policy} = run.train;
   const began = performance.now();
+  const dataBefore = loader.state();
   const batches: ShardRows[] = [];
   for (let i = 0; i < batch.accumulate; i++) batches.push(await loader.next());
   const t = progress.step + 1;
   const lr = learningRate(schedule, optimizer.lr, t, steps);
-  const result = await runner.run(batches, ratesOf(optimizer, lr, t), {seed: run.seed, step: t});
-  requireFinite(result, t, lr, run.out);
+  const limit = lossLimit(policy, progress.recent);
+  const rates = {...ratesOf(optimizer, lr, t), lossLimit: limit};
+  const result = await runner.run(batches, rates, {seed: run.seed, step: t});
+  const skipped = !isApplied(result, limit);
+  const recent = withLoss(policy, progress.recent, result.loss);
+  if (skipped && !maySkip(policy, recent)) await refuseStep(parts, {result, lr, limit, batches, dataBefore});
   const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
   progress.step = t;
+  progress.isLight = false;
+  progress.recent = recent;
   progress.steadyAt ??= performance.now();
   progress.tokens += tokens;
   progress.flops += tokens * flopsPerToken(model.architecture, run.data.sequenceLength);
-  const tokensPerSecond = tokens / ((performance.now() - began) / 1000);
+  await logStep(parts, {result, lr, skipped, tokensPerSecond: tokens / ((performance.now() - began) / 1000)});
+}
+
+/** A step that was done, for the log. */
+interface DoneStep {
+  readonly result: StepResult;
+  readonly lr: number;
+  readonly skipped: boolean;
+  readonly tokensPerSecond: number;
+}
+
+async function logStep(parts: Parts, {result, lr, skipped, tokensPerSecond}: DoneStep): Promise<void> {
+  const {run, log, progress, onEvent} = parts;
+  const {step, tokens, flops} = progress;
+  const {loss, balance, z, divergence, gradNorm, load, overflow} = result;
   await log.append({
     kind: 'step',
-    step: t,
-    tokens: progress.tokens,
-    flops: progress.flops,
-    loss: result.loss,
-    auxLoss: result.balance,
-    zLoss: result.z,
-    ...(run.train.distill && {distillLoss: result.divergence}),
-    gradNorm: result.gradNorm,
-    lr: ratesLogged(optimizer, lr),
-    ...(result.load.length > 0 && {load: result.load.map((layer) => [...layer])}),
-    overflow: result.overflow,
+    step,
+    tokens,
+    flops,
+    loss,
+    auxLoss: balance,
+    zLoss: z,
+    ...(run.train.distill && {distillLoss: divergence}),
+    gradNorm,
+    lr: ratesLogged(run.train.optimizer, lr),
+    ...(load.length > 0 && {load: load.map((layer) => [...layer])}),
+    overflow,
+    ...(skipped && {skipped}),
     seconds: secondsOf(progress),
     tokensPerSecond,
     utilisation: null,
   });
-  onEvent({kind: 'step', step: t, steps, loss: result.loss, tokensPerSecond, eta: etaOf(progress, steps)});
+  const {steps} = run.train;
+  if (skipped) onEvent({kind: 'note', text: `step ${step} was skipped: loss ${loss}, gradient norm ${gradNorm}`});
+  onEvent({kind: 'step', step, steps, loss, tokensPerSecond, eta: etaOf(progress, steps)});
 }
 
-/** @throws ConfigError when training diverged; the step was not applied and the last checkpoint stands. */
-function requireFinite({loss, gradNorm}: StepResult, step: number, lr: number, out: string): void {
-  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return;
-  throw divergence(out, step, `loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}`);
+/** A step that was not applied. */
+interface RefusedStep {
+  readonly result: StepResult;
+  readonly lr: number;
+  readonly limit: number;
+  readonly batches: readonly ShardRows[];
+  /** Where the loader stood before the step. */
+  readonly dataBefore: LoaderState;
 }
 
-/** Mean loss over the held-out rows of all sources together. */
-async function validate({run, sources, meter, log, progress, onEvent}: Parts): Promise<void> {
-  if (sources.every(({valid}) => valid === null)) return;
-  const {loss} = await meter.measure(heldOutBatches(sources, run.train.batch.sequences, run.train.validation.maxRows));
+/** @throws ConfigError that says why the run stops; the state before the step is saved first, no older one removed. */
+async function refuseStep(parts: Parts, {result, lr, limit, batches, dataBefore}: RefusedStep): Promise<never> {
+  const {run, progress, state, stepOptions} = parts;
+  const {loss, gradNorm} = result;
+  const step = progress.step + 1;
+  if (progress.step > progress.savedStep) {
+    // Best effort: weights may be infinite already, and the error of the step is the one to be told.
+    await save(parts, {data: dataBefore, prunes: false}).catch(() => undefined);
+  }
+  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) {
+    throw spike(run.out, step, `${loss}, the limit by the steps before it is ${limit}`);
+  }
+  const where = await whereNotFinite(state, stepOptions, batches, {seed: run.seed, step});
+  const first = where === null ? '' : `, first not finite: ${where}`;
+  throw divergence(run.out, step, `loss ${loss}, gradient norm ${gradNorm}, learning rate ${lr}${first}`);
+}
+
+/** Logs the validation losses. Returns whether that of the weights is the lowest there was. */
+async function validate({validation, log, progress, onEvent}: Parts): Promise<boolean> {
   const {step, tokens} = progress;
-  await log.append({kind: 'eval', step, tokens, split: 'valid', loss, perplexity: Math.exp(loss)});
-  onEvent({kind: 'eval', step, loss});
+  const losses = await validation.measure();
+  for (const {split, loss} of losses) {
+    await log.append({kind: 'eval', step, tokens, split, loss, perplexity: Math.exp(loss)});
+  }
+  const [first] = losses;
+  if (!first) return false;
+  onEvent({kind: 'eval', step, loss: first.loss});
+  progress.best = withValidation(progress.best, step, first.loss);
+  return progress.best?.step === step;
 }
 
-async function* heldOutBatches(
-  sources: readonly SourceShards[],
-  sequences: number,
-  maxRows: number,
-): AsyncGenerator<ShardRows> {
-  for (const {valid} of sources) if (valid) yield* evaluationBatches(valid, sequences, maxRows);
+/** What is saved otherwise than at the end of a step. */
+interface SaveOptions {
+  /** Where the loader is to go on; default where it stands. */
+  readonly data?: LoaderState;
+  /** Without what the optimizer keeps. */
+  readonly light?: boolean;
+  /** Whether older checkpoints may go. */
+  readonly prunes?: boolean;
 }
 
-async function save({run, model, state, loader, log, progress, onEvent}: Parts): Promise<void> {
+async function save(parts: Parts, {data, light = false, prunes = true}: SaveOptions = {}): Promise<void> {
+  const {run, model, state, loader, log, progress, onEvent} = parts;
   const {finetune} = run.train;
   const isLora = finetune.kind === 'lora';
   const withModel = !isLora || finetune.merge;
-  const {step, tokens, flops} = progress;
+  const {step, tokens, flops, recent, best} = progress;
   await log.sync();
   const trainer: TrainerState = {
     format: 1,
@@ -208,15 +294,21 @@ async function save({run, model, state, loader, log, progress, onEvent}: Parts):
     tokens,
     flops,
     seconds: secondsOf(progress),
-    loader: loader.state(),
+    ...(recent.length > 0 && {recent}),
+    ...(best && {best}),
+    ...(light && {light}),
+    loader: data ?? loader.state(),
   };
   const adapter = isLora ? ({format: 1, base: run.model, rank: finetune.rank, alpha: finetune.alpha} as const) : null;
   const content = {model, state, trainer, adapter, withModel, filesFrom: progress.filesFrom};
   const path = await saveCheckpoint(run.out, content);
   progress.savedStep = step;
+  progress.isLight = light;
   if (withModel) progress.filesFrom = checkpointModel(path);
   await log.append({kind: 'checkpoint', step, path: checkpointName(step)});
-  await pruneCheckpoints(run.out, run.train.checkpoint.keep);
+  const {keep, best: keepsBest} = run.train.checkpoint;
+  if (keepsBest && best?.step === step) await recordBest(run.out, best);
+  if (prunes) await pruneCheckpoints(run.out, keep, keepsBest && best ? best.step : null);
   onEvent({kind: 'checkpoint', step, path});
 }
 
@@ -239,15 +331,26 @@ async function logStart(parts: Parts): Promise<void> {
     device: engine.device,
     parameters: {...countParameters(model.architecture), trainable: countTrainable(parts.state)},
     parts: trainableParts(parts.state),
+    inputs: parts.inputs,
     startedAt: now,
   });
 }
 
-async function logEnd({run, log, progress}: Parts, signal: NodeJS.Signals | null): Promise<TrainResult> {
-  const {step, tokens} = progress;
-  const reason = step >= run.train.steps ? 'completed' : 'interrupted';
+async function logEnd(parts: Parts, signal: NodeJS.Signals | null): Promise<TrainResult> {
+  const {run, log, progress, onEvent} = parts;
+  const {step, tokens, best} = progress;
+  const reason = endOf(parts);
+  if (reason === 'early' && best) {
+    const text = `ended early: the last ${best.since} validations found no lower loss than ${best.loss} at step ${best.step}`;
+    onEvent({kind: 'note', text});
+  }
   await log.append({kind: 'end', step, tokens, seconds: secondsOf(progress), reason});
   return {out: run.out, step, tokens, reason, signal};
+}
+
+function endOf(parts: Parts): TrainResult['reason'] {
+  if (isLastStep(parts)) return 'completed';
+  return isDone(parts) ? 'early' : 'interrupted';
 }
 
 /** Best effort: what failed may be the disk itself, and its error is the one to be told. */

@@ -5,7 +5,7 @@ import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, ModelError} from '../util/errors.js';
 
 /** The tokenizer with no more ids than the embedding has rows: shards refuse the others when they are read. */
-export function limitedTo({architecture}: Model, tokenizer: Tokenizer): Tokenizer {
+export function limitedTo({architecture}: Pick<Model, 'architecture'>, tokenizer: Tokenizer): Tokenizer {
   return {...tokenizer, vocabSize: Math.min(tokenizer.vocabSize, architecture.vocab)};
 }
 

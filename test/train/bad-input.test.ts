@@ -1,6 +1,6 @@
 import {execFileSync} from 'node:child_process';
 import {existsSync} from 'node:fs';
-import {mkdir, mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
+import {copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it} from 'vitest';
@@ -8,10 +8,11 @@ import {prepare} from '../../src/data/prepare.js';
 import {readRunLog} from '../../src/format/run-log.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
+import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {ConfigError, DataError, EnvironmentError, ModelError, UsageError} from '../../src/util/errors.js';
-import {DENSE, exactLines, ROUTED, type RunChanges, TOKENIZER, tinyRun, writeModel} from './support.js';
+import {DENSE, exactLines, ROUTED, type RunChanges, TEXT, TOKENIZER, tinyRun, writeModel} from './support.js';
 
 const STORIES = 'test/fixtures/tokenizer/stories260k';
 let folder = '';
@@ -85,6 +86,64 @@ describe('the run folder', () => {
       expect(error).toBeInstanceOf(ModelError);
       expect((error as Error).message).toMatch(message);
     }
+  });
+});
+
+describe('what a run was begun with', () => {
+  const another = (_: unknown, values: Float32Array): Float32Array => values.map((value) => value + 1e-3);
+  /** A run of its own model and text that stopped at step 2 of 3, or is complete. */
+  async function begun(out: string, steps: number): Promise<TrainRun> {
+    await writeModel(pathOf(`${out}-model`), DENSE);
+    await copyFile(TEXT, pathOf(`${out}.txt`));
+    const sources = [{...wasm({}).data.sources[0]!, path: pathOf(`${out}.txt`)}];
+    const run = wasm({out, model: `${out}-model`, data: {sources}, train: {steps, checkpoint: {every: 2}}});
+    const stop = ({kind, ...event}: TrainEvent): void => {
+      if (kind === 'step' && 'step' in event && event.step === 3) throw new Error('crash');
+    };
+    await train(run, stop).catch(() => undefined);
+    return {...run, mode: 'resume'};
+  }
+
+  it.each([
+    ['unfinished', 3],
+    ['complete', 2],
+  ])('is not changed under the paths of a run that is %s', async (out, steps) => {
+    const run = await begun(out, steps);
+    const log = await readFile(pathOf(`${out}/log.jsonl`), 'utf8');
+    await rm(run.model, {recursive: true});
+    await writeModel(run.model, DENSE, another);
+    const weights = await failure(run);
+    expect(weights).toBeInstanceOf(UsageError);
+    expect(weights).toMatchObject({
+      message: `${run.out} was begun with others than there are now: the weights of ${run.model}.`,
+    });
+    await rm(run.model, {recursive: true});
+    await writeModel(run.model, DENSE);
+    const text = await readFile(pathOf(`${out}.txt`), 'utf8');
+    await writeFile(pathOf(`${out}.txt`), text.replaceAll('And', 'Yet'));
+    expect(await failure(run)).toMatchObject({
+      message: expect.stringMatching(/others than there are now: the packed text scripture\.train/) as string,
+    });
+    expect(await readFile(pathOf(`${out}/log.jsonl`), 'utf8')).toBe(log);
+    await writeFile(pathOf(`${out}.txt`), text);
+    expect(await train(run)).toMatchObject({step: steps, reason: 'completed'});
+  });
+
+  it('need not be there any more where nothing of it is read', async () => {
+    const run = await begun('orphan', 3);
+    await rm(run.model, {recursive: true});
+    expect(await train(run)).toMatchObject({step: 3, reason: 'completed'});
+    expect(await train(run), 'and complete').toMatchObject({step: 3, reason: 'completed'});
+  });
+
+  it('is believed where the log does not say it, as those of earlier versions', async () => {
+    const run = await begun('early', 3);
+    const log = await readFile(pathOf('early/log.jsonl'), 'utf8');
+    expect(log).toContain('"inputs":{');
+    await writeFile(pathOf('early/log.jsonl'), log.replace(/"inputs":\{[^}]*\},/, ''));
+    await rm(run.model, {recursive: true});
+    await writeModel(run.model, DENSE, another);
+    expect(await train(run)).toMatchObject({step: 3, reason: 'completed'});
   });
 });
 

@@ -1,11 +1,14 @@
+import {existsSync} from 'node:fs';
 import {appendFile, mkdtemp, readdir, readFile, rm} from 'node:fs/promises';
-import {tmpdir} from 'node:os';
+import {hostname, tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import {readRunLog} from '../../src/format/run-log.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
+import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import {exitCodeOf, listenForStop} from '../../src/train/stop-signal.js';
+import {EnvironmentError} from '../../src/util/errors.js';
 import type {ChildOrder} from './child.js';
 import {exactLines, MOE, startChild, tinyRun, writeModel} from './support.js';
 
@@ -64,6 +67,36 @@ describe('a killed run', () => {
   });
 });
 
+describe('a run folder that a process trains in', () => {
+  it('is refused to another, by the name of who has it; once that one was killed it is taken over', async () => {
+    const run = tinyRun(folder, {...options, out: 'taken', train: {...options.train, steps: 400}});
+    const child = startChild({run});
+    await child.until((event) => event.kind === 'checkpoint');
+    const lock = join(folder, '.taken.lock');
+    const {pid} = JSON.parse(await readFile(lock, 'utf8')) as {pid: number};
+    expect(pid).toBe(child.pid);
+    const before = await readdir(join(folder, 'taken'));
+    for (const mode of ['resume', 'overwrite'] as const) {
+      const refused = train({...run, mode});
+      await expect(refused).rejects.toBeInstanceOf(EnvironmentError);
+      await expect(refused).rejects.toThrow(
+        `${join(folder, 'taken')} is in use: process ${pid} on ${hostname()}, since`,
+      );
+    }
+    expect(await readdir(join(folder, 'taken'))).toEqual(expect.arrayContaining(before.slice(0, 2)));
+    child.kill('SIGKILL');
+    await child.ended;
+    const notes: string[] = [];
+    const stop = (event: TrainEvent): void => {
+      if (event.kind === 'note') notes.push(event.text);
+      if (event.kind === 'step') throw new Error('enough');
+    };
+    await expect(train({...run, mode: 'resume'}, stop)).rejects.toThrow('enough');
+    expect(notes.join()).toMatch(new RegExp(`process ${pid}, .* left ${join(folder, 'taken')} without an end`));
+    expect(existsSync(lock)).toBe(false);
+  });
+});
+
 describe('a run stopped by a signal', () => {
   const long = {...options, train: {...options.train, steps: 40}};
 
@@ -92,6 +125,7 @@ describe('a run stopped by a signal', () => {
     await child.until((event) => event.kind === 'note' && event.text.startsWith('SIGINT'));
     child.kill('SIGINT');
     expect((await child.ended).code).toBe(130);
+    expect(existsSync(join(folder, '.twice.lock'))).toBe(false);
     expect((await readRunLog(join(folder, 'twice', 'log.jsonl'))).at(-1)!.kind).not.toBe('end');
   });
 

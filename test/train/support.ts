@@ -149,6 +149,7 @@ export interface Child {
   /** Resolves at the first event that fits. */
   until(fits: (event: TrainEvent) => boolean): Promise<void>;
   kill(signal: NodeJS.Signals): void;
+  readonly pid: number | undefined;
   readonly ended: Promise<{readonly code: number | null; readonly signal: string | null; readonly output: string}>;
 }
 
@@ -179,7 +180,7 @@ export function startChild(order: ChildOrder): Child {
       await once(seen, 'event');
     }
   };
-  return {until, kill: (signal) => child.kill(signal), ended};
+  return {until, kill: (signal) => child.kill(signal), pid: child.pid, ended};
 }
 
 /** The runs whose losses are kept in test/losses. */

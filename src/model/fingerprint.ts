@@ -1,6 +1,6 @@
 import {createHash} from 'node:crypto';
 import type {ModelFolder} from '../format/model-folder.js';
-import type {Architecture} from '../model/architecture.js';
+import type {Architecture} from './architecture.js';
 
 /**
  * SHA-256 that tells one model from another, in hex: architecture, and of each tensor name, dtype, shape, first and last row.

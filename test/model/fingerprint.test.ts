@@ -2,7 +2,7 @@ import {cp, readFile, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
 import {openDense} from '../../src/downcycle/model-source.js';
 import {useScratch} from '../format/scratch.js';
-import {TINY_LLAMA, writeTinyLlama} from '../model/tiny-llama.js';
+import {TINY_LLAMA, writeTinyLlama} from './tiny-llama.js';
 
 const scratch = useScratch();
 

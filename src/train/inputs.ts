@@ -1,0 +1,46 @@
+// What a run is made of besides its config: paths stay the same when what lies there does not.
+import {stat} from 'node:fs/promises';
+import {join} from 'node:path';
+import {shardFingerprint} from '../data/fingerprint.js';
+import type {SourceShards} from '../data/shards.js';
+import {openModelFolder} from '../format/model-folder.js';
+import {readRunLog} from '../format/run-log.js';
+import {architectureFromConfig} from '../model/config.js';
+import {modelFingerprint} from '../model/fingerprint.js';
+import {UsageError} from '../util/errors.js';
+import {logPath, type TrainRun} from './session.js';
+
+/** Fingerprints by name: `model`, and `<source>.train` and `<source>.valid` for every source. */
+export type RunInputs = Readonly<Record<string, string>>;
+
+/** The fingerprints of what a run reads. A model that is no more there has none: a full finetune goes on without it. */
+export async function inputsOf(model: string, sources: readonly SourceShards[]): Promise<RunInputs> {
+  const inputs: Record<string, string> = {};
+  if (await stat(join(model, 'config.json')).catch(() => null)) inputs.model = await fingerprintOf(model);
+  for (const {name, train, valid} of sources) {
+    inputs[`${name}.train`] = await shardFingerprint(train);
+    if (valid) inputs[`${name}.valid`] = await shardFingerprint(valid);
+  }
+  return inputs;
+}
+
+/** @throws UsageError that says what is another than when the run began; logs that do not tell are believed. */
+export async function refuseOtherInputs({out, model}: TrainRun, now: RunInputs): Promise<void> {
+  const head = (await readRunLog(logPath(out))).find((record) => record.kind === 'run');
+  const then = head?.inputs ?? {};
+  const changed = Object.keys(now).filter((name) => then[name] !== undefined && then[name] !== now[name]);
+  if (changed.length === 0) return;
+  const which = changed.map((name) => (name === 'model' ? `the weights of ${model}` : `the packed text ${name}`));
+  throw new UsageError(`${out} was begun with others than there are now: ${which.join(', ')}.`, {
+    hint: 'Put back what was there, say --overwrite to start again, or choose another name or folder.',
+  });
+}
+
+async function fingerprintOf(path: string): Promise<string> {
+  const folder = await openModelFolder(path);
+  try {
+    return await modelFingerprint(folder, architectureFromConfig(folder.config, `${path}/config.json`));
+  } finally {
+    await folder.close();
+  }
+}
