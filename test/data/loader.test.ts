@@ -116,13 +116,32 @@ describe('a restored loader', () => {
     );
   });
 
-  it('stands where the state was taken even while a batch is being read', async () => {
+  it('stands before a batch that is being read, and after those given out', async () => {
     const shards = await twoShards();
     const loader = createLoader({shards, sequences: 4, seed: 3});
+    await loader.next();
     const pending = loader.next();
     const state = loader.state();
-    await pending;
-    expect(await createLoader({shards, sequences: 4, seed: 3, state}).next()).toEqual(await loader.next());
+    const batch = await pending;
+    expect(await createLoader({shards, sequences: 4, seed: 3, state}).next()).toEqual(batch);
+    expect(await createLoader({shards, sequences: 4, seed: 3, state: loader.state()}).next()).toEqual(
+      await loader.next(),
+    );
+  });
+
+  it('counts epochs', async () => {
+    const [shard] = (await twoShards()) as [WeightedShard];
+    const loader = createLoader({shards: [shard], sequences: 5, seed: 3});
+    await take(loader, 3);
+    expect(loader.state().sources).toEqual([{name: 'small', rows: 7, epoch: 2, cursor: 1}]);
+  });
+
+  it('refuses a state of another order of rows', async () => {
+    const shards = await twoShards();
+    const state = {...createLoader({shards, sequences: 4, seed: 3}).state(), version: 1};
+    const restore = () => createLoader({shards, sequences: 4, seed: 3, state});
+    expect(restore).toThrow(DataError);
+    expect(restore).toThrow('The saved data position is of version 1, this downcycle reads 2.');
   });
 
   it('refuses a state of another seed', async () => {
@@ -139,6 +158,42 @@ describe('a restored loader', () => {
     const restore = () => createLoader({shards: shards.slice(1), sequences: 4, seed: 3, state});
     expect(restore).toThrow(DataError);
     expect(restore).toThrow('is of small (7 rows), large (40 rows); the sources are large (40 rows).');
+  });
+});
+
+describe('a batch read ahead', () => {
+  /** A shard of which reads are counted, and those of `broken` rows fail. */
+  async function watchedShard(broken: ReadonlySet<number> = new Set()) {
+    const shard = await countingShard(join(await tempFolder(), 'x.arrow'), 40);
+    const reads: number[] = [];
+    const readRows = async (begin: number, end: number) => {
+      reads.push(begin);
+      if (broken.has(begin)) throw new DataError(`row ${begin} is broken`);
+      return shard.readRows(begin, end);
+    };
+    return {reads, source: {name: 'x', weight: 1, shard: {...shard, readRows}}};
+  }
+
+  it('is read while the last one is used, and no further', async () => {
+    const {reads, source} = await watchedShard();
+    const loader = createLoader({shards: [source], sequences: 4, seed: 3});
+    expect(reads.length).toBe(0);
+    await loader.next();
+    expect(reads.length).toBe(8);
+    await loader.next();
+    expect(reads.length).toBe(12);
+  });
+
+  it('fails when it is asked for, not before, and where we stand stays', async () => {
+    const order = (await watchedShard()).source;
+    const rows = rowsOf(await take(createLoader({shards: [order], sequences: 4, seed: 3}), 3)).map(([, row]) => row);
+    const {source} = await watchedShard(new Set(rows.slice(8, 9)));
+    const loader = createLoader({shards: [source], sequences: 4, seed: 3});
+    await take(loader, 2);
+    const state = loader.state();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    await expect(loader.next()).rejects.toThrow(`row ${rows[8]} is broken`);
+    expect(loader.state()).toEqual(state);
   });
 });
 
