@@ -1,6 +1,8 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
 
+const pathSchema = z.string().min(1);
+
 const sourceSchema = z
   .strictObject({
     name: z
@@ -8,9 +10,10 @@ const sourceSchema = z
       .regex(/^[A-Za-z0-9][\w.-]*$/, 'expected letters, digits, dots, dashes and underscores; it becomes a file name')
       .describe('Name of the source in logs, tables and shard files.'),
     path: z
-      .string()
-      .min(1)
-      .describe('A .txt, .jsonl or .parquet file, a folder of them, or shards: a .arrow file or a prepared folder.'),
+      .union([pathSchema, z.array(pathSchema).min(1)])
+      .describe(
+        'A .txt, .jsonl or .parquet file, a folder of them, a glob (texts/**/*.jsonl) or a list of these; or shards: a .arrow file or a prepared folder.',
+      ),
     weight: z.number().positive().default(1).describe('Share of training rows, relative to the other sources.'),
     field: z
       .string()

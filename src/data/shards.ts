@@ -84,6 +84,7 @@ function pairIn(folder: string, name: string, hasValid: boolean): Pair {
 
 /** The shards a source names itself; `x.train.arrow` brings the `x.valid.arrow` beside it. */
 async function findPrepared({name, path}: SourceOptions): Promise<Pair | null> {
+  if (typeof path !== 'string') return null;
   if (path.endsWith('.arrow')) {
     const valid = path.replace(/\.train\.arrow$/, '.valid.arrow');
     return {train: path, valid: valid !== path && (await exists(valid)) ? valid : null};

@@ -33,6 +33,16 @@ test('a ratio outside 0 to 1 is refused where it stands', () => {
   );
 });
 
+test('a glob of a source that matches nothing is refused where it stands', async () => {
+  const text = config('{method: sparse-upcycle, experts: 2, topK: 1}').replace(
+    'package.json',
+    '[package.json, no/*.txt]',
+  );
+  await expect(checkArms(parseConfig(text, 'x.yaml'), ['g'])).rejects.toThrow(
+    'x.yaml:4:23: data.sources[0].path: no/*.txt is not there.',
+  );
+});
+
 test('the model an arm copies must be there', async () => {
   await expect(check('{method: drop-upcycle, experts: 2, topK: 1, from: no/such}')).rejects.toThrow(
     'x.yaml:6:56: arms.g.from: no/such is not there.',
