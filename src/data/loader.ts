@@ -60,13 +60,14 @@ const VERSION = 2;
  *
  * Each row's source is drawn by weight; each source is gone through in a new order every epoch. The size of a batch cuts
  * the stream and does not change it, so all who read with one seed see the same rows in the same order.
- * @throws DataError if the shards differ in length or columns, or `state` belongs to another seed or other shards.
+ * @throws DataError if the shards differ in length or boundaries, or `state` belongs to another seed or other shards.
  */
 export function createLoader({shards, sequences, seed, state}: LoaderOptions): Loader {
   checkAlike(shards);
   if (state) checkState(state, shards, seed);
   const rng = state ? restoreRng(state.rng) : createRng(seed, 'data mixture');
-  const walks = shards.map((shard, i) => createWalk(shard, seed, state?.sources[i]));
+  const masked = shards.some(({shard}) => shard.columns.includes('mask'));
+  const walks = shards.map((shard, i) => createWalk(shard, masked, seed, state?.sources[i]));
   const choose = chooser(shards.map(({weight}) => weight));
   const stand = (): LoaderState => ({
     version: VERSION,
@@ -114,19 +115,20 @@ interface Walk {
   state(): SourceState;
 }
 
-function createWalk({name, shard}: WeightedShard, seed: number, state?: SourceState): Walk {
+function createWalk({name, shard}: WeightedShard, masked: boolean, seed: number, state?: SourceState): Walk {
   const {rows} = shard;
   let {epoch, cursor} = state ?? {epoch: 0, cursor: 0};
   let order = orderOf(name, rows, seed, epoch);
   return {
-    read: () => {
+    read: async () => {
       if (cursor === rows) {
         epoch++;
         cursor = 0;
         order = orderOf(name, rows, seed, epoch);
       }
       const row = order(cursor++);
-      return shard.readRows(row, row + 1);
+      const read = await shard.readRows(row, row + 1);
+      return masked && !read.mask ? {...read, mask: new Int32Array(read.tokens.length).fill(1)} : read; // beside masked ones
     },
     state: () => ({name, rows, epoch, cursor}),
   };
@@ -164,7 +166,8 @@ function checkAlike(shards: readonly WeightedShard[]): void {
 }
 
 function describe({metadata, columns}: TokenShard): string {
-  return `rows of ${metadata.sequenceLength} with ${columns.join(', ')}`;
+  const boundaries = columns.includes('segments') ? 'kept' : 'ignored';
+  return `rows of ${metadata.sequenceLength} with document boundaries ${boundaries}`;
 }
 
 function checkState(state: LoaderState, shards: readonly WeightedShard[], seed: number): void {

@@ -1,9 +1,11 @@
 import {extname} from 'node:path';
 import {DataError} from '../util/errors.js';
 import {readJsonl, readJsonlRecords} from './jsonl.js';
-import {readParquet, readParquetRecords} from './parquet.js';
+import type {SampleFormat} from './options.js';
+import {readColumns, readParquet, readParquetRecords} from './parquet.js';
 import {findFiles, pathText, type SourcePath} from './path.js';
-import {type SourceRecord, textOf} from './record.js';
+import {fieldsOf, type SourceRecord, textOf} from './record.js';
+import {chatSample, formatOf, promptSample, SAMPLE_FIELDS, type Sample} from './sample.js';
 import {readText} from './text.js';
 
 /** Where documents come from. */
@@ -66,6 +68,55 @@ export async function* readRecords(
     }
   }
 }
+
+/** The format of a source that does not say it: by the fields of its first record. @throws DataError if it is damaged. */
+export async function detectFormat({path, field}: Source): Promise<SampleFormat> {
+  if (field !== undefined) return 'text';
+  for (const file of await listSourceFiles(path)) {
+    const read = SAMPLE_READERS[kindOf(file)];
+    if (!read) return 'text';
+    for await (const record of read(file, ['text', ...Object.values(SAMPLE_FIELDS).flat()])) {
+      return formatOf(Object.keys(fieldsOf(record)));
+    }
+  }
+  return 'text';
+}
+
+/**
+ * The documents of a source in the order of {@link readDocuments}, read as records of one format.
+ *
+ * @throws DataError if a file is damaged or holds no records, or a record has not the fields of the format.
+ */
+export async function* readSamples(source: Source, format: SampleFormat): AsyncGenerator<Sample> {
+  if (format === 'text') {
+    for await (const text of readDocuments(source)) yield {kind: 'text', text};
+    return;
+  }
+  const {field, path} = source;
+  const fields = format === 'chat' && field !== undefined ? [field] : SAMPLE_FIELDS[format];
+  for (const file of await listSourceFiles(path)) {
+    const read = SAMPLE_READERS[kindOf(file)];
+    if (!read) {
+      throw new DataError(`${file}: holds no records, and the format of source ${source.name} is ${format}.`, {
+        hint: 'Give .jsonl or .parquet files, or set `format: text`.',
+      });
+    }
+    for await (const record of read(file, fields))
+      yield format === 'chat' ? chatSample(record, field) : promptSample(record);
+  }
+}
+
+/** Those of files that hold records, with the fields named as far as there are any. */
+const SAMPLE_READERS: Readonly<
+  Record<string, (path: string, fields: readonly string[]) => AsyncGenerator<SourceRecord>>
+> = {
+  '.jsonl': (path) => readJsonlRecords(path),
+  '.parquet': (path, fields) =>
+    readColumns(path, (found) => {
+      const known = fields.filter((name) => found.includes(name));
+      return known.length > 0 ? known : found;
+    }),
+};
 
 /**
  * The text files of a source, sorted by path, each once; in folders and of globs those that are understood.

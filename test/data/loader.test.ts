@@ -161,6 +161,21 @@ describe('a restored loader', () => {
   });
 });
 
+describe('masked and other shards', () => {
+  it('go together: what has no mask is learnt whole', async () => {
+    const folder = await tempFolder();
+    const plain = await countingShard(join(folder, 'a.arrow'), 7);
+    const rows = countingRows(7, 5).map((row) => ({...row, mask: Int32Array.of(0, 0, 1, 0, 1)}));
+    await writeShard(join(folder, 'b.arrow'), rows, 4);
+    const masked = await openTokenShard(join(folder, 'b.arrow'));
+    onTestFinished(() => masked.close());
+    const shards = [plain, masked].map((shard, i) => ({name: `${i}`, shard, weight: 1}));
+    const {mask, sources} = await createLoader({shards, sequences: 20, seed: 1}).next();
+    expect(new Set(sources).size).toBe(2);
+    expect([...(mask ?? [])]).toEqual(sources.flatMap((source) => (source === 0 ? [1, 1, 1, 1, 1] : [0, 0, 1, 0, 1])));
+  });
+});
+
 describe('a batch read ahead', () => {
   /** A shard of which reads are counted, and those of `broken` rows fail. */
   async function watchedShard(broken: ReadonlySet<number> = new Set()) {
@@ -208,7 +223,9 @@ describe('createLoader refuses', () => {
     const b = {name: 'b', shard: await countingShard(join(folder, 'b.arrow'), 3, 8), weight: 1};
     const create = () => createLoader({shards: [a, b], sequences: 4, seed: 3});
     expect(create).toThrow(DataError);
-    expect(create).toThrow(/a\.arrow has rows of 4 with tokens, .*b\.arrow has rows of 8 with tokens/);
+    expect(create).toThrow(
+      /a\.arrow has rows of 4 with .* ignored, .*b\.arrow has rows of 8 with .* ignored; they cannot be mixed/,
+    );
   });
 });
 
