@@ -1,10 +1,12 @@
 import {createHash} from 'node:crypto';
+import {availableParallelism} from 'node:os';
 import {join} from 'node:path';
 import {createTokenShardWriter, type TokenShardWriter} from '../format/token-shard-writer.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
-import {type Encoded, encodeSample, sampleDigest} from './encode.js';
+import type {Encoded} from './encode.js';
+import {encodeSamples} from './encode-stream.js';
 import type {DataOptions, SampleFormat, SourceOptions} from './options.js';
 import {createPacker} from './pack.js';
 import {detectFormat, readSamples} from './source.js';
@@ -14,6 +16,8 @@ export interface PrepareOptions {
   readonly tokenizer: Tokenizer;
   /** Folder of the shards; must not exist. */
   readonly out: string;
+  /** Threads that tokenize; default as many as the machine runs at once. What they make does not depend on it. */
+  readonly threads?: number;
 }
 
 export interface PrepareProgress {
@@ -98,7 +102,7 @@ export function isHeldOut(digest: string, share: number): boolean {
 }
 
 async function prepareSource(
-  {data, tokenizer, out}: PrepareOptions,
+  {data, tokenizer, out, threads = availableParallelism()}: PrepareOptions,
   source: SourceOptions,
   progress: (state: PrepareProgress) => void,
 ): Promise<PreparedSource> {
@@ -111,9 +115,9 @@ async function prepareSource(
   try {
     let tokens = 0;
     let documents = 0;
-    for await (const sample of readSamples(source, format)) {
-      const encoded = encodeSample(tokenizer, sample, {special: data.special, loss});
-      await (isHeldOut(sampleDigest(sample), share) ? valid : train).add(encoded);
+    const samples = readSamples(source, format);
+    for await (const encoded of encodeSamples(samples, tokenizer, {special: data.special, loss}, threads)) {
+      await (isHeldOut(encoded.digest, share) ? valid : train).add(encoded);
       tokens += encoded.ids.length;
       documents++;
       progress({source: source.name, documents, tokens});

@@ -29,6 +29,8 @@ export interface Tokenizer {
   readonly eosId: number | null;
   /** Whether `addSpecial` puts the begin token before a text, so that training documents should have it too. */
   readonly addsBos: boolean;
+  /** Where it was loaded from. */
+  readonly folder: string;
   /** SHA-256 of the bytes of tokenizer.json, hexadecimal. */
   readonly fingerprint: string;
   /** How the model writes conversations; null if nothing in its folder says so. */
@@ -79,7 +81,12 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const recognising = build(path, definition, settings);
   const literal = once(() => build(path, withoutSpecialTokens(definition), settings));
   const fingerprint = createHash('sha256').update(bytes).digest('hex');
-  return {...createTokenizer(recognising, literal, settings), fingerprint, chat: await readChat(folder, settings)};
+  return {
+    ...createTokenizer(recognising, literal, settings),
+    folder,
+    fingerprint,
+    chat: await readChat(folder, settings),
+  };
 }
 
 async function readChat(folder: string, settings: Settings): Promise<ChatTemplate | null> {
@@ -93,7 +100,7 @@ function createTokenizer(
   recognising: Library,
   literal: () => Library,
   settings: Settings,
-): Omit<Tokenizer, 'fingerprint' | 'chat'> {
+): Omit<Tokenizer, 'folder' | 'fingerprint' | 'chat'> {
   const vocabSize = recognising.model.vocab.length;
   const bosId = idOf(recognising, settings.bos_token);
   const eosId = idOf(recognising, settings.eos_token);
