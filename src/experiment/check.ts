@@ -32,11 +32,22 @@ export async function checkPaths({config, at}: LoadedConfig): Promise<void> {
  */
 export async function checkArms(loaded: LoadedConfig, arms: readonly string[]): Promise<void> {
   await checkPaths(loaded);
+  await checkLength(loaded);
   for (const arm of arms) {
     const options = loaded.config.arms[arm];
     if (!options || 'like' in options) continue;
     await checkArm(loaded, arm, options);
   }
+}
+
+async function checkLength({config, at}: LoadedConfig): Promise<void> {
+  const {sequenceLength} = config.data;
+  const {contextLength} = await readArchitecture(config.model);
+  if (sequenceLength <= contextLength) return;
+  throw new ConfigError(
+    `${at(['data', 'sequenceLength'], ['data'])}: data.sequenceLength is ${sequenceLength}, ${config.model} has ${contextLength} positions (max_position_embeddings).`,
+    {hint: `Lower data.sequenceLength to ${contextLength} or less.`},
+  );
 }
 
 async function checkArm({config, at}: LoadedConfig, arm: string, options: MethodOptions): Promise<void> {

@@ -1,8 +1,9 @@
 import type {PrepareProgress} from '../data/prepare.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {startEngine} from '../engine/start.js';
-import {loadModel} from '../model/model.js';
+import {loadModel, type Model} from '../model/model.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
+import {DataError} from '../util/errors.js';
 import {checkpointModel, openMoments} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
 import {checkFolder, findCheckpoint} from './run-folder.js';
@@ -34,6 +35,7 @@ export async function train(
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
+    refuseLongRows(model, run.data.sequenceLength);
     const tokenizer = await loadTokenizer(model.path);
     const onPack = (state: PrepareProgress): void => onEvent({kind: 'pack', ...state});
     const sources = await ensureShards(run.data, limitedTo(model, tokenizer), run.shards, onPack);
@@ -46,6 +48,14 @@ export async function train(
   } finally {
     model.dispose();
   }
+}
+
+function refuseLongRows({architecture, path}: Model, sequenceLength: number): void {
+  if (sequenceLength <= architecture.contextLength) return;
+  throw new DataError(
+    `Rows of ${sequenceLength} tokens are asked for, ${path} has ${architecture.contextLength} positions (max_position_embeddings).`,
+    {hint: `Lower data.sequenceLength to ${architecture.contextLength} or less.`},
+  );
 }
 
 async function trainSession(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainResult> {
