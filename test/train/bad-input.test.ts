@@ -169,15 +169,15 @@ describe('a shard that changes during a run', () => {
     await prepare({data, tokenizer: await loadTokenizer(TOKENIZER), out});
     const shard = join(out, 'scripture.train.arrow');
     const sources = [{...data.sources[0]!, path: shard}];
-    let happening: Promise<void> | null = null;
+    const happening: Promise<void>[] = [];
     const run = wasm({out: name, data: {sources}, train: {steps: 12, checkpoint: {every: 1}}});
     const error = await train(run, (event) => {
-      if (event.kind === 'step' && event.step === 2) happening = happen(shard);
+      if (event.kind === 'step' && event.step === 2) happening.push(happen(shard));
     }).then(
       () => null,
       (thrown: unknown) => thrown,
     );
-    await happening;
+    await Promise.all(happening);
     return {error, shard, run};
   }
 
