@@ -1,7 +1,8 @@
 import type {TokenShard} from '../format/token-shard.js';
 import {joinRows, type ShardRows} from '../format/token-shard-rows.js';
 import {DataError} from '../util/errors.js';
-import {createRng, type RngState, restoreRng, shuffle} from '../util/rng.js';
+import {createPermutation, type Permutation} from '../util/permutation.js';
+import {createRng, type RngState, restoreRng} from '../util/rng.js';
 
 /** Rows that are trained on together, each of sequenceLength + 1 values, row after row. */
 export interface Batch extends ShardRows {
@@ -11,6 +12,8 @@ export interface Batch extends ShardRows {
 
 /** Where a loader stands; plain JSON. */
 export interface LoaderState {
+  /** Of the order of rows; 1 held a shuffled list. */
+  readonly version: number;
   readonly seed: number;
   /** Of the draws among the sources. */
   readonly rng: RngState;
@@ -20,6 +23,7 @@ export interface LoaderState {
 interface SourceState {
   readonly name: string;
   readonly rows: number;
+  /** Whole passes over the rows before this one. */
   readonly epoch: number;
   /** Rows of this epoch that were given out. */
   readonly cursor: number;
@@ -43,31 +47,64 @@ export interface LoaderOptions {
 
 /** An endless stream of batches. */
 export interface Loader {
+  /** The next batch; the one after it is read meanwhile. Not to be called again before it has answered. */
   next(): Promise<Batch>;
-  /** Where the next batch will begin. */
+  /** Where the batch after the last one given out begins. */
   state(): LoaderState;
 }
+
+const VERSION = 2;
 
 /**
  * A stream of rows that depends on the shards, their weights and the seed alone.
  *
  * Each row's source is drawn by weight; each source is gone through in a new order every epoch. The size of a batch cuts
  * the stream and does not change it, so all who read with one seed see the same rows in the same order.
- * @throws DataError if the shards differ in length or columns, or `state` belongs to another seed or other shards.
+ * @throws DataError if the shards differ in length or boundaries, or `state` belongs to another seed or other shards.
  */
 export function createLoader({shards, sequences, seed, state}: LoaderOptions): Loader {
   checkAlike(shards);
   if (state) checkState(state, shards, seed);
   const rng = state ? restoreRng(state.rng) : createRng(seed, 'data mixture');
-  const walks = shards.map((shard, i) => createWalk(shard, seed, state?.sources[i]));
+  const masked = shards.some(({shard}) => shard.columns.includes('mask'));
+  const walks = shards.map((shard, i) => createWalk(shard, masked, seed, state?.sources[i]));
   const choose = chooser(shards.map(({weight}) => weight));
+  const stand = (): LoaderState => ({
+    version: VERSION,
+    seed,
+    rng: rng.state(),
+    sources: walks.map((walk) => walk.state()),
+  });
+  const read = async (): Promise<Reading> => {
+    const sources = Array.from({length: sequences}, () => choose(rng.uniform()));
+    const reads = sources.map((source) => walks[source]?.read());
+    const after = stand(); // before the rows are there: the walks have moved on
+    return {batch: {...joinRows(await Promise.all(reads.filter((read) => read !== undefined))), sources}, after};
+  };
+  return readAhead(read, stand());
+}
+
+/** A batch, and where the loader stands after it. */
+interface Reading {
+  readonly batch: Batch;
+  readonly after: LoaderState;
+}
+
+/** Reads one batch ahead. What goes wrong with it is thrown when it is asked for, and where we stand counts what was given out. */
+function readAhead(read: () => Promise<Reading>, start: LoaderState): Loader {
+  let position = start;
+  let ahead: Promise<Reading> | null = null;
   return {
     next: async () => {
-      const sources = Array.from({length: sequences}, () => choose(rng.uniform()));
-      const reads = sources.map((source) => walks[source]?.read());
-      return {...joinRows(await Promise.all(reads.filter((read) => read !== undefined))), sources};
+      const reading = ahead === null ? read() : ahead;
+      ahead = null;
+      const {batch, after} = await reading;
+      position = after;
+      ahead = read();
+      ahead.catch(() => undefined); // not lost: whoever asks for it awaits the same promise
+      return batch;
     },
-    state: () => ({seed, rng: rng.state(), sources: walks.map((walk) => walk.state())}),
+    state: () => position,
   };
 }
 
@@ -78,27 +115,28 @@ interface Walk {
   state(): SourceState;
 }
 
-function createWalk({name, shard}: WeightedShard, seed: number, state?: SourceState): Walk {
+function createWalk({name, shard}: WeightedShard, masked: boolean, seed: number, state?: SourceState): Walk {
+  const {rows} = shard;
   let {epoch, cursor} = state ?? {epoch: 0, cursor: 0};
-  let order = orderOf(name, shard.rows, seed, epoch);
+  let order = orderOf(name, rows, seed, epoch);
   return {
-    read: () => {
-      if (cursor === shard.rows) {
+    read: async () => {
+      if (cursor === rows) {
         epoch++;
         cursor = 0;
-        order = orderOf(name, shard.rows, seed, epoch);
+        order = orderOf(name, rows, seed, epoch);
       }
-      const row = order[cursor++] ?? 0;
-      return shard.readRows(row, row + 1);
+      const row = order(cursor++);
+      const read = await shard.readRows(row, row + 1);
+      return masked && !read.mask ? {...read, mask: new Int32Array(read.tokens.length).fill(1)} : read; // beside masked ones
     },
-    state: () => ({name, rows: shard.rows, epoch, cursor}),
+    state: () => ({name, rows, epoch, cursor}),
   };
 }
 
-/** The order of the rows in one epoch; 4 bytes a row. */
-function orderOf(name: string, rows: number, seed: number, epoch: number): Uint32Array {
-  const order = Uint32Array.from({length: rows}, (_, i) => i);
-  return shuffle(order, createRng(seed, `data order of ${name}, epoch ${epoch}`));
+/** The order of a source's rows in one epoch. */
+function orderOf(name: string, rows: number, seed: number, epoch: number): Permutation {
+  return createPermutation(rows, seed, `data order of ${name}, epoch ${epoch}`);
 }
 
 /** Turns a uniform number into an index, each as often as its weight says. */
@@ -128,10 +166,16 @@ function checkAlike(shards: readonly WeightedShard[]): void {
 }
 
 function describe({metadata, columns}: TokenShard): string {
-  return `rows of ${metadata.sequenceLength} with ${columns.join(', ')}`;
+  const boundaries = columns.includes('segments') ? 'kept' : 'ignored';
+  return `rows of ${metadata.sequenceLength} with document boundaries ${boundaries}`;
 }
 
 function checkState(state: LoaderState, shards: readonly WeightedShard[], seed: number): void {
+  if (state.version !== VERSION) {
+    throw new DataError(`The saved data position is of version ${state.version}, this downcycle reads ${VERSION}.`, {
+      hint: 'Resume with the downcycle that began the run, or begin it again: rows now come in another order.',
+    });
+  }
   if (state.seed !== seed) {
     throw new DataError(`The saved data position has seed ${state.seed}, the run has ${seed}.`, {
       hint: 'Resume with the seed of the run.',

@@ -1,6 +1,13 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
 
+/** What the records of a source are. */
+export const SAMPLE_FORMATS = ['text', 'chat', 'prompt'] as const;
+
+export type SampleFormat = (typeof SAMPLE_FORMATS)[number];
+
+const pathSchema = z.string().min(1);
+
 const sourceSchema = z
   .strictObject({
     name: z
@@ -8,15 +15,30 @@ const sourceSchema = z
       .regex(/^[A-Za-z0-9][\w.-]*$/, 'expected letters, digits, dots, dashes and underscores; it becomes a file name')
       .describe('Name of the source in logs, tables and shard files.'),
     path: z
-      .string()
-      .min(1)
-      .describe('A .txt, .jsonl or .parquet file, a folder of them, or shards: a .arrow file or a prepared folder.'),
+      .union([pathSchema, z.array(pathSchema).min(1)])
+      .describe(
+        'A .txt, .jsonl or .parquet file, a folder of them, a glob (texts/**/*.jsonl) or a list of these; or shards: a .arrow file or a prepared folder.',
+      ),
     weight: z.number().positive().default(1).describe('Share of training rows, relative to the other sources.'),
     field: z
       .string()
       .min(1)
       .optional()
-      .describe('Field or column that holds the text. Default: `text`, else `prompt` and `target` joined.'),
+      .describe(
+        'Field or column that holds the text, or the messages of `format: chat`. Default: `text`, else `prompt` and `target` joined; `messages`.',
+      ),
+    format: z
+      .enum(['auto', ...SAMPLE_FORMATS])
+      .default('auto')
+      .describe(
+        'What a record is. text: a document. chat: `messages` of {role, content}, written with the chat template of the model. prompt: `prompt` and `completion` (or `target`), written as they are, or with the template if they are lists of messages; or `instruction`, `input`, `output` (and `system`, `history`), written with the template. auto: by the fields of the first record; `text`, or `prompt` with `target`, is text.',
+      ),
+    loss: z
+      .enum(['completion', 'all'])
+      .optional()
+      .describe(
+        'Which tokens of conversations and prompts are learnt: those of the assistant and of completions, or all. Default: completion. Nothing to say for text.',
+      ),
     licence: z.string().default('unknown').describe('Licence of the text, kept in the shards.'),
   })
   .describe('One kind of text.');
@@ -48,7 +70,9 @@ export const dataSchema = z
     special: z
       .enum(['recognised', 'text'])
       .default('recognised')
-      .describe('Whether special tokens written out in a text become their ids or are read as plain characters.'),
+      .describe(
+        'Whether special tokens written out in a text become their ids or are read as plain characters; those of a chat template always become their ids.',
+      ),
   })
   .describe('Text: where it is, how it is packed into rows, what is kept for validation.');
 

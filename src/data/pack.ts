@@ -5,14 +5,22 @@ import {ModelError} from '../util/errors.js';
 export interface PackOptions {
   readonly sequenceLength: number;
   readonly boundaries: 'keep' | 'ignore';
+  /** Whether documents come with a mask of what is learnt; default no. */
+  readonly masked?: boolean;
 }
 
 /** Fills rows with documents, one after the other, without padding. */
 export interface Packer {
-  /** Takes the ids of one document and returns the rows that became full. */
-  add(ids: Int32Array): ShardRows[];
+  /**
+   * Takes the ids of one document and returns the rows that became full, less those in which nothing is learnt.
+   *
+   * @param mask 1 where a token is learnt; of as many values as ids if documents are masked.
+   */
+  add(ids: Int32Array, mask?: Int32Array): ShardRows[];
   /** Tokens in the row begun last; they are not in any row returned. */
   pending(): number;
+  /** Full rows that were left out since nothing in them is learnt. */
+  leftOut(): number;
 }
 
 /**
@@ -21,38 +29,54 @@ export interface Packer {
  * A row begins with the last token of the row before it, so that every token but the very first is predicted exactly
  * once. With boundaries kept, `segments` counts the documents of a row from 0; a document's end token is its own.
  */
-export function createPacker({sequenceLength, boundaries}: PackOptions): Packer {
-  let row = new Int32Array(sequenceLength + 1);
-  let segments = new Int32Array(sequenceLength + 1);
+export function createPacker({sequenceLength, boundaries, masked = false}: PackOptions): Packer {
+  const width = sequenceLength + 1;
+  const newRow = () => ({
+    tokens: new Int32Array(width),
+    ...(boundaries === 'keep' && {segments: new Int32Array(width)}),
+    ...(masked && {mask: new Int32Array(width)}),
+  });
+  let row: ShardRows = newRow();
   let filled = 0;
   let segment = -1;
+  let leftOut = 0;
 
   const turnOver = (): ShardRows => {
-    const full = boundaries === 'keep' ? {tokens: row, segments} : {tokens: row};
-    const last = row[sequenceLength] ?? 0;
-    row = new Int32Array(sequenceLength + 1);
-    segments = new Int32Array(sequenceLength + 1);
-    row[0] = last;
+    const full = row;
+    row = newRow();
+    row.tokens[0] = full.tokens[sequenceLength] ?? 0;
+    if (row.mask) row.mask[0] = full.mask?.[sequenceLength] ?? 0;
     filled = 1;
     segment = 0;
     return full;
   };
   return {
-    add: (ids) => {
+    add: (ids, mask) => {
       const rows: ShardRows[] = [];
       segment++;
       for (let at = 0; at < ids.length; ) {
-        const taken = ids.subarray(at, at + row.length - filled);
-        row.set(taken, filled);
-        segments.fill(segment, filled, filled + taken.length);
+        const taken = ids.subarray(at, at + width - filled);
+        row.tokens.set(taken, filled);
+        row.segments?.fill(segment, filled, filled + taken.length);
+        if (mask) row.mask?.set(mask.subarray(at, at + taken.length), filled);
         filled += taken.length;
         at += taken.length;
-        if (filled === row.length) rows.push(turnOver());
+        if (filled < width) continue;
+        const full = turnOver();
+        if (hasLabel(full)) rows.push(full);
+        else leftOut++;
       }
       return rows;
     },
     pending: () => filled,
+    leftOut: () => leftOut,
   };
+}
+
+/** Whether a token of the row is learnt: not the first, for nothing stands before it, nor one that opens a document. */
+function hasLabel({mask, segments}: ShardRows): boolean {
+  if (!mask) return true;
+  return mask.some((learnt, i) => i > 0 && learnt !== 0 && segments?.[i] === segments?.[i - 1]);
 }
 
 /**

@@ -19,14 +19,24 @@ export async function* readParquet(path: string, field?: string): AsyncGenerator
 }
 
 /** The same as records, with the columns of the text and `others`. @throws DataError as it does. */
-export async function* readParquetRecords(
+export function readParquetRecords(
   path: string,
   field?: string,
   others: readonly string[] = [],
 ): AsyncGenerator<SourceRecord> {
+  return readColumns(path, (found) => [
+    ...textColumns(path, found, field),
+    ...others.filter((name) => found.includes(name)),
+  ]);
+}
+
+/** The rows as records with those columns that `choose` picks. @throws DataError if the file is no parquet. */
+export async function* readColumns(
+  path: string,
+  choose: (found: readonly string[]) => readonly string[],
+): AsyncGenerator<SourceRecord> {
   const {file, metadata} = await openParquet(path);
-  const found = columnsOf(metadata);
-  const columns = [...textColumns(path, found, field), ...others.filter((name) => found.includes(name))];
+  const columns = [...choose(columnsOf(metadata))];
   let rowStart = 0;
   for (const group of metadata.row_groups) {
     const rowEnd = rowStart + Number(group.num_rows);

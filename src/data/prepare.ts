@@ -1,19 +1,23 @@
 import {createHash} from 'node:crypto';
+import {availableParallelism} from 'node:os';
 import {join} from 'node:path';
-import type {ShardMetadata} from '../format/token-shard-metadata.js';
 import {createTokenShardWriter, type TokenShardWriter} from '../format/token-shard-writer.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
-import type {DataOptions, SourceOptions} from './options.js';
-import {createPacker, documentIds} from './pack.js';
-import {readDocuments} from './source.js';
+import type {Encoded} from './encode.js';
+import {encodeSamples} from './encode-stream.js';
+import type {DataOptions, SampleFormat, SourceOptions} from './options.js';
+import {createPacker} from './pack.js';
+import {detectFormat, readSamples} from './source.js';
 
 export interface PrepareOptions {
   readonly data: DataOptions;
   readonly tokenizer: Tokenizer;
   /** Folder of the shards; must not exist. */
   readonly out: string;
+  /** Threads that tokenize; default as many as the machine runs at once. What they make does not depend on it. */
+  readonly threads?: number;
 }
 
 export interface PrepareProgress {
@@ -28,12 +32,18 @@ interface PreparedPart {
   readonly rows: number;
   /** Tokens of the documents, end tokens among them. */
   readonly tokens: number;
+  /** Of them, those that are learnt: all, unless the source is of conversations or prompts. */
+  readonly learnt: number;
   /** Tokens at the end that did not fill a row and are in no shard. */
   readonly leftOver: number;
+  /** Rows in which nothing is learnt; they are in no shard. */
+  readonly rowsLeftOut: number;
 }
 
 interface PreparedSource {
   readonly name: string;
+  /** What its records were read as. */
+  readonly format: SampleFormat;
   readonly train: PreparedPart;
   /** Null if the validation share is 0. */
   readonly valid: PreparedPart | null;
@@ -92,25 +102,31 @@ export function isHeldOut(digest: string, share: number): boolean {
 }
 
 async function prepareSource(
-  {data, tokenizer, out}: PrepareOptions,
+  {data, tokenizer, out, threads = availableParallelism()}: PrepareOptions,
   source: SourceOptions,
   progress: (state: PrepareProgress) => void,
 ): Promise<PreparedSource> {
   const {share} = data.validation;
-  const train = await openPart(data, tokenizer, source, join(out, shardName(source.name, 'train')));
-  const valid = await openPart(data, tokenizer, source, join(out, shardName(source.name, 'valid')));
+  const format = source.format === 'auto' ? await detectFormat(source) : source.format;
+  const loss = lossOf(source, format);
+  const open = (part: 'train' | 'valid') =>
+    openPart(data, tokenizer, source, loss === 'completion', join(out, shardName(source.name, part)));
+  const [train, valid] = [await open('train'), await open('valid')];
   try {
     let tokens = 0;
     let documents = 0;
-    for await (const text of readDocuments(source)) {
-      const ids = documentIds(tokenizer, text, data.special);
-      await (isValidation(text, share) ? valid : train).add(ids);
-      tokens += ids.length;
+    const samples = readSamples(source, format);
+    for await (const encoded of encodeSamples(samples, tokenizer, {special: data.special, loss}, threads)) {
+      await (isHeldOut(encoded.digest, share) ? valid : train).add(encoded);
+      tokens += encoded.ids.length;
       documents++;
       progress({source: source.name, documents, tokens});
     }
+    train.requireLearnt();
+    if (share > 0) valid.requireLearnt();
     return {
       name: source.name,
+      format,
       train: await explained(source, 'nothing is left to train on', train.finish()),
       valid:
         share > 0 ? await explained(source, `a validation share of ${share} holds nothing out`, valid.finish()) : null,
@@ -121,36 +137,67 @@ async function prepareSource(
   }
 }
 
+/** What is learnt of a source. @throws DataError if completions are asked for of text. */
+function lossOf({name, loss}: SourceOptions, format: SampleFormat): 'completion' | 'all' {
+  if (format !== 'text') return loss ?? 'completion';
+  if (loss !== 'completion') return 'all';
+  throw new DataError(`Source ${name} is to learn completions alone (loss: completion), and its records are text.`, {
+    hint: 'Leave `loss` out, or set `format` to chat or prompt.',
+  });
+}
+
 interface Part {
-  add(ids: Int32Array): Promise<void>;
+  add(encoded: Encoded): Promise<void>;
   finish(): Promise<PreparedPart>;
+  /** @throws DataError if there were documents or rows, and nothing in them is learnt. */
+  requireLearnt(): void;
   /** Removes what is unfinished. */
   abort(): Promise<void>;
 }
 
-async function openPart(data: DataOptions, tokenizer: Tokenizer, source: SourceOptions, path: string): Promise<Part> {
+async function openPart(
+  data: DataOptions,
+  tokenizer: Tokenizer,
+  source: SourceOptions,
+  masked: boolean,
+  path: string,
+): Promise<Part> {
   const writer: TokenShardWriter = await createTokenShardWriter(path, {
     tokenizerSha256: tokenizer.fingerprint,
     sequenceLength: data.sequenceLength,
     source: source.name,
     licence: source.licence,
   });
-  const packer = createPacker(data);
-  let documents = 0;
-  let tokens = 0;
+  const packer = createPacker({...data, masked});
+  let [documents, tokens, learnt, rows] = [0, 0, 0, 0];
   return {
-    add: async (ids) => {
+    add: async ({ids, mask}) => {
       documents++;
       tokens += ids.length;
-      for (const row of packer.add(ids)) await writer.append(row);
+      learnt += mask ? mask.reduce((sum, value) => sum + value, 0) : ids.length;
+      for (const row of packer.add(ids, mask)) {
+        await writer.append(row);
+        rows++;
+      }
     },
     finish: async () => {
-      const {rows}: ShardMetadata = await writer.finish(documents);
+      await writer.finish(documents);
       // The first token of the row begun last stands in the row before it, too.
-      return {documents, rows, tokens, leftOver: packer.pending() - 1};
+      return {documents, rows, tokens, learnt, leftOver: packer.pending() - 1, rowsLeftOut: packer.leftOut()};
+    },
+    requireLearnt: () => {
+      if (learnt > 0 && (rows > 0 || packer.leftOut() === 0)) return;
+      if (documents > 0) throw nothingLearnt(source, documents);
     },
     abort: () => writer.abort(),
   };
+}
+
+function nothingLearnt({name}: SourceOptions, documents: number): DataError {
+  return new DataError(
+    `Source ${name}: nothing is learnt of ${documents} of its documents: their rows hold no assistant's message and no completion.`,
+    {hint: 'Correct the roles of the messages, or set `loss: all` for the source.'},
+  );
 }
 
 /** What to do about a source that is too short, whichever part of it is. */

@@ -18,7 +18,7 @@ export function textOf(record: SourceRecord, field?: string): string {
   const text = (name: string): string => asText(record.where, name, fields);
   if (field !== undefined) return text(field);
   if ('text' in fields || !('prompt' in fields && 'target' in fields)) return text('text');
-  return join(text('prompt'), text('target'));
+  return `${text('prompt')}${targetAfter(text('prompt'), text('target'))}`;
 }
 
 /**
@@ -35,25 +35,32 @@ export function taskOf(record: SourceRecord, field: string): string {
   });
 }
 
-function fieldsOf({where, value}: SourceRecord): Readonly<Record<string, unknown>> {
+/** The fields of a record. @throws DataError if it is no object. */
+export function fieldsOf({where, value}: SourceRecord): Readonly<Record<string, unknown>> {
   if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value as Record<string, unknown>;
   throw new DataError(`${where}: not an object.`, {hint: 'Every record must be one object.'});
 }
 
-function join(prompt: string, target: string): string {
+/** The target as it follows the prompt: after a space, unless there is white space already. */
+export function targetAfter(prompt: string, target: string): string {
   const isParted = /\s$/.test(prompt) || /^\s/.test(target);
-  return `${prompt}${isParted ? '' : ' '}${target}`;
+  return `${isParted ? '' : ' '}${target}`;
 }
 
-function asText(where: string, name: string, fields: Readonly<Record<string, unknown>>): string {
+/** The string in a field. @throws DataError naming the place, the field and which fields there are. */
+export function asText(
+  where: string,
+  name: string,
+  fields: Readonly<Record<string, unknown>>,
+  hint = 'Set `field` of the source to the field of the text.',
+): string {
   const value = fields[name];
   if (typeof value === 'string') return value;
-  throw new DataError(`${where}: ${fault(name, value, 'is no string', fields)}`, {
-    hint: 'Set `field` of the source to the field of the text.',
-  });
+  throw new DataError(`${where}: ${fault(name, value, 'is no string', fields)}`, {hint});
 }
 
-function fault(name: string, value: unknown, otherwise: string, fields: object): string {
+/** What is wrong with the value of a field: that there is none, or `otherwise`. */
+export function fault(name: string, value: unknown, otherwise: string, fields: object): string {
   const found = Object.keys(fields).join(', ') || 'none';
   const what = value === undefined ? `no field \`${name}\`` : `field \`${name}\` ${otherwise}`;
   return `${what}; fields: ${found}.`;

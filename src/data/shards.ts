@@ -84,6 +84,7 @@ function pairIn(folder: string, name: string, hasValid: boolean): Pair {
 
 /** The shards a source names itself; `x.train.arrow` brings the `x.valid.arrow` beside it. */
 async function findPrepared({name, path}: SourceOptions): Promise<Pair | null> {
+  if (typeof path !== 'string') return null;
   if (path.endsWith('.arrow')) {
     const valid = path.replace(/\.train\.arrow$/, '.valid.arrow');
     return {train: path, valid: valid !== path && (await exists(valid)) ? valid : null};
@@ -115,10 +116,11 @@ function expectation({sequenceLength, boundaries}: DataOptions, tokenizer: Token
 /** A hash of everything the bytes of a shard depend on. */
 async function preparationKey(data: DataOptions, source: SourceOptions, tokenizer: Tokenizer): Promise<string> {
   const {sequenceLength, boundaries, special, validation} = data;
-  const {fingerprint, addsBos, bosId, eosId} = tokenizer;
+  const {fingerprint, addsBos, bosId, eosId, chat} = tokenizer;
   const files = await Promise.all((await listSourceFiles(source.path)).map(hashFile));
   const parts = [SHARD_FORMAT_VERSION, sequenceLength, boundaries, special, validation.share, fingerprint];
-  const others = [addsBos ? bosId : null, eosId, source.field ?? null, source.licence, files];
+  const read = [source.format, source.loss ?? null, source.format === 'text' ? null : (chat?.source ?? null)];
+  const others = [addsBos ? bosId : null, eosId, source.field ?? null, source.licence, files, read];
   return createHash('sha256')
     .update(JSON.stringify([...parts, ...others]))
     .digest('hex')

@@ -1,16 +1,18 @@
-import {readdir, stat} from 'node:fs/promises';
-import {extname, join} from 'node:path';
+import {extname} from 'node:path';
 import {DataError} from '../util/errors.js';
 import {readJsonl, readJsonlRecords} from './jsonl.js';
-import {readParquet, readParquetRecords} from './parquet.js';
-import {type SourceRecord, textOf} from './record.js';
+import type {SampleFormat} from './options.js';
+import {readColumns, readParquet, readParquetRecords} from './parquet.js';
+import {findFiles, pathText, type SourcePath} from './path.js';
+import {fieldsOf, type SourceRecord, textOf} from './record.js';
+import {chatSample, formatOf, promptSample, SAMPLE_FIELDS, type Sample} from './sample.js';
 import {readText} from './text.js';
 
 /** Where documents come from. */
 export interface Source {
   readonly name: string;
-  /** A file, or a folder which is read with its subfolders. */
-  readonly path: string;
+  /** Files, folders which are read with their subfolders, or globs. */
+  readonly path: SourcePath;
   /** Field or column of the text; undefined: `text`, else `prompt` and `target`. */
   readonly field?: string | undefined;
 }
@@ -43,7 +45,8 @@ export async function* readDocuments({name, path, field}: Source): AsyncGenerato
       yield document;
     }
   }
-  if (!found) throw new DataError(`Source ${name}: ${path} holds no text.`, {hint: 'Give a source that is not empty.'});
+  if (!found)
+    throw new DataError(`Source ${name}: ${pathText(path)} holds no text.`, {hint: 'Give a source that is not empty.'});
 }
 
 /**
@@ -56,7 +59,7 @@ export async function* readRecords(
   {path, field}: Source,
   other: string,
 ): AsyncGenerator<SourceRecord & {text: string}> {
-  for (const file of await listFiles(path)) {
+  for (const file of inOrder((await findFiles(path)).flatMap(({files}) => files))) {
     const read = RECORD_READERS[kindOf(file)];
     if (!read) continue;
     for await (const record of read(file, field, other)) {
@@ -66,27 +69,79 @@ export async function* readRecords(
   }
 }
 
-/** The text files of a source, sorted by path. @throws DataError if there is none. */
-export async function listSourceFiles(path: string): Promise<string[]> {
-  const all = await listFiles(path);
-  if (all.length === 1 && all[0] === path) return all;
-  const files = all.filter((name) => kindOf(name) in READERS);
-  if (files.length === 0) throw new DataError(`${path} holds no file that is understood (${UNDERSTOOD}).`);
-  return files;
+/** The format of a source that does not say it: by the fields of its first record. @throws DataError if it is damaged. */
+export async function detectFormat({path, field}: Source): Promise<SampleFormat> {
+  if (field !== undefined) return 'text';
+  for (const file of await listSourceFiles(path)) {
+    const read = SAMPLE_READERS[kindOf(file)];
+    if (!read) return 'text';
+    for await (const record of read(file, ['text', ...Object.values(SAMPLE_FIELDS).flat()])) {
+      return formatOf(Object.keys(fieldsOf(record)));
+    }
+  }
+  return 'text';
 }
 
-/** A file alone, or all files in a folder, sorted by path. */
-async function listFiles(path: string): Promise<string[]> {
-  const found = await stat(path).catch(() => null);
-  if (!found) throw new DataError(`${path} does not exist.`, {hint: 'Correct `path` of the source.'});
-  if (!found.isDirectory()) return [path];
-  return (await readdir(path, {recursive: true})).sort().map((name) => join(path, name));
+/**
+ * The documents of a source in the order of {@link readDocuments}, read as records of one format.
+ *
+ * @throws DataError if a file is damaged or holds no records, or a record has not the fields of the format.
+ */
+export async function* readSamples(source: Source, format: SampleFormat): AsyncGenerator<Sample> {
+  if (format === 'text') {
+    for await (const text of readDocuments(source)) yield {kind: 'text', text};
+    return;
+  }
+  const {field, path} = source;
+  const fields = format === 'chat' && field !== undefined ? [field] : SAMPLE_FIELDS[format];
+  for (const file of await listSourceFiles(path)) {
+    const read = SAMPLE_READERS[kindOf(file)];
+    if (!read) {
+      throw new DataError(`${file}: holds no records, and the format of source ${source.name} is ${format}.`, {
+        hint: 'Give .jsonl or .parquet files, or set `format: text`.',
+      });
+    }
+    for await (const record of read(file, fields))
+      yield format === 'chat' ? chatSample(record, field) : promptSample(record);
+  }
+}
+
+/** Those of files that hold records, with the fields named as far as there are any. */
+const SAMPLE_READERS: Readonly<
+  Record<string, (path: string, fields: readonly string[]) => AsyncGenerator<SourceRecord>>
+> = {
+  '.jsonl': (path) => readJsonlRecords(path),
+  '.parquet': (path, fields) =>
+    readColumns(path, (found) => {
+      const known = fields.filter((name) => found.includes(name));
+      return known.length > 0 ? known : found;
+    }),
+};
+
+/**
+ * The text files of a source, sorted by path, each once; in folders and of globs those that are understood.
+ *
+ * @throws DataError if there is none, or a path is not there.
+ */
+export async function listSourceFiles(path: SourcePath): Promise<string[]> {
+  const found = await findFiles(path);
+  const files = found.flatMap(({files, isNamed}) =>
+    isNamed ? files : files.filter((file) => kindOf(file) in READERS),
+  );
+  if (files.length === 0) throw new DataError(`${pathText(path)} holds no file that is understood (${UNDERSTOOD}).`);
+  return inOrder(files);
+}
+
+function inOrder(files: readonly string[]): string[] {
+  return [...new Set(files)].sort();
 }
 
 function readerOf(file: string): (path: string, field?: string) => AsyncGenerator<string> {
   const reader = READERS[kindOf(file)];
   if (!reader) {
-    throw new DataError(`${file}: files of this kind are not understood.`, {hint: `Understood are ${UNDERSTOOD}.`});
+    throw new DataError(`${file}: files of this kind are not understood.`, {
+      hint: kindOf(file) === '.arrow' ? 'A shard is the only path of its source.' : `Understood are ${UNDERSTOOD}.`,
+    });
   }
   return reader;
 }

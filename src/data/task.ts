@@ -1,6 +1,7 @@
 // Tasks that records name themselves: `{"text": "...", "domain": "law"}`.
 import {DataError} from '../util/errors.js';
 import type {SourceOptions} from './options.js';
+import {pathText} from './path.js';
 import {digestOf, isHeldOut} from './prepare.js';
 import {taskOf} from './record.js';
 import {readRecords} from './source.js';
@@ -48,7 +49,7 @@ function tooMany(where: string, field: string): DataError {
 }
 
 function noRecords(sources: readonly SourceOptions[], field: string): DataError {
-  const named = sources.map(({name, path}) => `${name} (${path})`).join(', ');
+  const named = sources.map(({name, path}) => `${name} (${pathText(path)})`).join(', ');
   return new DataError(`No training document is in a record with a field \`${field}\`: the sources are ${named}.`, {
     hint: 'Give a source of .jsonl or .parquet files, or set profile.task to source.',
   });

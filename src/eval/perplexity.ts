@@ -1,4 +1,5 @@
 // How well a model foretells a text: perplexity over windows of tokens, layer by layer.
+import {pathText} from '../data/path.js';
 import {readDocuments, type Source} from '../data/source.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import type {Architecture} from '../model/architecture.js';
@@ -40,7 +41,7 @@ export async function readWindows(
   const available = Math.floor(all.length / windowTokens);
   const count = Math.min(available, Math.max(1, Math.floor(maxTokens / windowTokens)));
   if (count === 0) {
-    throw new DataError(`${path} has ${all.length} tokens, a window of ${windowTokens} is asked for.`, {
+    throw new DataError(`${pathText(path)} has ${all.length} tokens, a window of ${windowTokens} is asked for.`, {
       hint: 'Lower windowTokens, or give a longer text.',
     });
   }

@@ -1,5 +1,6 @@
 import {stat} from 'node:fs/promises';
 import type {LoadedConfig} from '../config/load.js';
+import {findMissing} from '../data/path.js';
 import {requireDivisible} from '../downcycle/allocation.js';
 import {requireRepairable} from '../downcycle/convert.js';
 import {requireDivable} from '../downcycle/dive.js';
@@ -19,7 +20,8 @@ import {ConfigError} from '../util/errors.js';
 export async function checkPaths({config, at}: LoadedConfig): Promise<void> {
   await requireExisting(config.model, 'model', at(['model']));
   for (const [i, {path}] of config.data.sources.entries()) {
-    await requireExisting(path, `data.sources[${i}].path`, at(['data', 'sources', i, 'path']));
+    const missing = await findMissing(path);
+    if (missing !== null) throw notThere(missing, `data.sources[${i}].path`, at(['data', 'sources', i, 'path']));
   }
 }
 
@@ -30,11 +32,22 @@ export async function checkPaths({config, at}: LoadedConfig): Promise<void> {
  */
 export async function checkArms(loaded: LoadedConfig, arms: readonly string[]): Promise<void> {
   await checkPaths(loaded);
+  await checkLength(loaded);
   for (const arm of arms) {
     const options = loaded.config.arms[arm];
     if (!options || 'like' in options) continue;
     await checkArm(loaded, arm, options);
   }
+}
+
+async function checkLength({config, at}: LoadedConfig): Promise<void> {
+  const {sequenceLength} = config.data;
+  const {contextLength} = await readArchitecture(config.model);
+  if (sequenceLength <= contextLength) return;
+  throw new ConfigError(
+    `${at(['data', 'sequenceLength'], ['data'])}: data.sequenceLength is ${sequenceLength}, ${config.model} has ${contextLength} positions (max_position_embeddings).`,
+    {hint: `Lower data.sequenceLength to ${contextLength} or less.`},
+  );
 }
 
 async function checkArm({config, at}: LoadedConfig, arm: string, options: MethodOptions): Promise<void> {
@@ -74,8 +87,11 @@ async function denseWidth(model: string): Promise<number | null> {
 }
 
 async function requireExisting(path: string, key: string, where: string): Promise<void> {
-  if (await stat(path).catch(() => null)) return;
-  throw new ConfigError(`${where}: ${key}: ${path} is not there.`, {
+  if (!(await stat(path).catch(() => null))) throw notThere(path, key, where);
+}
+
+function notThere(path: string, key: string, where: string): ConfigError {
+  return new ConfigError(`${where}: ${key}: ${path} is not there.`, {
     hint: 'Correct the path; relative ones start from the working directory.',
   });
 }

@@ -88,8 +88,9 @@ export function checkTokens(
   tokens: Int32Array,
   vocabSize: number,
 ): void {
-  const at = tokens.findIndex((id) => id < 0 || id >= vocabSize);
-  if (at < 0) return;
+  let at = 0;
+  while (at < tokens.length && isWithin(tokens[at] ?? 0, vocabSize)) at++; // every token of a run comes through here: no closure
+  if (at === tokens.length) return;
   const row = firstRow + Math.floor(at / (sequenceLength + 1));
   throw new DataError(`${path}: row ${row} holds token id ${tokens[at]}, the vocabulary has ${vocabSize}.`, {
     hint: "Prepare the text again with this model's tokenizer.",
@@ -102,4 +103,8 @@ export function damaged(path: string, what: string, cause?: unknown): DataError 
     hint: 'Copy it again or make it again with `downcycle prepare`.',
     cause,
   });
+}
+
+function isWithin(id: number, vocabSize: number): boolean {
+  return id >= 0 && id < vocabSize;
 }

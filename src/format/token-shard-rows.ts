@@ -12,9 +12,10 @@ export const COLUMNS = ['tokens', 'segments', 'mask'] as const;
 
 export type ColumnName = (typeof COLUMNS)[number];
 
-/** Copies rows `begin` to `end - 1`, or to the last there is. @param width values in a row. */
-export function sliceRows(rows: ShardRows, width: number, begin: number, end: number): ShardRows {
-  return mapColumns(rows, (values) => values.slice(begin * width, end * width));
+/** Rows of zeros in the columns named. @param length values of each column. */
+export function emptyRows(names: readonly ColumnName[], length: number): ShardRows {
+  const columns = names.map((name) => [name, new Int32Array(length)] as const);
+  return {tokens: new Int32Array(0), ...Object.fromEntries(columns)};
 }
 
 /** Puts rows one after the other; all must have the columns of the first. */

@@ -1,5 +1,6 @@
+import {read} from 'node:fs';
 import {type FileHandle, open} from 'node:fs/promises';
-import {type AsyncRecordBatchFileReader, type RecordBatch, RecordBatchReader} from 'apache-arrow';
+import {type AsyncRecordBatchFileReader, RecordBatchReader} from 'apache-arrow';
 import {DataError, systemCode} from '../util/errors.js';
 import {
   checkBoundaries,
@@ -10,10 +11,11 @@ import {
   refuseForeign,
   type ShardExpectation,
 } from './token-shard-check.js';
+import {createLayout} from './token-shard-layout.js';
 import {parseShardMetadata, type ShardMetadata} from './token-shard-metadata.js';
-import {COLUMNS, type ColumnName, joinRows, type ShardRows, sliceRows} from './token-shard-rows.js';
+import {COLUMNS, type ColumnName, emptyRows, type ShardRows} from './token-shard-rows.js';
 
-/** An open shard. Reads are ranged and cached a little; close it when done. */
+/** An open shard of which rows are read where they lie, without those beside them; close it when done. */
 export interface TokenShard {
   readonly path: string;
   readonly metadata: ShardMetadata;
@@ -23,9 +25,6 @@ export interface TokenShard {
   readRows(begin: number, end: number): Promise<ShardRows>;
   close(): Promise<void>;
 }
-
-/** Record batches kept in memory; they hold about 128 KiB a column each. */
-const CACHED_BATCHES = 64;
 
 /**
  * Opens an Arrow file of packed tokens (one column `tokens: FixedSizeList<int32>[sequenceLength + 1]`).
@@ -41,7 +40,7 @@ export async function openTokenShard(path: string, expected: ShardExpectation = 
     checkColumns(path, reader, metadata);
     checkExpected(path, metadata, expected);
     checkBoundaries(path, reader, expected);
-    return createShard(path, reader, metadata, expected.vocabSize);
+    return createShard(path, file, reader, metadata, expected.vocabSize);
   } catch (error) {
     await file.close();
     throw error;
@@ -50,52 +49,75 @@ export async function openTokenShard(path: string, expected: ShardExpectation = 
 
 function createShard(
   path: string,
+  file: FileHandle,
   reader: AsyncRecordBatchFileReader,
   metadata: ShardMetadata,
   vocabSize: number | undefined,
 ): TokenShard {
-  const readBatch = cached(CACHED_BATCHES, async (index) => {
-    const batch = toRows(path, index, metadata, await readRecordBatch(path, reader, index));
-    if (vocabSize !== undefined) checkTokens(path, index * metadata.rowsPerBatch, metadata, batch.tokens, vocabSize);
-    return batch;
-  });
+  const fields = reader.schema.fields.map(({name}) => name);
+  const columns = COLUMNS.filter((name) => fields.includes(name));
+  const findValues = createLayout(path, file, reader, metadata);
+  const {rowsPerBatch} = metadata;
   const width = metadata.sequenceLength + 1;
+  /** Fills in rows that lie in one record batch; `at` counts from the first row of `rows`. */
+  const readPart = async (rows: ShardRows, at: number, begin: number, end: number): Promise<void> => {
+    const batch = Math.floor(begin / rowsPerBatch);
+    const begins = await findValues(batch);
+    const skipped = (begin - batch * rowsPerBatch) * width * Int32Array.BYTES_PER_ELEMENT;
+    const reads = columns.map((name) => {
+      const values = rows[name]?.subarray(at * width, (at + end - begin) * width) ?? new Int32Array(0);
+      return readValues(path, file, values, (begins[fields.indexOf(name)] ?? 0) + skipped, begin);
+    });
+    await Promise.all(reads);
+  };
   return {
     path,
     metadata,
     rows: metadata.rows,
-    columns: COLUMNS.filter((name) => reader.schema.fields.some((field) => field.name === name)),
+    columns,
     readRows: async (begin, end) => {
       if (!(begin >= 0 && begin < end && end <= metadata.rows)) {
         throw new RangeError(`${path}: rows ${begin} to ${end} of ${metadata.rows}`);
       }
-      const first = Math.floor(begin / metadata.rowsPerBatch);
-      const last = Math.floor((end - 1) / metadata.rowsPerBatch);
-      const parts: ShardRows[] = [];
-      for (let index = first; index <= last; index++) {
-        const before = index * metadata.rowsPerBatch;
-        parts.push(sliceRows(await readBatch(index), width, Math.max(0, begin - before), end - before));
+      const rows = emptyRows(columns, (end - begin) * width);
+      for (let from = begin; from < end; ) {
+        const to = Math.min(end, (Math.floor(from / rowsPerBatch) + 1) * rowsPerBatch);
+        await readPart(rows, from - begin, from, to);
+        from = to;
       }
-      return joinRows(parts);
+      if (vocabSize !== undefined) checkTokens(path, begin, metadata, rows.tokens, vocabSize);
+      return rows;
     },
-    close: () => reader.cancel(),
+    close: () => file.close(),
   };
 }
 
-/** One call at a time, since the reader has one position; the latest results are kept. */
-function cached<T>(capacity: number, read: (index: number) => Promise<T>): (index: number) => Promise<T> {
-  const kept = new Map<number, Promise<T>>();
-  let turn: Promise<unknown> = Promise.resolve();
-  return (index) => {
-    const hit = kept.get(index);
-    const result = hit === undefined ? turn.then(() => read(index)) : hit;
-    if (hit === undefined) turn = result.catch(() => kept.delete(index));
-    kept.delete(index);
-    kept.set(index, result);
-    const [oldest] = kept.keys();
-    if (kept.size > capacity && oldest !== undefined) kept.delete(oldest);
-    return result;
-  };
+/** Fills `values` from a place in the file. @param row the first of those read, for the error. */
+async function readValues(
+  path: string,
+  file: FileHandle,
+  values: Int32Array,
+  position: number,
+  row: number,
+): Promise<void> {
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  for (let done = 0; done < bytes.length; ) {
+    const bytesRead = await readBytes(file.fd, bytes, done, position + done).catch((cause: unknown) => {
+      throw damaged(path, `row ${row} cannot be read`, cause);
+    });
+    if (bytesRead === 0) throw damaged(path, `row ${row} lies beyond its end; it was cut after it was opened`);
+    done += bytesRead;
+  }
+}
+
+/** As `FileHandle.read`, whose own work is most of a small read. One under way when the file is closed comes to nothing. */
+function readBytes(descriptor: number, bytes: Uint8Array, done: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(descriptor, bytes, done, bytes.length - done, position, (error, bytesRead) => {
+      if (error) reject(error);
+      else resolve(bytesRead);
+    });
+  });
 }
 
 async function openFile(path: string): Promise<FileHandle> {
@@ -113,29 +135,4 @@ async function openReader(path: string, file: FileHandle): Promise<AsyncRecordBa
   } catch (error) {
     throw damaged(path, 'its footer cannot be read', error);
   }
-}
-
-async function readRecordBatch(path: string, reader: AsyncRecordBatchFileReader, index: number): Promise<RecordBatch> {
-  const batch = await reader.readRecordBatch(index).catch((error: unknown) => {
-    throw damaged(path, `record batch ${index} cannot be read`, error);
-  });
-  if (!batch) throw damaged(path, `record batch ${index} is missing`);
-  return batch;
-}
-
-function toRows(path: string, index: number, metadata: ShardMetadata, batch: RecordBatch): ShardRows {
-  const {rows, rowsPerBatch, sequenceLength} = metadata;
-  const wanted = Math.min(rowsPerBatch, rows - index * rowsPerBatch);
-  if (batch.numRows !== wanted) throw damaged(path, `record batch ${index} has ${batch.numRows} rows, not ${wanted}`);
-  const numValues = wanted * (sequenceLength + 1);
-  const columns: Partial<Record<ColumnName, Int32Array>> = {};
-  for (const name of COLUMNS) {
-    const values: unknown = batch.getChild(name)?.data[0]?.children[0]?.values;
-    if (values instanceof Int32Array && values.length >= numValues) {
-      columns[name] = values.subarray(0, numValues); // Arrow pads buffers to 8 bytes
-    } else if (values !== undefined) throw damaged(path, `record batch ${index} is short of values`);
-  }
-  const {tokens, ...others} = columns;
-  if (!tokens) throw damaged(path, `record batch ${index} has no tokens`);
-  return {tokens, ...others};
 }

@@ -3,6 +3,7 @@ import {readFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {z} from 'zod';
 import {DataError, ModelError, systemCode} from '../util/errors.js';
+import {type ChatTemplate, createChatTemplate, readTemplateSource} from './chat-template.js';
 import {createLibrary, type Library} from './library.js';
 
 export interface EncodeOptions {
@@ -28,8 +29,12 @@ export interface Tokenizer {
   readonly eosId: number | null;
   /** Whether `addSpecial` puts the begin token before a text, so that training documents should have it too. */
   readonly addsBos: boolean;
+  /** Where it was loaded from. */
+  readonly folder: string;
   /** SHA-256 of the bytes of tokenizer.json, hexadecimal. */
   readonly fingerprint: string;
+  /** How the model writes conversations; null if nothing in its folder says so. */
+  readonly chat: ChatTemplate | null;
 }
 
 const tokenName = z.union([z.string(), z.object({content: z.string()}).transform((token) => token.content)]).nullish();
@@ -37,9 +42,12 @@ const tokenName = z.union([z.string(), z.object({content: z.string()}).transform
 const settingsSchema = z.looseObject({
   bos_token: tokenName,
   eos_token: tokenName,
+  unk_token: tokenName,
+  pad_token: tokenName,
   add_bos_token: z.boolean().nullish(),
   add_eos_token: z.boolean().nullish(),
   clean_up_tokenization_spaces: z.boolean().nullish(),
+  chat_template: z.union([z.string(), z.array(z.looseObject({name: z.string(), template: z.string()}))]).nullish(),
 });
 
 const definitionSchema = z.looseObject({
@@ -72,15 +80,27 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const settings = await readSettings(join(folder, 'tokenizer_config.json'));
   const recognising = build(path, definition, settings);
   const literal = once(() => build(path, withoutSpecialTokens(definition), settings));
-  return createTokenizer(recognising, literal, settings, createHash('sha256').update(bytes).digest('hex'));
+  const fingerprint = createHash('sha256').update(bytes).digest('hex');
+  return {
+    ...createTokenizer(recognising, literal, settings),
+    folder,
+    fingerprint,
+    chat: await readChat(folder, settings),
+  };
+}
+
+async function readChat(folder: string, settings: Settings): Promise<ChatTemplate | null> {
+  const source = await readTemplateSource(folder, settings.chat_template);
+  if (source === null) return null;
+  const names = ['bos_token', 'eos_token', 'unk_token', 'pad_token'] as const;
+  return createChatTemplate(source, Object.fromEntries(names.map((name) => [name, settings[name] ?? ''])));
 }
 
 function createTokenizer(
   recognising: Library,
   literal: () => Library,
   settings: Settings,
-  fingerprint: string,
-): Tokenizer {
+): Omit<Tokenizer, 'folder' | 'fingerprint' | 'chat'> {
   const vocabSize = recognising.model.vocab.length;
   const bosId = idOf(recognising, settings.bos_token);
   const eosId = idOf(recognising, settings.eos_token);
@@ -90,7 +110,6 @@ function createTokenizer(
     bosId,
     eosId,
     addsBos: bosId !== null && around.before.includes(bosId),
-    fingerprint,
     encode: (text, {special = 'recognised', addSpecial = true} = {}) => {
       const ids = plainIds(special === 'text' ? literal() : recognising, text);
       return Int32Array.from(addSpecial ? [...around.before, ...ids, ...around.after] : ids);

@@ -34,6 +34,7 @@ const trainerState = z.strictObject({
   /** Written by versions that compiled steps for several rooms of experts; nothing reads it now. */
   capacity: z.unknown().optional(),
   loader: z.strictObject({
+    version: z.int().default(1),
     seed: z.number(),
     rng,
     sources: z.array(z.strictObject({name: z.string(), rows: z.int(), epoch: z.int(), cursor: z.int()})).readonly(),

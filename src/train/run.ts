@@ -4,6 +4,7 @@ import {startEngine} from '../engine/start.js';
 import {loadModel, type Model} from '../model/model.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
+import {DataError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
 import {checkpointModel, openStored} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
@@ -49,6 +50,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
+    refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources);
       const inputs = await inputsOf(run.model, sources);
@@ -89,6 +91,14 @@ async function withText<T>(
   } finally {
     await closeShards(sources);
   }
+}
+
+function refuseLongRows({architecture, path}: Model, sequenceLength: number): void {
+  if (sequenceLength <= architecture.contextLength) return;
+  throw new DataError(
+    `Rows of ${sequenceLength} tokens are asked for, ${path} has ${architecture.contextLength} positions (max_position_embeddings).`,
+    {hint: `Lower data.sequenceLength to ${architecture.contextLength} or less.`},
+  );
 }
 
 async function trainSession(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainResult> {

@@ -61,8 +61,8 @@ function rotateLeft(x: number, bits: number): number {
   return (x << bits) | (x >>> (32 - bits));
 }
 
-/** Two rounds of the murmur3 finaliser over a pair of words. */
-function mix(hash: number, word: number): number {
+/** A 32-bit hash of a pair of words: the murmur3 finaliser over both. */
+export function mix(hash: number, word: number): number {
   let h = Math.imul(hash ^ word, 0x9e3779b1);
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);

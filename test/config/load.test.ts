@@ -63,13 +63,13 @@ describe('a config', () => {
 
   test('names an entry of a list by its number', () => {
     expect(failureOf('model: m\ndata:\n  sources:\n    - {name: a, path: b}\n    - {name: c, path: 3}\n').message).toBe(
-      'x.yaml:5:23: data.sources[1].path: expected a string, found 3.',
+      'x.yaml:5:23: data.sources[1].path: expected a string or a list, found 3.',
     );
   });
 
   test('shows a missing key at the section that lacks it', () => {
     expect(failureOf('model: m\ndata:\n  sources:\n    - name: a\n').message).toBe(
-      'x.yaml:4:7: data.sources[0].path: missing; expected a string.',
+      'x.yaml:4:7: data.sources[0].path: missing; expected a string or a list.',
     );
     expect(failureOf('data:\n  sources: [{name: a, path: b}]\n').message).toBe(
       'x.yaml:1:1: model: missing; expected a string.',
@@ -78,7 +78,9 @@ describe('a config', () => {
 
   test('follows an alias to where the value stands', () => {
     const text = 'model: m\ndata:\n  sources: [&a {name: a, path: 3}, *a]\n';
-    expect(failureOf(text).message).toContain('x.yaml:3:32: data.sources[1].path: expected a string, found 3.');
+    expect(failureOf(text).message).toContain(
+      'x.yaml:3:32: data.sources[1].path: expected a string or a list, found 3.',
+    );
   });
 
   test('says which of several kinds a value is closest to', () => {

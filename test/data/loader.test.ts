@@ -116,13 +116,32 @@ describe('a restored loader', () => {
     );
   });
 
-  it('stands where the state was taken even while a batch is being read', async () => {
+  it('stands before a batch that is being read, and after those given out', async () => {
     const shards = await twoShards();
     const loader = createLoader({shards, sequences: 4, seed: 3});
+    await loader.next();
     const pending = loader.next();
     const state = loader.state();
-    await pending;
-    expect(await createLoader({shards, sequences: 4, seed: 3, state}).next()).toEqual(await loader.next());
+    const batch = await pending;
+    expect(await createLoader({shards, sequences: 4, seed: 3, state}).next()).toEqual(batch);
+    expect(await createLoader({shards, sequences: 4, seed: 3, state: loader.state()}).next()).toEqual(
+      await loader.next(),
+    );
+  });
+
+  it('counts epochs', async () => {
+    const [shard] = (await twoShards()) as [WeightedShard];
+    const loader = createLoader({shards: [shard], sequences: 5, seed: 3});
+    await take(loader, 3);
+    expect(loader.state().sources).toEqual([{name: 'small', rows: 7, epoch: 2, cursor: 1}]);
+  });
+
+  it('refuses a state of another order of rows', async () => {
+    const shards = await twoShards();
+    const state = {...createLoader({shards, sequences: 4, seed: 3}).state(), version: 1};
+    const restore = () => createLoader({shards, sequences: 4, seed: 3, state});
+    expect(restore).toThrow(DataError);
+    expect(restore).toThrow('The saved data position is of version 1, this downcycle reads 2.');
   });
 
   it('refuses a state of another seed', async () => {
@@ -142,6 +161,57 @@ describe('a restored loader', () => {
   });
 });
 
+describe('masked and other shards', () => {
+  it('go together: what has no mask is learnt whole', async () => {
+    const folder = await tempFolder();
+    const plain = await countingShard(join(folder, 'a.arrow'), 7);
+    const rows = countingRows(7, 5).map((row) => ({...row, mask: Int32Array.of(0, 0, 1, 0, 1)}));
+    await writeShard(join(folder, 'b.arrow'), rows, 4);
+    const masked = await openTokenShard(join(folder, 'b.arrow'));
+    onTestFinished(() => masked.close());
+    const shards = [plain, masked].map((shard, i) => ({name: `${i}`, shard, weight: 1}));
+    const {mask, sources} = await createLoader({shards, sequences: 20, seed: 1}).next();
+    expect(new Set(sources).size).toBe(2);
+    expect([...(mask ?? [])]).toEqual(sources.flatMap((source) => (source === 0 ? [1, 1, 1, 1, 1] : [0, 0, 1, 0, 1])));
+  });
+});
+
+describe('a batch read ahead', () => {
+  /** A shard of which reads are counted, and those of `broken` rows fail. */
+  async function watchedShard(broken: ReadonlySet<number> = new Set()) {
+    const shard = await countingShard(join(await tempFolder(), 'x.arrow'), 40);
+    const reads: number[] = [];
+    const readRows = async (begin: number, end: number) => {
+      reads.push(begin);
+      if (broken.has(begin)) throw new DataError(`row ${begin} is broken`);
+      return shard.readRows(begin, end);
+    };
+    return {reads, source: {name: 'x', weight: 1, shard: {...shard, readRows}}};
+  }
+
+  it('is read while the last one is used, and no further', async () => {
+    const {reads, source} = await watchedShard();
+    const loader = createLoader({shards: [source], sequences: 4, seed: 3});
+    expect(reads.length).toBe(0);
+    await loader.next();
+    expect(reads.length).toBe(8);
+    await loader.next();
+    expect(reads.length).toBe(12);
+  });
+
+  it('fails when it is asked for, not before, and where we stand stays', async () => {
+    const order = (await watchedShard()).source;
+    const rows = rowsOf(await take(createLoader({shards: [order], sequences: 4, seed: 3}), 3)).map(([, row]) => row);
+    const {source} = await watchedShard(new Set(rows.slice(8, 9)));
+    const loader = createLoader({shards: [source], sequences: 4, seed: 3});
+    await take(loader, 2);
+    const state = loader.state();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    await expect(loader.next()).rejects.toThrow(`row ${rows[8]} is broken`);
+    expect(loader.state()).toEqual(state);
+  });
+});
+
 describe('createLoader refuses', () => {
   it('no shards', () => {
     expect(() => createLoader({shards: [], sequences: 4, seed: 3})).toThrow(DataError);
@@ -153,7 +223,9 @@ describe('createLoader refuses', () => {
     const b = {name: 'b', shard: await countingShard(join(folder, 'b.arrow'), 3, 8), weight: 1};
     const create = () => createLoader({shards: [a, b], sequences: 4, seed: 3});
     expect(create).toThrow(DataError);
-    expect(create).toThrow(/a\.arrow has rows of 4 with tokens, .*b\.arrow has rows of 8 with tokens/);
+    expect(create).toThrow(
+      /a\.arrow has rows of 4 with .* ignored, .*b\.arrow has rows of 8 with .* ignored; they cannot be mixed/,
+    );
   });
 });
 

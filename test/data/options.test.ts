@@ -8,7 +8,7 @@ describe('the data section', () => {
   it('needs nothing but sources', () => {
     expect(dataSchema.parse({sources: [source]})).toEqual({
       sequenceLength: 512,
-      sources: [{...source, weight: 1, licence: 'unknown'}],
+      sources: [{...source, weight: 1, format: 'auto', licence: 'unknown'}],
       validation: {share: 0.05},
       boundaries: 'ignore',
       special: 'recognised',

@@ -72,6 +72,44 @@ describe('packed rows', () => {
   });
 });
 
+describe('masked rows', () => {
+  /** Documents of [token, learnt]. */
+  const masked = fc.array(fc.array(fc.tuple(fc.nat(99), fc.integer({min: 0, max: 1})), {minLength: 1, maxLength: 30}), {
+    minLength: 1,
+    maxLength: 20,
+  });
+
+  it('learn what is learnt of every document, each once, and only that', () => {
+    fc.assert(
+      fc.property(masked, lengths, fc.constantFrom('keep' as const, 'ignore' as const), (input, S, boundaries) => {
+        const packer = createPacker({sequenceLength: S, boundaries, masked: true});
+        const column = (document: [number, number][], i: 0 | 1) => Int32Array.from(document, (pair) => pair[i]);
+        const rows = input.flatMap((document) => packer.add(column(document, 0), column(document, 1)));
+        const isLearnt = ({mask, segments}: ShardRows, i: number): boolean =>
+          mask?.[i] === 1 && segments?.[i] === segments?.[i - 1];
+        const learnt = rows.flatMap((row) => [...row.tokens].filter((_, i) => i > 0 && isLearnt(row, i)));
+        const packed = input.flat().slice(0, input.flat().length - packer.pending() + 1);
+        const opening = new Set(input.map((_, i) => input.slice(0, i).flat().length));
+        const wanted = packed.filter(
+          ([, isOn], i) => i > 0 && isOn === 1 && !(boundaries === 'keep' && opening.has(i)),
+        );
+        expect(learnt).toEqual(wanted.map(([token]) => token));
+        for (const row of rows) expect([...row.tokens.keys()].some((i) => i > 0 && isLearnt(row, i))).toBe(true);
+        expect((rows.length + packer.leftOut()) * S + packer.pending()).toBe(input.flat().length);
+      }),
+    );
+  });
+
+  it('take the mask of the token they begin with along', () => {
+    const packer = createPacker({sequenceLength: 2, boundaries: 'keep', masked: true});
+    const rows = packer.add(Int32Array.of(1, 2, 3, 4, 5), Int32Array.of(0, 0, 1, 0, 1));
+    expect(rows.map(({mask}) => [...(mask ?? [])])).toEqual([
+      [0, 0, 1],
+      [1, 0, 1],
+    ]);
+  });
+});
+
 describe('the ids of a document', () => {
   it('end with the end token and begin with the begin token where the tokenizer puts it', async () => {
     const tokenizer = await loadTokenizer(STORIES);

@@ -1,4 +1,4 @@
-import {readdir, readFile, rm, stat, writeFile} from 'node:fs/promises';
+import {cp, readdir, readFile, rm, stat, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it, onTestFinished} from 'vitest';
 import {type DataOptions, dataSchema} from '../../src/data/options.js';
@@ -6,7 +6,8 @@ import {documentIds} from '../../src/data/pack.js';
 import {isValidation, type PrepareProgress, prepare} from '../../src/data/prepare.js';
 import {closeShards, ensureShards, type SourceShards} from '../../src/data/shards.js';
 import {openTokenShard} from '../../src/format/token-shard.js';
-import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
+import {createChatTemplate} from '../../src/tokenizer/chat-template.js';
+import {loadTokenizer, type Tokenizer} from '../../src/tokenizer/tokenizer.js';
 import {DataError, EnvironmentError} from '../../src/util/errors.js';
 import {BYTE_LEVEL, STORIES, tempFolder} from './support.js';
 
@@ -145,6 +146,109 @@ describe('prepare', () => {
     await expect(preparing).rejects.toThrow(DataError);
     await expect(preparing).rejects.toThrow(message);
     expect(await readdir(folder)).toEqual(['a.jsonl']);
+  });
+});
+
+describe('conversations', () => {
+  const TALK = Array.from({length: 40}, (_, i) => ({
+    messages: [
+      {role: 'user', content: `what is ${i % 7}`},
+      {role: 'assistant', content: `it is ${(i * i) % 7}, and it was`},
+    ],
+  }));
+
+  /** A folder with the records, and a model's tokenizer with the ChatML template beside it. */
+  async function talk(records: readonly object[], source: object = {}, section: object = {}) {
+    const folder = await tempFolder();
+    await cp(BYTE_LEVEL, join(folder, 'model'), {recursive: true});
+    await cp('test/fixtures/tokenizer/chat/chatml.jinja', join(folder, 'model', 'chat_template.jinja'));
+    await writeFile(join(folder, 'a.jsonl'), records.map((record) => JSON.stringify(record)).join('\n'));
+    const sources = [{name: 'a', path: join(folder, 'a.jsonl'), ...source}];
+    const data = dataSchema.parse({sources, sequenceLength: 16, validation: {share: 0}, ...section});
+    return {folder, data, tokenizer: await loadTokenizer(join(folder, 'model'))};
+  }
+
+  async function learntText(path: string, tokenizer: Tokenizer): Promise<string> {
+    const shard = await openTokenShard(path);
+    const {tokens, mask} = await shard.readRows(0, shard.rows);
+    await shard.close();
+    return tokenizer.decode(tokens.filter((_, i) => i % 17 > 0 && mask?.[i] === 1));
+  }
+
+  it('become rows of which answers are learnt, each once, whatever the row they fall into', async () => {
+    const {folder, data, tokenizer} = await talk(TALK);
+    const {sources} = await prepare({data, tokenizer, out: join(folder, 'out')});
+    const [{format, train}] = sources as [(typeof sources)[0]];
+    const text = await learntText(join(folder, 'out', 'a.train.arrow'), tokenizer);
+    const answers = TALK.map(({messages}) => `${messages[1]?.content}<|im_end|>\n`).join('');
+    expect(answers.startsWith(text)).toBe(true);
+    expect(text.length).toBeGreaterThan(0.95 * answers.length);
+    expect(format).toBe('chat');
+    expect(train.rowsLeftOut).toBeGreaterThan(10);
+    expect(train.learnt).toBeLessThan(train.tokens / 2);
+    expect((train.rows + train.rowsLeftOut) * 16 + train.leftOver + 1).toBe(train.tokens);
+  });
+
+  it('are segments where boundaries are kept', async () => {
+    const {folder, data, tokenizer} = await talk(TALK, {}, {boundaries: 'keep', sequenceLength: 128});
+    await prepare({data, tokenizer, out: join(folder, 'out')});
+    const shard = await openTokenShard(join(folder, 'out', 'a.train.arrow'), {segments: true});
+    const {tokens, segments} = await shard.readRows(0, 1);
+    await shard.close();
+    expect(shard.columns).toEqual(['tokens', 'segments', 'mask']);
+    const first = tokenizer.decode(tokens.filter((_, i) => segments?.[i] === 0));
+    expect(first).toBe(tokenizer.chat?.render(TALK[0]?.messages ?? []));
+  });
+
+  it('have no mask when all is learnt', async () => {
+    const {folder, data, tokenizer} = await talk(TALK, {loss: 'all'});
+    await prepare({data, tokenizer, out: join(folder, 'out')});
+    const shard = await openTokenShard(join(folder, 'out', 'a.train.arrow'));
+    await shard.close();
+    expect(shard.columns).toEqual(['tokens']);
+  });
+
+  it.each([
+    ['of which nobody answers', TALK.map(({messages}) => ({messages: messages.slice(0, 1)})), 'of 40 of its documents'],
+    ['of which no full row holds an answer', TALK.slice(0, 1), 'of 1 of its documents'],
+  ])('%s are refused, and nothing is left', async (_, records, message) => {
+    const {folder, data, tokenizer} = await talk(records);
+    const preparing = prepare({
+      data: {...data, sequenceLength: records.length === 1 ? 30 : 16},
+      tokenizer,
+      out: join(folder, 'out'),
+    });
+    await expect(preparing).rejects.toThrow(DataError);
+    await expect(preparing).rejects.toThrow(`Source a: nothing is learnt ${message}`);
+    expect((await readdir(folder)).sort()).toEqual(['a.jsonl', 'model']);
+  });
+
+  it('without a template in the model are refused with the record', async () => {
+    const {folder, data} = await talk(TALK);
+    const preparing = prepare({data, tokenizer: await loadTokenizer(BYTE_LEVEL), out: join(folder, 'out')});
+    await expect(preparing).rejects.toThrow('a.jsonl:1: a conversation needs a chat template');
+  });
+
+  it('are not what a text is told to learn completions of', async () => {
+    const {folder, data, tokenizer} = await talk([{text: 'plain'}], {loss: 'completion'});
+    await expect(prepare({data, tokenizer, out: join(folder, 'out')})).rejects.toThrow(
+      'Source a is to learn completions alone (loss: completion), and its records are text.',
+    );
+  });
+
+  it('are prepared again for another template or loss, and text is not', async () => {
+    const {folder, data, tokenizer} = await talk(TALK);
+    const count = async (change: object, by: Tokenizer) => {
+      let documents = 0;
+      const sources = data.sources.map((source) => ({...source, ...change}));
+      await closeShards(await ensureShards({...data, sources}, by, join(folder, 'cache'), () => documents++));
+      return documents;
+    };
+    const other = {...tokenizer, chat: createChatTemplate(`x${tokenizer.chat?.source}`, {})};
+    expect([await count({}, tokenizer), await count({}, tokenizer), await count({}, other)]).toEqual([40, 0, 40]);
+    expect(await count({loss: 'all'}, tokenizer)).toBe(40);
+    await writeFile(join(folder, 'a.jsonl'), STORY.map((text) => JSON.stringify({text})).join('\n'));
+    expect([await count({format: 'text'}, tokenizer), await count({format: 'text'}, other)]).toEqual([60, 0]);
   });
 });
 

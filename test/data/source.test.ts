@@ -2,11 +2,12 @@ import {mkdir, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {parquetWriteBuffer} from 'hyparquet-writer';
 import {describe, expect, it} from 'vitest';
+import type {SourcePath} from '../../src/data/path.js';
 import {readDocuments} from '../../src/data/source.js';
 import {DataError} from '../../src/util/errors.js';
 import {collect, tempFolder} from './support.js';
 
-async function documents(path: string, field?: string): Promise<string[]> {
+async function documents(path: SourcePath, field?: string): Promise<string[]> {
   return collect(readDocuments({name: 's', path, field}));
 }
 
@@ -133,6 +134,64 @@ describe('a source', () => {
     await writeFile(join(folder, 'a.jsonl'), '{"text": "first"}');
     await writeFile(join(folder, 'README.md'), 'not this');
     expect(await documents(folder)).toEqual(['first', 'second', 'third']);
+  });
+
+  async function shelf(): Promise<string> {
+    const folder = await tempFolder();
+    await mkdir(join(folder, 'b', 'deep'), {recursive: true});
+    await mkdir(join(folder, '[odd]'));
+    await writeFile(join(folder, 'c.txt'), 'c');
+    await writeFile(join(folder, 'a.txt'), 'a');
+    await writeFile(join(folder, 'b', 'deep', 'x.txt'), 'x');
+    await writeFile(join(folder, 'b', 'y.jsonl'), '{"text": "y"}');
+    await writeFile(join(folder, '[odd]', 'z.txt'), 'z');
+    await writeFile(join(folder, 'README.md'), 'not this');
+    return folder;
+  }
+
+  it.each([
+    ['*.txt', ['a', 'c']],
+    ['**/*.{txt,jsonl}', ['z', 'a', 'x', 'y', 'c']],
+    ['b/**', ['x', 'y']],
+    ['[odd]', ['z']],
+    ['{a.txt,README.md}', ['a']],
+    [
+      ['c.txt', 'a.txt'],
+      ['a', 'c'],
+    ],
+    [
+      ['b', 'a.txt', '*.txt'],
+      ['a', 'x', 'y', 'c'],
+    ],
+  ])('may be a glob or a list of paths, read in the order of names, each once: %o', async (path, found) => {
+    const folder = await shelf();
+    const within = (entry: string): string => join(folder, entry);
+    expect(await documents(typeof path === 'string' ? within(path) : path.map(within))).toEqual(found);
+  });
+
+  it('may be a glob from the working directory', async () => {
+    expect(await documents('test/fixtures/train/script*.txt')).toEqual(
+      await documents('test/fixtures/train/scripture.txt'),
+    );
+  });
+
+  it('that is a glob of nothing is refused, naming it', async () => {
+    const folder = await shelf();
+    const reading = documents([folder, `${folder}/**/*.parquet`]);
+    await expectRefused(reading, `${folder}/**/*.parquet matches no file.`);
+    await expect(reading).rejects.toMatchObject({
+      hint: 'Correct `path` of the source; ** stands for any folders, * for any name.',
+    });
+  });
+
+  it('whose glob matches only files of other kinds is refused', async () => {
+    await expectRefused(documents(`${await shelf()}/*.md`), '*.md holds no file that is understood');
+  });
+
+  it('with a shard among its files is refused', async () => {
+    const reading = documents([await file('a.arrow', 'x'), await file('a.txt', 'x')]);
+    await expectRefused(reading, 'a.arrow: files of this kind are not understood');
+    await expect(reading).rejects.toMatchObject({hint: 'A shard is the only path of its source.'});
   });
 
   it.each(['', '\n\n \n'])('without text is refused: %o', async (content) => {

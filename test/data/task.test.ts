@@ -81,7 +81,7 @@ describe('readTaskDocuments', () => {
     const sources = await sourcesOf({'a.jsonl': lines([RECORDS[0]!, RECORDS[1]!, record])});
     const reading = read(sources);
     await expect(reading).rejects.toThrow(DataError);
-    await expect(reading).rejects.toThrow(`${sources[0]!.path}:3: ${message}`);
+    await expect(reading).rejects.toThrow(`${String(sources[0]!.path)}:3: ${message}`);
   });
 
   it('refuses a column that parquet lacks, naming the row', async () => {
@@ -94,7 +94,7 @@ describe('readTaskDocuments', () => {
   it('refuses sources that have no records, or none to train on', async () => {
     const texts = await sourcesOf({'a.txt': 'plain text'});
     await expect(read(texts)).rejects.toThrow(
-      `No training document is in a record with a field \`domain\`: the sources are s0 (${texts[0]!.path}).`,
+      `No training document is in a record with a field \`domain\`: the sources are s0 (${String(texts[0]!.path)}).`,
     );
     await expect(read(await sourcesOf({'a.jsonl': ''}))).rejects.toThrow(DataError);
   });

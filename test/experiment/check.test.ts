@@ -6,8 +6,8 @@ import {TINY_LLAMA} from '../model/tiny-llama.js';
 
 const config = (arm: string, model = TINY_LLAMA): string => `model: ${model}
 data:
-  sources:
-    - {name: a, path: package.json}
+  sequenceLength: 32
+  sources: [{name: a, path: package.json}]
 arms:
   g: ${arm}
 `;
@@ -30,6 +30,28 @@ test('experts that are no multiple of shards are refused where they stand', () =
 test('a ratio outside 0 to 1 is refused where it stands', () => {
   expect(() => parseConfig(config('{method: drop-upcycle, experts: 8, topK: 2, ratio: 1.5}'), 'x.yaml')).toThrow(
     'x.yaml:6:57: arms.g.ratio: must be at most 1, found 1.5.',
+  );
+});
+
+test('a glob of a source that matches nothing is refused where it stands', async () => {
+  const text = config('{method: sparse-upcycle, experts: 2, topK: 1}').replace(
+    'package.json',
+    '[package.json, no/*.txt]',
+  );
+  await expect(checkArms(parseConfig(text, 'x.yaml'), ['g'])).rejects.toThrow(
+    'x.yaml:4:29: data.sources[0].path: no/*.txt is not there.',
+  );
+});
+
+test('rows longer than the positions of the model are refused where they stand', async () => {
+  const text = config('{method: sparse-upcycle, experts: 2, topK: 1}').replace(
+    'sequenceLength: 32',
+    'sequenceLength: 65',
+  );
+  const refused = checkArms(parseConfig(text, 'x.yaml'), ['g']);
+  await expect(refused).rejects.toThrow(ConfigError);
+  await expect(refused).rejects.toThrow(
+    `x.yaml:3:19: data.sequenceLength is 65, ${TINY_LLAMA} has 64 positions (max_position_embeddings).`,
   );
 });
 

@@ -128,9 +128,9 @@ async function biasesOf(path: string): Promise<number[][]> {
 describe('before anything is computed', () => {
   const text = `model: ${TINY_LLAMA}
 data:
+  sequenceLength: 32
   sources:
-    - {name: a, path: package.json}
-    - {name: b, path: package.json}
+    [{name: a, path: package.json}, {name: b, path: package.json}]
 arms:
 `;
   const check = (arm: string, more = '') => checkArms(parseConfig(`${text}  d: ${arm}\n${more}`, 'x.yaml'), ['d']);

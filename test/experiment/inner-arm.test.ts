@@ -105,7 +105,7 @@ describe('an arm of cmoe whose model is a mixture', () => {
     await writeModel(path, MIXTURE);
     const text = `model: ${path}
 data:
-  sources: [{name: a, path: package.json}]
+  {sequenceLength: 32, sources: [{name: a, path: package.json}]}
 arms:
   d: {method: cmoe, experts: 5, shared: 2, topK: 2}
 `;

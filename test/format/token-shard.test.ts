@@ -1,5 +1,5 @@
 import {readFileSync} from 'node:fs';
-import {readdir, readFile, truncate, writeFile} from 'node:fs/promises';
+import {readdir, readFile, rm, stat, truncate, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {
   Field,
@@ -12,7 +12,7 @@ import {
   Struct,
   tableFromIPC,
 } from 'apache-arrow';
-import {describe, expect, it} from 'vitest';
+import {describe, expect, it, onTestFinished} from 'vitest';
 import {openTokenShard} from '../../src/format/token-shard.js';
 import type {ShardExpectation} from '../../src/format/token-shard-check.js';
 import {createTokenShardWriter} from '../../src/format/token-shard-writer.js';
@@ -219,18 +219,57 @@ describe('openTokenShard refuses', () => {
   });
 });
 
+describe('an open shard', () => {
+  it('that is cut gives the rows before the cut and names the first one after it', async () => {
+    const path = join(await tempFolder(), 'x.arrow');
+    const shard = await countingShard(path, 20, 8191);
+    await truncate(path, (await stat(path)).size / 2);
+    expect((await shard.readRows(2, 3)).tokens[0]).toBe(2000);
+    const reading = shard.readRows(11, 12);
+    await expect(reading).rejects.toThrow(DataError);
+    await expect(reading).rejects.toThrow(`${path} is damaged: row 11 lies beyond its end; it was cut`);
+  });
+
+  it('that is cut before a record batch names it', async () => {
+    const path = join(await tempFolder(), 'x.arrow');
+    const shard = await countingShard(path, 20, 8191);
+    await truncate(path, (await stat(path)).size / 2);
+    const reading = shard.readRows(19, 20);
+    await expect(reading).rejects.toThrow(DataError);
+    await expect(reading).rejects.toThrow(`${path} is damaged: record batch 4 (from row 16) cannot be read.`);
+  });
+
+  it('that is removed, or replaced by a rename, can be read to its end', async () => {
+    const path = join(await tempFolder(), 'x.arrow');
+    const shard = await countingShard(path, 20);
+    await rm(path);
+    expect((await shard.readRows(19, 20)).tokens[0]).toBe(19_000);
+  });
+
+  it('that is overwritten with nonsense names file and row', async () => {
+    const path = join(await tempFolder(), 'x.arrow');
+    await writeShard(path, countingRows(20, 8192), 8191);
+    const shard = await openTokenShard(path, {vocabSize: 2 ** 20});
+    onTestFinished(() => shard.close());
+    const bytes = await readFile(path);
+    await writeFile(path, bytes.fill(0xa5, 8 * 2 ** 15 + 9000, 8 * 2 ** 15 + 9004));
+    await expect(shard.readRows(0, 20)).rejects.toThrow(/x\.arrow: row 8 holds token id -1515870811, the vocabulary/);
+  });
+});
+
 describe('readRows refuses', () => {
   it('a token id outside the vocabulary, naming the row', async () => {
     const path = join(await tempFolder(), 'x.arrow');
     await writeShard(path, countingRows(3, 5), 4);
     const shard = await openTokenShard(path, {vocabSize: 2003});
-    await expect(shard.readRows(0, 1)).rejects.toThrow(`${path}: row 2 holds token id 2003, the vocabulary has 2003.`);
+    await expect(shard.readRows(0, 3)).rejects.toThrow(`${path}: row 2 holds token id 2003, the vocabulary has 2003.`);
+    expect((await shard.readRows(1, 2)).tokens[0]).toBe(1000);
     await shard.close();
   });
 
   it('record batches that do not have the rows the metadata says', async () => {
     const shard = await openTokenShard(await foreignShard({...GOOD, rows: '4', rowsPerBatch: '4'}));
-    await expect(shard.readRows(0, 1)).rejects.toThrow('record batch 0 has 2 rows, not 4');
+    await expect(shard.readRows(0, 1)).rejects.toThrow('record batch 0 (from row 0) has 2 rows, not 4');
     await shard.close();
   });
 });

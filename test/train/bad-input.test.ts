@@ -1,6 +1,6 @@
 import {execFileSync} from 'node:child_process';
 import {existsSync} from 'node:fs';
-import {copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
+import {copyFile, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it} from 'vitest';
@@ -205,6 +205,77 @@ describe('text that does not fit the model', () => {
     await writeModel(pathOf('trimmed'), {...DENSE, vocab: 273});
     await train(wasm({model: 'trimmed', out: 'trimmed-run', train: {steps: 1}}));
     expect(await exactLines(pathOf('trimmed-run'), ['step'])).toHaveLength(1);
+  });
+});
+
+describe('rows longer than the positions of the model', () => {
+  it('are refused before the run folder is made', async () => {
+    const error = await failure(wasm({out: 'misfit', data: {sequenceLength: 65}}));
+    expect(error).toBeInstanceOf(DataError);
+    expect(error).toMatchObject({
+      message: `Rows of 65 tokens are asked for, ${pathOf('model')} has 64 positions (max_position_embeddings).`,
+      hint: 'Lower data.sequenceLength to 64 or less.',
+    });
+    expect(existsSync(pathOf('misfit'))).toBe(false);
+  });
+});
+
+describe('a shard that changes during a run', () => {
+  /** A run of one shard, to which something happens after its second step. */
+  async function runUntil(name: string, happen: (shard: string) => Promise<void>) {
+    const {data} = wasm({});
+    const out = pathOf(`shards ${name}`);
+    await prepare({data, tokenizer: await loadTokenizer(TOKENIZER), out});
+    const shard = join(out, 'scripture.train.arrow');
+    const sources = [{...data.sources[0]!, path: shard}];
+    const happening: Promise<void>[] = [];
+    const run = wasm({out: name, data: {sources}, train: {steps: 12, checkpoint: {every: 1}}});
+    const error = await train(run, (event) => {
+      if (event.kind === 'step' && event.step === 2) happening.push(happen(shard));
+    }).then(
+      () => null,
+      (thrown: unknown) => thrown,
+    );
+    await Promise.all(happening);
+    return {error, shard, run};
+  }
+
+  it('by being cut ends the run with file and row, and leaves the last checkpoint', async () => {
+    const {error, shard} = await runUntil('cut', async (path) => truncate(path, 20_000));
+    expect(error).toBeInstanceOf(DataError);
+    expect((error as Error).message).toMatch(/row \d+ lies beyond its end; it was cut after it was opened\.$/);
+    expect((error as Error).message).toContain(shard);
+    const step = (await latestCheckpoint(pathOf('cut')))?.trainer.step ?? 0;
+    expect(step).toBeGreaterThanOrEqual(2);
+    expect((await readRunLog(pathOf('cut/log.jsonl'))).at(-1)).toMatchObject({kind: 'end', step, reason: 'failed'});
+  });
+
+  it('by being removed is read to the end, and missed when the run is resumed', async () => {
+    const {error, shard, run} = await runUntil('removed', async (path) => rm(path));
+    expect(error).toBeNull();
+    expect(await exactLines(pathOf('removed'), ['step'])).toHaveLength(12);
+    await rm(pathOf('removed/step-000012'), {recursive: true});
+    const log = await readFile(pathOf('removed/log.jsonl'), 'utf8');
+    await writeFile(pathOf('removed/log.jsonl'), log.replace(/\{"kind":"end".*\n/, ''));
+    expect(await failure({...run, mode: 'resume'})).toMatchObject({message: `Token shard ${shard} does not exist.`});
+  });
+});
+
+describe('conversations', () => {
+  it('are trained on beside text, and say so where the model has no chat template', async () => {
+    const talk = Array.from({length: 60}, (_, i) => ({prompt: `what is ${i % 7}`, completion: ` it is ${i % 5}`}));
+    await writeFile(pathOf('talk.jsonl'), talk.map((record) => JSON.stringify(record)).join('\n'));
+    const {data} = wasm({});
+    const [text] = data.sources as [(typeof data.sources)[0]];
+    const sources = [text, {...text, name: 'talk', path: pathOf('talk.jsonl')}];
+    await train(wasm({out: 'talk', data: {sources}, train: {steps: 2}}));
+    expect(await exactLines(pathOf('talk'), ['step'])).toHaveLength(2);
+    const chat = {...text, name: 'chat', path: pathOf('chat.jsonl')};
+    await writeFile(chat.path, JSON.stringify({messages: [{role: 'user', content: 'x'}]}));
+    expect(await failure(wasm({out: 'none', data: {sources: [chat]}}))).toMatchObject({
+      message: expect.stringContaining('chat.jsonl:1: a conversation needs a chat template') as string,
+    });
+    expect(existsSync(pathOf('none'))).toBe(false);
   });
 });
 
