@@ -120,7 +120,9 @@ function runWarnings(arms: readonly ReportArm[]): string[] {
     runs.flatMap(({name, hasDiverged, end, train}) => {
       const at = `at step ${train.points.at(-1)?.step ?? 0}`;
       if (hasDiverged) return [`${label} (${name}) diverged: its loss is not a number ${at}.`];
-      return end === 'completed' || end === 'early' ? [] : [`${label} (${name}) has not run to its end: it stands ${at}.`];
+      return end === 'completed' || end === 'early'
+        ? []
+        : [`${label} (${name}) has not run to its end: it stands ${at}.`];
     }),
   );
 }
