@@ -1,5 +1,6 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
+import {batchSchema} from './batch-size.js';
 import {emaSchema} from './ema.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
@@ -12,17 +13,6 @@ const zLoss = (fallback: number) =>
     .min(0)
     .default(fallback)
     .describe('Weight of the router z-loss, mean(logsumexp(logits)²), which keeps router logits small; 0 for none.');
-
-const batchSchema = z
-  .strictObject({
-    sequences: z.int().min(1).default(16).describe('Rows of one forward and backward pass.'),
-    accumulate: z
-      .int()
-      .min(1)
-      .default(1)
-      .describe('Passes whose gradients are averaged into one optimizer step: more rows for the memory of one pass.'),
-  })
-  .describe('Rows of text an optimizer step learns from: sequences x accumulate.');
 
 const balanceSchema = z
   .discriminatedUnion('kind', [
@@ -129,6 +119,10 @@ export const trainSchema = z
       path: ['schedule', 'decay'],
     },
   )
+  .refine(({batch, steps}) => !(steps > 0) || (batch.growth.at(-1)?.until ?? 0) < steps, {
+    error: 'the last batch.growth.until must be less than steps. Lower it, or train for more steps.',
+    path: ['batch', 'growth'],
+  })
   .refine(({schedule, optimizer}) => schedule.kind === 'constant' || schedule.final <= optimizer.lr, {
     error: 'schedule.final must be at most optimizer.lr: the rate falls from lr to final. Lower it, or raise lr.',
     path: ['schedule', 'final'],

@@ -5,6 +5,7 @@ import {loadModel, type Model} from '../model/model.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
 import {withLock} from '../util/lock.js';
+import {accumulates} from './batch-size.js';
 import {checkpointModel, openStored} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
 import {inputsOf, refuseOtherInputs} from './inputs.js';
@@ -99,7 +100,7 @@ async function openState({run, model, checkpoint}: Session): Promise<TrainState>
     return await createTrainState(model, {
       finetune,
       optimizer: optimizerOf(optimizer),
-      accumulates: batch.accumulate > 1,
+      accumulates: accumulates(batch),
       averages: ema !== undefined,
       seed: run.seed,
       stored: kept?.stored ?? (() => Promise.resolve(null)),
