@@ -73,6 +73,7 @@ export interface RunInspection {
   readonly head: RunRecord;
   /** Null before the first step. */
   readonly lastStep: StepRecord | null;
+  /** Of the weights themselves: the first split of the log. */
   readonly evals: readonly EvalRecord[];
   /** Names of the checkpoint folders that are there. */
   readonly checkpoints: readonly string[];
@@ -217,13 +218,14 @@ async function inspectRun(path: string): Promise<RunInspection> {
   const records = await readRunLog(log);
   const head = records.find((record) => record.kind === 'run');
   if (!head) throw new DataError(`${log}: no run record; the head of the log is missing.`);
+  const evals = records.filter((record): record is EvalRecord => record.kind === 'eval');
   const last = records.findLast(({kind}) => kind === 'step' || kind === 'resume' || kind === 'end');
   return {
     kind: 'run',
     path,
     head,
     lastStep: records.findLast((record): record is StepRecord => record.kind === 'step') ?? null,
-    evals: records.filter((record): record is EvalRecord => record.kind === 'eval'),
+    evals: evals.filter(({split}) => split === evals[0]?.split),
     checkpoints: (await readdir(path)).filter((name) => /^step-\d{6,}$/.test(name)).sort(),
     end: last?.kind === 'end' ? last.reason : null,
   };

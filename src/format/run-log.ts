@@ -134,7 +134,7 @@ async function readLog(path: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (cause) {
-    if (systemCode(cause) !== 'ENOENT') throw cause;
+    if (systemCode(cause) !== 'ENOENT') throw asEnvironmentError(cause, path);
     throw new DataError(`${path}: there is no such log.`, {hint: 'Give the log.jsonl of a run folder.', cause});
   }
 }

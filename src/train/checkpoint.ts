@@ -18,9 +18,14 @@ import {writeVariables} from './write-variables.js';
 
 const rng = z.tuple([z.number(), z.number(), z.number(), z.number()]).readonly();
 
+/** Version of what a checkpoint holds. */
+const FORMAT = 1;
+
 /** Everything a run needs besides weights and moments to go on as if it had never stopped. */
 const trainerState = z.strictObject({
-  format: z.literal(1),
+  format: z.literal(FORMAT, {
+    error: ({input}) => `the checkpoint has ${String(input)}, this downcycle reads ${FORMAT}`,
+  }),
   configHash: z.string(),
   step: z.int(),
   tokens: z.int(),
@@ -220,5 +225,6 @@ function parseTrainer(text: string, path: string): TrainerState {
   const [issue] = parsed.error.issues;
   throw new ModelError(
     `${path}: not a trainer state this version can read: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}.`,
+    {hint: 'Go on with the version of downcycle that wrote it, or say --overwrite to start again.'},
   );
 }

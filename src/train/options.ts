@@ -1,22 +1,12 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
 import {balanceSchema} from './balance.js';
+import {batchSchema} from './batch-size.js';
 import {emaSchema} from './ema.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
 import {decaySteps, scheduleSchema} from './schedule.js';
 import {spikeSchema} from './spike.js';
-
-const batchSchema = z
-  .strictObject({
-    sequences: z.int().min(1).default(16).describe('Rows of one forward and backward pass.'),
-    accumulate: z
-      .int()
-      .min(1)
-      .default(1)
-      .describe('Passes whose gradients are averaged into one optimizer step: more rows for the memory of one pass.'),
-  })
-  .describe('Rows of text an optimizer step learns from: sequences x accumulate.');
 
 const validationSchema = z
   .strictObject({
@@ -125,6 +115,10 @@ export const trainSchema = z
       path: ['schedule', 'decay'],
     },
   )
+  .refine(({batch, steps}) => !(steps > 0) || (batch.growth.at(-1)?.until ?? 0) < steps, {
+    error: 'the last batch.growth.until must be less than steps. Lower it, or train for more steps.',
+    path: ['batch', 'growth'],
+  })
   .refine(({schedule, optimizer}) => schedule.kind === 'constant' || schedule.final <= optimizer.lr, {
     error: 'schedule.final must be at most optimizer.lr: the rate falls from lr to final. Lower it, or raise lr.',
     path: ['schedule', 'final'],

@@ -6,6 +6,7 @@ import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
+import {accumulates} from './batch-size.js';
 import {checkpointModel, openStored} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
 import {inputsOf, refuseOtherInputs} from './inputs.js';
@@ -117,7 +118,7 @@ async function openState({run, model, checkpoint}: Session): Promise<TrainState>
     return await createTrainState(model, {
       finetune,
       optimizer: optimizerOf(optimizer),
-      accumulates: batch.accumulate > 1,
+      accumulates: accumulates(batch),
       movesBiases: balance.kind === 'bias',
       averages: ema !== undefined,
       seed: run.seed,

@@ -5,6 +5,7 @@ import {RUN_LOG_SCHEMA} from '../format/run-record.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {countParameters, flopsPerToken} from '../model/architecture.js';
 import {packageVersion} from '../util/version.js';
+import {passesOf} from './batch-size.js';
 import {type BestLoss, isOutOfPatience, recordBest, withValidation} from './best.js';
 import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type TrainerState} from './checkpoint.js';
 import {whereNotFinite} from './diagnosis.js';
@@ -174,9 +175,9 @@ async function trainStep(parts: Parts): Promise<void> {
   const {batch, optimizer, schedule, steps, spike: policy} = run.train;
   const began = performance.now();
   const dataBefore = loader.state();
-  const batches: ShardRows[] = [];
-  for (let i = 0; i < batch.accumulate; i++) batches.push(await loader.next());
   const t = progress.step + 1;
+  const batches: ShardRows[] = [];
+  for (let i = passesOf(batch, t); i > 0; i--) batches.push(await loader.next());
   const lr = learningRate(schedule, optimizer.lr, t, steps);
   const limit = lossLimit(policy, progress.recent);
   const rates = {...ratesOf(optimizer, lr, t), lossLimit: limit};
@@ -184,7 +185,7 @@ async function trainStep(parts: Parts): Promise<void> {
   const skipped = !isApplied(result, limit);
   const recent = withLoss(policy, progress.recent, result.loss);
   if (skipped && !maySkip(policy, recent)) await refuseStep(parts, {result, lr, limit, batches, dataBefore});
-  const tokens = batch.accumulate * batch.sequences * run.data.sequenceLength;
+  const tokens = batches.length * batch.sequences * run.data.sequenceLength;
   progress.step = t;
   progress.isLight = false;
   progress.recent = recent;

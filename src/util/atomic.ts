@@ -103,7 +103,7 @@ export async function refuseExisting(path: string): Promise<void> {
   });
 }
 
-/** The error of a failed write in words: full disk and missing rights become EnvironmentError, the rest stays. */
+/** The error of a failed write in words: full or broken disks and missing rights become EnvironmentError, the rest stays. */
 export function asEnvironmentError(error: unknown, path: string): unknown {
   if (error instanceof DowncycleError) return error;
   switch (systemCode(error)) {
@@ -123,6 +123,13 @@ export function asEnvironmentError(error: unknown, path: string): unknown {
     case 'EROFS':
       return new EnvironmentError(`${path}: not allowed to write here.`, {
         hint: 'Choose an output folder you own.',
+        cause: error,
+      });
+    case 'EISDIR':
+      return new EnvironmentError(`${path} is a folder; a file was to be there.`, {hint: ELSEWHERE, cause: error});
+    case 'EIO':
+      return new EnvironmentError(`${path}: the disk failed to read or write.`, {
+        hint: 'Check the disk, or write to another.',
         cause: error,
       });
     default:

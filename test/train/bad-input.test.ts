@@ -1,9 +1,9 @@
 import {execFileSync} from 'node:child_process';
 import {existsSync} from 'node:fs';
-import {copyFile, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile} from 'node:fs/promises';
+import {chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import {afterAll, beforeAll, describe, expect, it} from 'vitest';
+import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import {prepare} from '../../src/data/prepare.js';
 import {readRunLog} from '../../src/format/run-log.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
@@ -12,7 +12,7 @@ import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {ConfigError, DataError, EnvironmentError, ModelError, UsageError} from '../../src/util/errors.js';
-import {DENSE, exactLines, ROUTED, type RunChanges, TEXT, TOKENIZER, tinyRun, writeModel} from './support.js';
+import {DENSE, exactLines, ROUTED, type RunChanges, stepsOf, TEXT, TOKENIZER, tinyRun, writeModel} from './support.js';
 
 const STORIES = 'test/fixtures/tokenizer/stories260k';
 let folder = '';
@@ -79,13 +79,70 @@ describe('the run folder', () => {
     await writeFile(pathOf('damaged/log.jsonl'), `${log.slice(0, 3).join('\n')}\n`);
     for (const [text, message] of [
       ['{"format": 1,\n', /trainer\.json:\d+:\d+: /],
-      ['{"format": 2}', /not a trainer state this version can read: format: /],
+      ['{"format": 2}', /can read: format: the checkpoint has 2, this downcycle reads 1\.$/],
+      ['{"format": 1, "later": true}', /not a trainer state this version can read: /],
     ] as const) {
       await writeFile(pathOf('damaged/step-000001/trainer.json'), text);
       const error = await failure(wasm({out: 'damaged', mode: 'resume', train: {steps: 1, checkpoint: {every: 1}}}));
       expect(error).toBeInstanceOf(ModelError);
       expect((error as Error).message).toMatch(message);
     }
+  });
+});
+
+describe('a log', () => {
+  const changes: RunChanges = {train: {steps: 3, checkpoint: {every: 1}}};
+  const crash = ({kind, ...event}: TrainEvent): void => {
+    if (kind === 'step' && 'step' in event && event.step === 2) throw new Error('crash');
+  };
+
+  it('that is a folder is refused by name, and the checkpoints stay', async () => {
+    await failure(wasm({...changes, out: 'logless'}));
+    await rm(pathOf('logless/log.jsonl'));
+    await mkdir(pathOf('logless/log.jsonl'));
+    const error = await failure(wasm({...changes, out: 'logless', mode: 'resume'}));
+    expect(error).toBeInstanceOf(EnvironmentError);
+    expect(error).toMatchObject({message: `${pathOf('logless/log.jsonl')} is a folder; a file was to be there.`});
+    expect((await latestCheckpoint(pathOf('logless')))?.trainer.step).toBe(3);
+  });
+
+  it('that may not be written is refused by name, and stays as it was', async () => {
+    await expect(train(wasm({...changes, out: 'sealed'}), crash)).rejects.toThrow('crash');
+    const names = await readdir(pathOf('sealed'));
+    const log = await readFile(pathOf('sealed/log.jsonl'), 'utf8');
+    await chmod(folder, 0o777);
+    await chmod(pathOf('sealed'), 0o555);
+    const root = process.getuid?.() === 0;
+    if (root) process.seteuid?.(65_534); // nothing is forbidden to root
+    const error = await failure(wasm({...changes, out: 'sealed', mode: 'resume'}));
+    if (root) process.seteuid?.(0);
+    expect(error).toBeInstanceOf(EnvironmentError);
+    expect(error).toMatchObject({message: `${pathOf('sealed/log.jsonl')}: not allowed to write here.`});
+    expect(await readdir(pathOf('sealed'))).toEqual(names);
+    expect(await readFile(pathOf('sealed/log.jsonl'), 'utf8')).toBe(log);
+    await chmod(pathOf('sealed'), 0o755);
+    await train(wasm({...changes, out: 'sealed', mode: 'resume'}));
+  });
+
+  it('counts no seconds backwards when the clock is set back, in a run or between two', async () => {
+    vi.useFakeTimers({toFake: ['Date'], now: new Date('2026-06-01')});
+    const etas: (number | null)[] = [];
+    const back = (event: TrainEvent): void => {
+      vi.setSystemTime(Date.now() - 3_600_000);
+      if (event.kind === 'step') etas.push(event.eta);
+      if (event.kind === 'step' && event.step === 2 && etas.length === 2) throw new Error('crash');
+    };
+    try {
+      await expect(train(wasm({...changes, out: 'clock'}), back)).rejects.toThrow('crash');
+      await train(wasm({...changes, out: 'clock', mode: 'resume'}), back);
+    } finally {
+      vi.useRealTimers();
+    }
+    const seconds = (await stepsOf(pathOf('clock'))).map((step) => step.seconds);
+    expect(seconds).toHaveLength(3);
+    expect(seconds).toEqual(seconds.toSorted((a, b) => a - b));
+    expect(Math.min(...seconds, ...etas.map((eta) => eta ?? 0))).toBeGreaterThanOrEqual(0);
+    for (const {tokensPerSecond} of await stepsOf(pathOf('clock'))) expect(tokensPerSecond).toBeGreaterThan(0);
   });
 });
 

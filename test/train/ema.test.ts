@@ -5,6 +5,7 @@ import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import {evaluationBatches} from '../../src/data/evaluation.js';
 import {closeShards, ensureShards} from '../../src/data/shards.js';
 import type {Variable} from '../../src/engine/variable.js';
+import {inspect} from '../../src/experiment/inspect.js';
 import {readRunLog} from '../../src/format/run-log.js';
 import type {EvalRecord} from '../../src/format/run-record.js';
 import type {ShardRows} from '../../src/format/token-shard-rows.js';
@@ -122,6 +123,8 @@ describe('a run that keeps running means', () => {
       'drawn are the losses of the weights',
     ).toEqual([0, 2, 4, 5]);
     expect(validation.points.at(-1)!.loss).toBe(await lastLoss(out, 'valid'));
+    const inspected = await inspect(pathOf(out));
+    expect(inspected.kind === 'run' && inspected.evals.at(-1)!.loss, 'and told').toBe(await lastLoss(out, 'valid'));
   });
 
   it.each([
