@@ -20,7 +20,12 @@ let folder = '';
 const pathOf = (name: string): string => join(folder, name);
 const wasm = (changes: RunChanges): TrainRun => tinyRun(folder, {engine: {device: 'wasm'}, ...changes});
 /** A rate so high that the validation loss goes up and down. */
-const WAVERING = {steps: 11, optimizer: {lr: 0.08}, batch: {sequences: 2}, validation: {every: 1, maxRows: 16}} as const;
+const WAVERING = {
+  steps: 11,
+  optimizer: {lr: 0.08},
+  batch: {sequences: 2},
+  validation: {every: 1, maxRows: 16},
+} as const;
 const evalsOf = async (out: string): Promise<{step: number; loss: number}[]> =>
   (await readRunLog(pathOf(`${out}/log.jsonl`)))
     .filter((record): record is EvalRecord => record.kind === 'eval')
