@@ -6,8 +6,9 @@ import {createRng, type RngState, restoreRng} from '../util/rng.js';
 
 /** Rows that are trained on together, each of sequenceLength + 1 values, row after row. */
 export interface Batch extends ShardRows {
-  /** For each row the index of its source. */
+  /** For each row the index of its source, and its place in that source's shard. */
   readonly sources: readonly number[];
+  readonly rows: readonly number[];
 }
 
 /** Where a loader stands; plain JSON. */
@@ -77,9 +78,10 @@ export function createLoader({shards, sequences, seed, state}: LoaderOptions): L
   });
   const read = async (): Promise<Reading> => {
     const sources = Array.from({length: sequences}, () => choose(rng.uniform()));
-    const reads = sources.map((source) => walks[source]?.read());
+    const places = sources.flatMap((source) => walks[source]?.next() ?? []);
     const after = stand(); // before the rows are there: the walks have moved on
-    return {batch: {...joinRows(await Promise.all(reads.filter((read) => read !== undefined))), sources}, after};
+    const read = await Promise.all(places.map((place) => place.read()));
+    return {batch: {...joinRows(read), sources, rows: places.map(({row}) => row)}, after};
   };
   return readAhead(read, stand());
 }
@@ -110,8 +112,8 @@ function readAhead(read: () => Promise<Reading>, start: LoaderState): Loader {
 
 /** One source gone through row by row. */
 interface Walk {
-  /** Moves on at once and reads the row it stood on. */
-  read(): Promise<ShardRows>;
+  /** Moves on, and says where it stood. */
+  next(): {readonly row: number; readonly read: () => Promise<ShardRows>};
   state(): SourceState;
 }
 
@@ -120,18 +122,23 @@ function createWalk({name, shard}: WeightedShard, masked: boolean, seed: number,
   let {epoch, cursor} = state ?? {epoch: 0, cursor: 0};
   let order = orderOf(name, rows, seed, epoch);
   return {
-    read: async () => {
+    next: () => {
       if (cursor === rows) {
         epoch++;
         cursor = 0;
         order = orderOf(name, rows, seed, epoch);
       }
       const row = order(cursor++);
-      const read = await shard.readRows(row, row + 1);
-      return masked && !read.mask ? {...read, mask: new Int32Array(read.tokens.length).fill(1)} : read; // beside masked ones
+      return {row, read: () => readRow(shard, row, masked)};
     },
     state: () => ({name, rows, epoch, cursor}),
   };
+}
+
+/** A row; beside others with a mask it gets one that leaves nothing out. */
+async function readRow(shard: TokenShard, row: number, masked: boolean): Promise<ShardRows> {
+  const read = await shard.readRows(row, row + 1);
+  return masked && !read.mask ? {...read, mask: new Int32Array(read.tokens.length).fill(1)} : read;
 }
 
 /** The order of a source's rows in one epoch. */

@@ -25,6 +25,7 @@ const run = z.object({
     .array(z.object({part: z.string(), parameters: count, trained: count, lowRank: count}))
     .optional()
     .describe('by part of the model: its parameters, those that train, and those of low-rank terms beside it'),
+  experts: z.array(z.array(count)).optional().describe('by MoE layer, the experts that ESFT trains'),
   inputs: z
     .record(z.string(), z.string())
     .optional()

@@ -34,6 +34,8 @@ const trainerState = z.strictObject({
   /** Losses of the last steps, by which a spike is known; null for one that was not finite. */
   recent: z.array(z.number().nullable()).readonly().optional(),
   best: bestLossSchema.optional(),
+  /** By MoE layer, the experts that ESFT trains. */
+  experts: z.array(z.array(z.int()).readonly()).readonly().optional(),
   /** Without what the optimizer keeps: nothing goes on from it. */
   light: z.literal(true).optional(),
   /** Written by versions that compiled steps for several rooms of experts; nothing reads it now. */

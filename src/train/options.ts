@@ -65,9 +65,16 @@ const distillSchema = z
       .positive()
       .default(1)
       .describe('What the logits of both are divided by; the divergence counts with its square.'),
+    top: z
+      .int()
+      .min(1)
+      .optional()
+      .describe(
+        'Learn only from so many of its likeliest words at each place, all others counting as one, and keep them beside the packed text: rows that were asked about before, in an earlier epoch or another run, need no teacher. 8 bytes a word and place.',
+      ),
   })
   .describe(
-    'Learn from the words that another model foresees, besides the text: (1 - weight) x loss + weight x temperature² x KL (arXiv 1503.02531). The teacher runs beside the model.',
+    'Learn from the words that another model foresees, besides the text: (1 - weight) x loss + weight x temperature² x KL (arXiv 1503.02531). Without `top` the teacher runs beside the model in every step.',
   );
 
 const capacitySchema = z

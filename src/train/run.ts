@@ -8,14 +8,16 @@ import {DataError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
 import {accumulates} from './batch-size.js';
 import {checkpointModel, openStored} from './checkpoint.js';
+import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
+import {type EsftOptions, selectParameters} from './finetune.js';
 import {inputsOf, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
 import {checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
 import type {Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState, type TrainState} from './state.js';
-import {openTeacher} from './teacher.js';
+import {closeTeacher, openTeacher} from './teacher.js';
 import {trainLoop} from './trainer.js';
 import {unreachedRouters} from './unreached-routers.js';
 import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
@@ -56,11 +58,12 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
       await refuseIdsBeyond(model, tokenizer, sources);
       const inputs = await inputsOf(run.model, sources);
       if (checkpoint) await refuseOtherInputs(run, inputs);
-      const teacher = await openTeacher(run.train.distill, model, tokenizer);
+      const {precision} = engine;
+      const teacher = await openTeacher({run, model, tokenizer, sources, precision});
       try {
         return await trainSession({run, model, teacher, sources, engine, checkpoint, inputs}, onEvent);
       } finally {
-        teacher?.dispose();
+        await closeTeacher(teacher);
       }
     });
   } finally {
@@ -103,7 +106,7 @@ function refuseLongRows({architecture, path}: Model, sequenceLength: number): vo
 }
 
 async function trainSession(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainResult> {
-  const state = await openState(session);
+  const state = await openState(session, onEvent);
   try {
     return await trainLoop(session, state, onEvent);
   } finally {
@@ -111,8 +114,10 @@ async function trainSession(session: Session, onEvent: (event: TrainEvent) => vo
   }
 }
 
-async function openState({run, model, checkpoint}: Session): Promise<TrainState> {
+async function openState(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainState> {
+  const {run, model, checkpoint} = session;
   const {finetune, optimizer, batch, balance, ema} = run.train;
+  const experts = finetune.kind === 'esft' ? await trainedExperts(session, finetune, onEvent) : null;
   const kept = checkpoint && (await openStored(checkpoint.path, finetune.kind === 'lora'));
   try {
     return await createTrainState(model, {
@@ -121,10 +126,27 @@ async function openState({run, model, checkpoint}: Session): Promise<TrainState>
       accumulates: accumulates(batch),
       movesBiases: balance.kind === 'bias',
       averages: ema !== undefined,
+      experts,
       seed: run.seed,
       stored: kept?.stored ?? (() => Promise.resolve(null)),
     });
   } finally {
     await kept?.close();
   }
+}
+
+/** The experts that ESFT trains: those that the run began with, or those that its text uses most. */
+async function trainedExperts(
+  session: Session,
+  finetune: EsftOptions,
+  onEvent: (event: TrainEvent) => void,
+): Promise<ChosenExperts> {
+  const kept = session.checkpoint?.trainer.experts;
+  if (kept) return kept;
+  selectParameters(session.model.architecture, finetune); // refuses a model without experts before its text is read
+  const chosen = await chooseExperts(session, finetune);
+  const counts = chosen.map(({length}) => length);
+  const range = `${Math.min(...counts)} to ${Math.max(...counts)}`;
+  onEvent({kind: 'note', text: `of each layer ${range} experts train, by use on ${finetune.rows} rows`});
+  return chosen;
 }

@@ -7,6 +7,7 @@ import type {Model} from '../model/model.js';
 import type {TrainerState} from './checkpoint.js';
 import type {RunInputs} from './inputs.js';
 import type {TrainOptions} from './options.js';
+import type {RunTeacher} from './teacher.js';
 
 /** One run of the trainer. */
 export interface TrainRun {
@@ -49,7 +50,7 @@ export interface Session {
   readonly run: TrainRun;
   readonly model: Model;
   /** What is learnt from besides the text; null if nothing is. */
-  readonly teacher: Model | null;
+  readonly teacher: RunTeacher | null;
   readonly sources: readonly SourceShards[];
   readonly engine: EngineInfo;
   readonly checkpoint: Checkpoint | null;

@@ -11,6 +11,7 @@ import {
   compileStep,
   ratesTensor,
   type StepFunctions,
+  type StepInput,
   type StepOptions,
   type StepRates,
   type StepReport,
@@ -30,10 +31,16 @@ export interface StepResult {
   readonly overflow: number;
 }
 
+/** Rows to learn from, and what a teacher foresees of them where it is not asked in the step. */
+export interface TrainRows extends ShardRows {
+  /** float32 [2, T, K]; see `StepInput`. */
+  readonly taught?: Float32Array;
+}
+
 /** Runs optimizer steps. */
 export interface StepRunner {
   /** One optimizer step over micro-batches of equal size. */
-  run(batches: readonly ShardRows[], rates: StepRates, seed: StepSeed): Promise<StepResult>;
+  run(batches: readonly TrainRows[], rates: StepRates, seed: StepSeed): Promise<StepResult>;
   dispose(): void;
 }
 
@@ -77,32 +84,34 @@ interface Parts extends StepFunctions {
 }
 
 type Apply = ReturnType<typeof compileApply>;
-type StepCall = (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>;
+type StepCall = (batch: tf.Tensor3D, seed_2: tf.Tensor1D, taught: readonly tf.Tensor3D[]) => Promise<StepReport>;
 
 async function runAtOnce(
   parts: Parts,
-  batches: readonly ShardRows[],
+  batches: readonly TrainRows[],
   rates_N: tf.Tensor1D,
   seed: StepSeed,
 ): Promise<StepResult> {
   const [rows] = batches;
   if (!rows || batches.length > 1)
     throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
-  const one = await report(parts, rows, seedWords(seed, 0), (batch, seed_2) => parts.step(batch, seed_2, rates_N));
+  const one = await report(parts, rows, seedWords(seed, 0), (batch, seed_2, taught) =>
+    parts.step(batch, seed_2, rates_N, ...taught),
+  );
   return summary([one], one.figures[NORM] ?? Number.NaN);
 }
 
 async function runAccumulated(
   {apply, ...parts}: Parts & {readonly apply: Apply},
-  batches: readonly ShardRows[],
+  batches: readonly TrainRows[],
   rates_N: tf.Tensor1D,
   seed: StepSeed,
 ): Promise<StepResult> {
   if (batches.length === 0) throw new Error('accumulation needs batches');
   const reports: Report[] = [];
   for (const [i, rows] of batches.entries()) {
-    const add: StepCall = (batch, seed_2) =>
-      withScalar(1 / batches.length, (share) => parts.accumulate(batch, seed_2, share));
+    const add: StepCall = (batch, seed_2, taught) =>
+      withScalar(1 / batches.length, (share) => parts.accumulate(batch, seed_2, share, ...taught));
     reports.push(await report(parts, rows, seedWords(seed, i), add));
   }
   const {norm} = await withScalar(meanFigure(reports, 0), (loss) => apply(rates_N, loss));
@@ -111,9 +120,9 @@ async function runAccumulated(
   return summary(reports, gradNorm);
 }
 
-function report({architecture, options}: Parts, rows: ShardRows, seed: Int32Array, call: StepCall): Promise<Report> {
-  return withBatch(rows, options.sequenceLength, seed, async (batch, seed_2) => {
-    const {figures, loads} = await readReport(await call(batch, seed_2));
+function report({architecture, options}: Parts, rows: TrainRows, seed: Int32Array, call: StepCall): Promise<Report> {
+  return withBatch(rows, options.sequenceLength, seed, async ({batch_NBS: batch, seed_2, taught_2TK}) => {
+    const {figures, loads} = await readReport(await call(batch, seed_2, taught_2TK ? [taught_2TK] : []));
     const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
     return {figures, layers: loadsByLayer(loads, architecture, tokens, options)};
   });
@@ -187,17 +196,22 @@ export function seedWords({seed, step}: StepSeed, microBatch: number): Int32Arra
 
 /** Runs `body` with a micro-batch and its seed as tensors. */
 export async function withBatch<T>(
-  rows: ShardRows,
+  rows: TrainRows,
   sequenceLength: number,
   seed: Int32Array,
-  body: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<T>,
+  body: (input: StepInput) => Promise<T>,
 ): Promise<T> {
-  const batch = batchTensor(rows, sequenceLength);
-  const seed_2 = tf.tensor1d(seed, 'int32');
+  const batch_NBS = batchTensor(rows, sequenceLength);
+  const tokens = (batch_NBS.shape[1] ?? 0) * (batch_NBS.shape[2] ?? 0);
+  const input: StepInput = {
+    batch_NBS,
+    seed_2: tf.tensor1d(seed, 'int32'),
+    ...(rows.taught && {taught_2TK: tf.tensor3d(rows.taught, [2, tokens, rows.taught.length / 2 / tokens])}),
+  };
   try {
-    return await body(batch, seed_2);
+    return await body(input);
   } finally {
-    tf.dispose([batch, seed_2]);
+    tf.dispose({...input});
   }
 }
 
