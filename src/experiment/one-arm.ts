@@ -39,6 +39,8 @@ export interface TrainConfigOptions {
   /** Run folder; checkpoints/<name>/<arm> if absent, or checkpoints/<name>/model without an arm. */
   readonly out?: string | undefined;
   readonly mode: TrainRun['mode'];
+  /** As in {@link TrainRun}. */
+  readonly allowsChange?: boolean | undefined;
 }
 
 /**
@@ -84,10 +86,10 @@ export async function trainConfig(
   options: TrainConfigOptions,
   onEvent: OnEvent = () => undefined,
 ): Promise<TrainResult> {
-  const {loaded, mode} = options;
+  const {loaded, mode, allowsChange = false} = options;
   const name = options.arm ?? loaded.config.arm;
   const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
-  const run = runOf(loaded.config, arm, options.out ?? arm.out, mode);
+  const run = runOf(loaded.config, arm, options.out ?? arm.out, {mode, allowsChange});
   if (mode === 'new') await refuseRun(run.out);
   if (mode === 'resume') await requireRun(run.out);
   await checkFolder(run);
@@ -174,6 +176,7 @@ function onlyArm({config, file}: LoadedConfig): string {
 /** The config's model as an arm without a name of its own. */
 function asItIs(config: Config): Arm {
   const {name, model} = config;
-  const own = {yaml: resolvedYaml(config), hash: configHash(config)};
+  const bare = {...config, arms: {}, conversions: {}, report: {}} as Config; // what training does not hang on
+  const own = {yaml: resolvedYaml(bare), hash: configHash(bare)};
   return {name, start: model, out: join(layoutOf(config).root, 'model'), config: own};
 }

@@ -3,7 +3,7 @@ import {stat} from 'node:fs/promises';
 import {basename, join, resolve} from 'node:path';
 import {stringify} from 'yaml';
 import {type LoadedConfig, parseConfig} from '../config/load.js';
-import type {ConfigInput} from '../config/schema.js';
+import type {Config, ConfigInput} from '../config/schema.js';
 import {readProvenance} from '../downcycle/provenance.js';
 import {readRunLog} from '../format/run-log.js';
 import type {Architecture} from '../model/architecture.js';
@@ -31,6 +31,8 @@ export interface RecoverOptions {
   /** Overrides of the config that this makes, as typed after `--set`. */
   readonly set?: readonly string[] | undefined;
   readonly mode: TrainRun['mode'];
+  /** As in {@link TrainRun}. */
+  readonly allowsChange?: boolean | undefined;
 }
 
 /** Perplexity on held-out rows of the text. */
@@ -56,16 +58,13 @@ const ADAPTED: readonly Part[] = ['attention', 'ffn', 'shared', 'experts'];
  */
 export async function recover(options: RecoverOptions, onEvent: OnEvent = () => undefined): Promise<Recovery> {
   const loaded = recoverConfig(options, await readArchitecture(options.model));
-  const result = await trainConfig({loaded, mode: options.mode}, onEvent);
+  const result = await trainConfig({loaded, mode: options.mode, allowsChange: options.allowsChange}, onEvent);
   const evals = (await readRunLog(logPath(result.out))).flatMap((record) =>
     record.kind === 'eval' && record.split === 'valid' ? [record] : [],
   );
-  const parent = await parentOf(options.model);
-  if (parent) onEvent({kind: 'stage', text: `measuring ${parent}`});
-  const loss = parent === null ? null : await modelLoss(parent, loaded.config);
   return {
     result,
-    dense: perplexity(loss),
+    dense: result.reason === 'interrupted' ? null : perplexity(await parentLoss(options.model, loaded.config, onEvent)),
     converted: perplexity(evals[0]?.loss ?? null),
     recovered: result.reason === 'completed' ? perplexity(evals.at(-1)?.loss ?? null) : null,
   };
@@ -105,6 +104,22 @@ function sourceName(path: string, place: number): string {
     .replaceAll(/[^\w.-]+/g, '-')
     .replace(/^[^A-Za-z0-9]+/, '');
   return `${word || 'text'}-${place + 1}`;
+}
+
+/** Loss of the dense parent; null where it is not there. What keeps it from being measured is told, and costs no recovery. */
+async function parentLoss(model: string, config: Config, onEvent: OnEvent): Promise<number | null> {
+  const parent = await parentOf(model);
+  if (parent === null) return null;
+  onEvent({kind: 'stage', text: `measuring ${parent}`});
+  try {
+    return await modelLoss(parent, config);
+  } catch (error) {
+    onEvent({
+      kind: 'stage',
+      text: `${parent} was not measured: ${error instanceof Error ? error.message : String(error)}`,
+    });
+    return null;
+  }
 }
 
 /** The dense model that a mixture was made of, if it is still there. */

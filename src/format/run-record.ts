@@ -83,6 +83,9 @@ const resume = z.object({
   tokens: count,
   versions: z.record(z.string(), z.string()),
   device: z.string(),
+  configHash: z.string().optional().describe('of the config it goes on with, where that was changed'),
+  inputs: z.record(z.string(), z.string()).optional().describe('as in the head of the log, where one was changed'),
+  changed: z.array(z.string()).optional().describe('keys of the config and inputs that are others than before'),
   resumedAt: z.string().describe('ISO 8601'),
 });
 

@@ -29,6 +29,16 @@ export function batchTensor({tokens, segments, mask}: ShardRows, sequenceLength:
   return tf.tensor3d(values, [planes, B, S], 'int32');
 }
 
+/** Positions of such rows that are predicted. */
+export function countLabels({tokens, segments, mask}: ShardRows, sequenceLength: number): number {
+  let count = 0;
+  for (let from = 0; from < tokens.length; from++) {
+    const isLast = from % (sequenceLength + 1) === sequenceLength;
+    if (!isLast && mask?.[from + 1] !== 0 && segments?.[from] === segments?.[from + 1]) count++;
+  }
+  return count;
+}
+
 /** Takes a batch tensor apart again, inside a compiled function. */
 export function splitBatch(batch_NBS: tf.Tensor3D): {input: DecoderInput; label_T: tf.Tensor1D} {
   const [token_BS, label_BS, segment_BS] = tf.unstack(batch_NBS) as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D | undefined];

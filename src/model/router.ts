@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import {MATRIX} from '../op/mat-mul.js';
+import {EXACT_MATRIX} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
 import {project, type Weight} from '../op/weight.js';
@@ -8,9 +8,9 @@ import type {RouterTree} from './parameters.js';
 
 /** Logits of all experts, float32 [T, E]; see `RouterKind`. */
 export function routerLogits(x_TD: tf.Tensor2D, {router, routerUp, routerOut}: RouterTree<Weight>): tf.Tensor2D {
-  const first_TE = project(x_TD, router as Weight<tf.Tensor2D>, MATRIX);
-  if (routerUp) return tf.abs(swiglu(first_TE, project(x_TD, routerUp as Weight<tf.Tensor2D>, MATRIX)));
-  return routerOut ? project(tf.tanh(first_TE), routerOut as Weight<tf.Tensor2D>, MATRIX) : first_TE;
+  const first_TE = project(x_TD, router as Weight<tf.Tensor2D>, EXACT_MATRIX);
+  if (routerUp) return tf.abs(swiglu(first_TE, project(x_TD, routerUp as Weight<tf.Tensor2D>, EXACT_MATRIX)));
+  return routerOut ? project(tf.tanh(first_TE), routerOut as Weight<tf.Tensor2D>, EXACT_MATRIX) : first_TE;
 }
 
 /** Which experts each token uses, and how much of each. */

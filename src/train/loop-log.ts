@@ -16,7 +16,9 @@ export async function logStart(loop: Loop): Promise<void> {
   const now = new Date().toISOString();
   if (checkpoint) {
     const {step, tokens} = progress;
-    return log.append({kind: 'resume', step, tokens, versions, device: engine.device, resumedAt: now});
+    const {changes, inputs} = loop;
+    const changed = changes.length > 0 && {configHash: run.config.hash, inputs, changed: [...changes]};
+    return log.append({kind: 'resume', step, tokens, versions, device: engine.device, ...changed, resumedAt: now});
   }
   return log.append({
     kind: 'run',

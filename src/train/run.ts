@@ -11,11 +11,11 @@ import {checkpointModel, openStored} from './checkpoint.js';
 import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
 import {type EsftOptions, selectParameters} from './finetune.js';
-import {inputsOf, refuseOtherInputs} from './inputs.js';
+import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
-import {checkFolder, findCheckpoint} from './run-folder.js';
+import {changesOf, checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
-import type {Session, TrainResult, TrainRun} from './session.js';
+import type {Checkpoint, Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState, type TrainState} from './state.js';
 import {closeTeacher, openTeacher} from './teacher.js';
 import {trainLoop} from './trainer.js';
@@ -56,12 +56,12 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources);
-      const inputs = await inputsOf(run.model, sources);
-      if (checkpoint) await refuseOtherInputs(run, inputs);
+      const inputs = await inputsOf(run, sources);
+      const changes = checkpoint ? await changesSince(run, checkpoint, inputs) : [];
       const {precision} = engine;
       const teacher = await openTeacher({run, model, tokenizer, sources, precision});
       try {
-        return await trainSession({run, model, teacher, sources, engine, checkpoint, inputs}, onEvent);
+        return await trainSession({run, model, teacher, sources, engine, checkpoint, inputs, changes}, onEvent);
       } finally {
         await closeTeacher(teacher);
       }
@@ -71,12 +71,18 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   }
 }
 
+/** What is another than when the run began, in words; refused unless that is allowed. */
+async function changesSince(run: TrainRun, checkpoint: Checkpoint, inputs: RunInputs): Promise<string[]> {
+  if (!run.allowsChange) await refuseOtherInputs(run, inputs);
+  return [...(await changesOf(run, checkpoint)), ...(await otherInputs(run.out, inputs))];
+}
+
 /** A finished run stays as it is only if it would be the same again; of a model that is gone nobody can tell. */
 async function refuseFinishedOfOther(run: TrainRun, onEvent: (event: TrainEvent) => void): Promise<void> {
   const architecture = await readArchitecture(run.model).catch(() => null);
   if (!architecture) return;
   await withText(run, {path: run.model, architecture}, onEvent, async (sources) =>
-    refuseOtherInputs(run, await inputsOf(run.model, sources)),
+    refuseOtherInputs(run, await inputsOf(run, sources)),
   );
 }
 

@@ -1,6 +1,13 @@
 import type {LoaderState} from '../data/loader.js';
 import {recordBest} from './best.js';
-import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type TrainerState} from './checkpoint.js';
+import {
+  checkpointModel,
+  checkpointName,
+  completeCheckpoint,
+  pruneCheckpoints,
+  saveCheckpoint,
+  type TrainerState,
+} from './checkpoint.js';
 import type {Loop} from './loop.js';
 import {secondsOf} from './progress.js';
 
@@ -35,9 +42,10 @@ export async function saveStep(loop: Loop, {data, light = false, prunes = true}:
     ...(light && {light}),
     loader: data ?? loader.state(),
   };
-  const adapter = isLora ? ({format: 1, base: run.model, rank: finetune.rank, alpha: finetune.alpha} as const) : null;
+  const adapter = isLora ? adapterRecord(loop, finetune) : null;
   const content = {model, state, trainer, adapter, withModel, filesFrom: progress.filesFrom};
-  const path = await saveCheckpoint(run.out, content);
+  const isThere = progress.isLight && step === progress.savedStep;
+  const path = isThere ? await completeCheckpoint(run.out, state, trainer) : await saveCheckpoint(run.out, content);
   progress.savedStep = step;
   progress.isLight = light;
   if (withModel) progress.filesFrom = checkpointModel(path);
@@ -46,4 +54,9 @@ export async function saveStep(loop: Loop, {data, light = false, prunes = true}:
   if (keepsBest && best?.step === step) await recordBest(run.out, best);
   if (prunes) await pruneCheckpoints(run.out, keep, keepsBest && best ? best.step : null);
   onEvent({kind: 'checkpoint', step, path});
+}
+
+function adapterRecord({run, inputs}: Loop, {rank, alpha}: {readonly rank: number; readonly alpha: number}) {
+  const {model: fingerprint} = inputs;
+  return {format: 1, base: run.model, ...(fingerprint !== undefined && {fingerprint}), rank, alpha} as const;
 }

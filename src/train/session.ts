@@ -27,6 +27,8 @@ export interface TrainRun {
   readonly config: {readonly yaml: string; readonly hash: string};
   /** `new` refuses a folder that exists, `resume` goes on from its last checkpoint, `overwrite` starts again. */
   readonly mode: 'new' | 'resume' | 'overwrite';
+  /** Whether a run may go on although its config, model or text is another than when it began. */
+  readonly allowsChange?: boolean;
 }
 
 /** How a run ended. */
@@ -55,6 +57,8 @@ export interface Session {
   readonly engine: EngineInfo;
   readonly checkpoint: Checkpoint | null;
   readonly inputs: RunInputs;
+  /** What is another than when the run began: keys of the config, and inputs; allowed, or there would be no session. */
+  readonly changes: readonly string[];
 }
 
 /** Path of a run's log. */

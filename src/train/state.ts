@@ -84,7 +84,7 @@ export async function createTrainState({architecture, parameters}: Model, option
     trained.push(await trainedOf(path, spec, variable, {...options, make, members: members.get(path) ?? null}));
   };
   try {
-    for (const spec of whole) {
+    for (const spec of whole.filter(({role}) => role !== 'bias' || !options.movesBiases)) {
       const variable = variables(spec.path);
       // A model that was saved holds these; the one that low-rank terms stand beside does not.
       if (adapted.length > 0) restore(variable, await options.stored(spec.path));

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import type {Architecture, FfnLayout} from '../model/architecture.js';
-import {batchTensor} from '../model/batch.js';
+import {batchTensor, countLabels} from '../model/batch.js';
 import {expertRoom, missingRows} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
 import {createRng} from '../util/rng.js';
@@ -108,23 +108,33 @@ async function runAccumulated(
   seed: StepSeed,
 ): Promise<StepResult> {
   if (batches.length === 0) throw new Error('accumulation needs batches');
+  const labels = batches.map((rows) => countLabels(rows, parts.options.sequenceLength));
   const reports: Report[] = [];
   for (const [i, rows] of batches.entries()) {
+    const share = shareOf(labels, i);
     const add: StepCall = (batch, seed_2, taught) =>
-      withScalar(1 / batches.length, (share) => parts.accumulate(batch, seed_2, share, ...taught));
-    reports.push(await report(parts, rows, seedWords(seed, i), add));
+      withTensor(tf.tensor1d([share, 1 / batches.length]), (share_2) =>
+        parts.accumulate(batch, seed_2, share_2, ...taught),
+      );
+    reports.push({...(await report(parts, rows, seedWords(seed, i), add)), share});
   }
-  const {norm} = await withScalar(meanFigure(reports, 0), (loss) => apply(rates_N, loss));
+  const {norm} = await withTensor(tf.scalar(lossFigure(reports, 0)), (loss) => apply(rates_N, loss));
   const [gradNorm = Number.NaN] = await norm.data();
   norm.dispose();
   return summary(reports, gradNorm);
+}
+
+/** What a pass counts in the loss of a step: its share of all labels, so that every label counts the same. */
+function shareOf(labels: readonly number[], pass: number): number {
+  const all = total(labels);
+  return all === 0 ? 1 / labels.length : (labels[pass] ?? 0) / all;
 }
 
 function report({architecture, options}: Parts, rows: TrainRows, seed: Int32Array, call: StepCall): Promise<Report> {
   return withBatch(rows, options.sequenceLength, seed, async ({batch_NBS: batch, seed_2, taught_2TK}) => {
     const {figures, loads} = await readReport(await call(batch, seed_2, taught_2TK ? [taught_2TK] : []));
     const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
-    return {figures, layers: loadsByLayer(loads, architecture, tokens, options)};
+    return {figures, share: 1, layers: loadsByLayer(loads, architecture, tokens, options)};
   });
 }
 
@@ -135,6 +145,8 @@ const NORM = 4;
 interface Report {
   /** As in {@link StepReport}. */
   readonly figures: Float32Array;
+  /** Of the labels of the step. */
+  readonly share: number;
   readonly layers: readonly LayerLoad[];
 }
 
@@ -171,7 +183,13 @@ function summary(reports: readonly Report[], gradNorm: number): StepResult {
   const mean = (i: number): number => meanFigure(reports, i);
   const overflow = total(reports.flatMap(({layers}) => layers.map(({missing}) => missing)));
   const load = (reports[0]?.layers ?? []).map((_, i) => shares(reports.flatMap(({layers}) => layers[i] ?? [])));
-  return {loss: mean(0), balance: mean(1), z: mean(2), divergence: mean(3), gradNorm, load, overflow};
+  const [loss, divergence] = [lossFigure(reports, 0), lossFigure(reports, 3)];
+  return {loss, balance: mean(1), z: mean(2), divergence, gradNorm, load, overflow};
+}
+
+/** A mean over the labels of the step. */
+function lossFigure(reports: readonly Report[], i: number): number {
+  return total(reports.map(({figures, share}) => (figures[i] ?? 0) * share));
 }
 
 function meanFigure(reports: readonly Report[], i: number): number {
@@ -215,12 +233,11 @@ export async function withBatch<T>(
   }
 }
 
-async function withScalar<T>(value: number, body: (scalar: tf.Scalar) => Promise<T>): Promise<T> {
-  const scalar = tf.scalar(value);
+async function withTensor<T extends tf.Tensor, R>(tensor: T, body: (tensor: T) => Promise<R>): Promise<R> {
   try {
-    return await body(scalar);
+    return await body(tensor);
   } finally {
-    scalar.dispose();
+    tensor.dispose();
   }
 }
 

@@ -52,8 +52,8 @@ export interface Teacher {
 export interface StepFunctions {
   /** One whole step: `(batch_NBS, seed_2, rates_N, taught_2TK where there is one) → report`. */
   readonly step: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Tensor1D, ...tf.Tensor3D[]], StepReport>;
-  /** Adds a micro-batch's gradients to the sums: `(batch_NBS, seed_2, share, taught_2TK where there is one) → report`. */
-  readonly accumulate: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Scalar, ...tf.Tensor3D[]], StepReport>;
+  /** Adds a micro-batch's gradients to the sums: `(batch_NBS, seed_2, share_2, taught_2TK where there is one) → report`. */
+  readonly accumulate: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Tensor1D, ...tf.Tensor3D[]], StepReport>;
 }
 
 /** Numbers that change every step. */
@@ -93,11 +93,11 @@ export function compileStep(state: TrainState, options: StepOptions): StepFuncti
   const accumulate = (
     batch_NBS: tf.Tensor3D,
     seed_2: tf.Tensor1D,
-    share: tf.Scalar,
+    share_2: tf.Tensor1D,
     ...[taught_2TK]: tf.Tensor3D[]
   ): StepReport => {
-    const {gradients, figures, loads} = differentiate(state, options, {batch_NBS, seed_2, taught_2TK});
-    for (const [i, {sum}] of state.trained.entries()) sum?.assign(tf.add(sum.read(), tf.mul(at(gradients, i), share)));
+    const {gradients, figures, loads} = differentiate(state, options, {batch_NBS, seed_2, share_2, taught_2TK});
+    for (const [i, {sum}] of state.trained.entries()) sum?.assign(tf.add(sum.read(), at(gradients, i)));
     for (const [i, load_E] of ownLoads(state.architecture, loads).entries()) {
       const count = at(state.counts, i);
       count.assign(tf.add(count.read(), load_E));
@@ -148,6 +148,8 @@ export interface StepInput {
   /** See {@link splitBatch}. */
   readonly batch_NBS: tf.Tensor3D;
   readonly seed_2: tf.Tensor1D;
+  /** What it counts in a step of several: its share of the labels, for the loss, and of the passes, for router losses. */
+  readonly share_2?: tf.Tensor1D;
   /** The teacher's likeliest words, ids and logarithms of their probabilities, float32 [2, T, K], where it gives those. */
   readonly taught_2TK?: tf.Tensor3D | undefined;
 }
@@ -191,7 +193,7 @@ function dropoutOf({dropout: rate}: StepOptions, seed_2: tf.Tensor1D): (place: n
 function lossOf(
   params: DecoderTree<Weight>,
   architecture: Architecture,
-  {batch_NBS, taught_2TK}: StepInput,
+  {batch_NBS, share_2, taught_2TK}: StepInput,
   {balance: options, capacity, teacher}: StepOptions,
   context: BalanceContext,
 ): LossWithReport {
@@ -207,9 +209,12 @@ function lossOf(
     },
   );
   const {balance, z} = routerLosses(routers, options, context);
-  const weighted = tf.add(tf.mul(balance, balanceWeight(options)), tf.mul(z, options.zLoss));
+  const weighted: tf.Scalar = tf.add(tf.mul(balance, balanceWeight(options)), tf.mul(z, options.zLoss));
   const figures = tf.stack([crossEntropy, balance, z, divergence]);
-  const loss: tf.Scalar = routers.length > 0 ? tf.add(learnt, weighted) : learnt;
+  const [ofLabels, ofPasses] = share_2 ? (tf.unstack(share_2) as [tf.Scalar, tf.Scalar]) : [null, null];
+  const own: tf.Scalar = ofLabels ? tf.mul(learnt, ofLabels) : learnt;
+  const aside: tf.Scalar = ofPasses ? tf.mul(weighted, ofPasses) : weighted;
+  const loss: tf.Scalar = routers.length > 0 ? tf.add(own, aside) : own;
   return {loss, report: [figures, joinLoads(routers)]};
 }
 

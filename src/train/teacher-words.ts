@@ -7,15 +7,13 @@ import type {Batch} from '../data/loader.js';
 import type {SourceShards} from '../data/shards.js';
 import {compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
-import {openModelFolder} from '../format/model-folder.js';
 import {openRowCache, type RowCache} from '../format/row-cache.js';
 import {weightsOf} from '../model/adapter.js';
 import {batchTensor, splitBatch} from '../model/batch.js';
-import {architectureFromConfig} from '../model/config.js';
 import {decode, headOf} from '../model/decoder.js';
-import {modelFingerprint} from '../model/fingerprint.js';
 import {loadModel, type Model} from '../model/model.js';
 import {topWords} from '../op/linear-distillation.js';
+import {fingerprintOf} from './inputs.js';
 
 /** The words that a teacher foresees. */
 export interface TeacherWords {
@@ -142,13 +140,4 @@ function createTeacher({from, topK, temperature, sequenceLength, precision}: Tea
       model?.dispose();
     },
   };
-}
-
-async function fingerprintOf(path: string): Promise<string> {
-  const folder = await openModelFolder(path);
-  try {
-    return await modelFingerprint(folder, architectureFromConfig(folder.config, `${path}/config.json`));
-  } finally {
-    await folder.close();
-  }
 }

@@ -3,7 +3,7 @@ import type {Precision} from '../engine/precision.js';
 import {loadModel, type Model} from '../model/model.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
-import {ModelError} from '../util/errors.js';
+import {DataError, ModelError} from '../util/errors.js';
 import type {TrainRun} from './session.js';
 import {openTeacherWords, type TeacherWords} from './teacher-words.js';
 
@@ -31,6 +31,7 @@ export async function openTeacher({run, model, tokenizer, sources, precision}: P
   if (!distill) return null;
   const {from, temperature, top: topK} = distill;
   await refuseStranger(from, model, tokenizer);
+  await refuseShort(from, run.data.sequenceLength);
   if (topK === undefined) return {kind: 'live', model: await loadModel(from)};
   const {sequenceLength} = run.data;
   const options = {
@@ -58,4 +59,13 @@ async function refuseStranger(from: string, {architecture, path}: Model, {finger
   throw new ModelError(`train.distill.from: ${from} has ${why} and cannot teach ${path}.`, {
     hint: 'Name a model of the same tokenizer, such as the dense parent.',
   });
+}
+
+async function refuseShort(from: string, sequenceLength: number): Promise<void> {
+  const {contextLength} = await readArchitecture(from);
+  if (sequenceLength <= contextLength) return;
+  throw new DataError(
+    `train.distill.from: rows of ${sequenceLength} tokens are asked for, ${from} has ${contextLength} positions (max_position_embeddings).`,
+    {hint: `Lower data.sequenceLength to ${contextLength} or less.`},
+  );
 }

@@ -132,7 +132,7 @@ async function trainStep(parts: Loop): Promise<void> {
   const rates = {...ratesOf(optimizer, lr, t), lossLimit: limit};
   const result = await runner.run(batches, rates, {seed: run.seed, step: t});
   const skipped = !isApplied(result, limit);
-  const recent = withLoss(policy, progress.recent, result.loss);
+  const recent = withLoss(policy, progress.recent, result);
   if (skipped && !maySkip(policy, recent)) await refuseStep(parts, {result, lr, limit, batches, dataBefore});
   const tokens = batches.length * batch.sequences * run.data.sequenceLength;
   progress.step = t;
@@ -164,7 +164,7 @@ async function refuseStep(parts: Loop, {result, lr, limit, batches, dataBefore}:
   const {run, progress, state, stepOptions} = parts;
   const {loss, gradNorm} = result;
   const step = progress.step + 1;
-  if (progress.step > progress.savedStep) {
+  if (progress.step > progress.savedStep || progress.isLight) {
     // Best effort: weights may be infinite already, and the error of the step is the one to be told.
     await saveStep(parts, {data: dataBefore, prunes: false}).catch(() => undefined);
   }

@@ -1,4 +1,4 @@
-import {mkdtemp, readdir, rm, stat, writeFile} from 'node:fs/promises';
+import {mkdtemp, open, readdir, rm, stat, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {describe, expect, it, onTestFinished} from 'vitest';
@@ -36,11 +36,28 @@ describe('a row cache', () => {
     await cache.write(1, Float32Array.of(7, 8));
     await cache.close();
     const file = await openSafetensors(path);
-    expect([...(await file.readBytes('known'))]).toEqual([0, 1]);
+    const checks = await file.readBytes('check');
+    expect([...new Int32Array(checks.buffer, checks.byteOffset, 2)]).toEqual([0, expect.not.closeTo(0)]);
     const rows = await file.readBytes('rows');
     expect([...new Float32Array(rows.buffer, rows.byteOffset, 4)]).toEqual([0, 0, 7, 8]);
     await file.close();
     expect(await readdir(join(path, '..'))).toEqual(['rows.safetensors']);
+  });
+
+  it('knows half of a row for none', async () => {
+    const path = await pathInFolder();
+    const cache = await openRowCache(path, 2, 4);
+    await cache.write(0, Float32Array.of(1, 2, 3, 4));
+    await cache.write(1, Float32Array.of(5, 6, 7, 8));
+    const file = await openSafetensors(path);
+    const {begin} = file.info('rows');
+    await file.close();
+    const handle = await open(path, 'r+');
+    await handle.write(Buffer.alloc(8), 0, 8, begin + 8);
+    await handle.close();
+    expect(await cache.read(0)).toBeNull();
+    expect(await cache.read(1)).toEqual(Float32Array.of(5, 6, 7, 8));
+    await cache.close();
   });
 
   it('takes no room on the disk for rows that were not written', async () => {

@@ -1,6 +1,7 @@
-import {cp, readFile, writeFile} from 'node:fs/promises';
+import {cp, readFile, rm, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
+import {readRunLog} from '../../src/format/run-log.js';
 import type {StepRecord} from '../../src/format/run-record.js';
 import {train} from '../../src/train/run.js';
 import type {TrainResult, TrainRun} from '../../src/train/session.js';
@@ -56,6 +57,24 @@ describe('a run with a teacher', () => {
     await cp(join(other, 'model.safetensors'), join(teacher, 'model.safetensors'));
     await taught('few2', 8);
     expect(await exactLines(join(folder, 'few2'))).toEqual(await exactLines(join(folder, 'few')));
+  });
+
+  it('does not go on with another', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), MOE);
+    const teacher = await writeModel(join(folder, 'teacher'), DENSE);
+    const options = {...changes(teacher, 0.5), train: {...changes(teacher, 0.5).train, checkpoint: {every: 2}}};
+    const crash = train(tinyRun(folder, options), (event) => {
+      if (event.kind === 'step' && event.step === 3) throw new Error('crash');
+    });
+    await expect(crash).rejects.toThrow('crash');
+    await rm(teacher, {recursive: true});
+    await writeModel(teacher, DENSE, (_, values) => values.map((value) => 2 * value));
+    await expect(train(tinyRun(folder, {...options, mode: 'resume'}))).rejects.toThrow(/the weights of .*teacher/);
+    const {reason} = await train(tinyRun(folder, {...options, mode: 'resume', allowsChange: true}));
+    expect(reason).toBe('completed');
+    const records = await readRunLog(join(folder, 'run', 'log.jsonl'));
+    expect(records.findLast(({kind}) => kind === 'resume')).toMatchObject({changed: ['teacher']});
   });
 
   it('goes on with the same bytes, whether rows were asked about or not', async () => {

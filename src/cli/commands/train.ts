@@ -1,6 +1,6 @@
 import {Option} from '@commander-js/extra-typings';
 import {loadConfig} from '../../config/load.js';
-import {examples, setOption} from '../option.js';
+import {allowChangeOption, examples, setOption} from '../option.js';
 import type {Program} from '../program.js';
 import {showCompare} from '../show/progress.js';
 import type {Ui} from '../ui.js';
@@ -17,6 +17,7 @@ export function addTrain(program: Program, ui: Ui): void {
     .option('-a, --arm <name>', 'which arm; default: the `arm` of the config, else its model as it is')
     .option('-o, --out <folder>', 'run folder; default: checkpoints/<name>/<arm>')
     .addOption(new Option('--resume', 'go on from the last checkpoint of the run folder').conflicts('overwrite'))
+    .addOption(allowChangeOption())
     .option('--overwrite', 'start again in a run folder that exists')
     .addOption(setOption())
     .addHelpText(
@@ -26,14 +27,16 @@ export function addTrain(program: Program, ui: Ui): void {
         'train configs/quickstart.yaml --set model=models/moe --out checkpoints/moe --set train.steps=500',
       ),
     )
-    .action(async (file, {arm, out, resume, overwrite, set}) => {
+    .action(async (file, {arm, out, resume, allowChange, overwrite, set}) => {
       const loaded = await loadConfig(file, {set});
       const [{trainConfig}, {exitCodeOf}] = await Promise.all([
         import('../../experiment/one-arm.js'),
         import('../../train/stop-signal.js'),
       ]);
       const mode = resume ? 'resume' : overwrite ? 'overwrite' : 'new';
-      const result = await ui.withStatus((status) => trainConfig({loaded, arm, out, mode}, showCompare(status)));
+      const result = await ui.withStatus((status) =>
+        trainConfig({loaded, arm, out, mode, allowsChange: allowChange}, showCompare(status)),
+      );
       if (result.reason === 'interrupted') {
         ui.note('Stopped, and saved; --resume goes on.');
         ui.exitCode = exitCodeOf(result.signal ?? 'SIGINT');
