@@ -11,7 +11,15 @@ import {type Capacity, droplessRoom, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import {flatExperts, flatLayout, routeInside} from './inner.js';
 import type {FfnTree, GluTree} from './parameters.js';
-import {type Route, route, routerLogits, routeTo} from './router.js';
+import {
+  type LayerRouter,
+  type Route,
+  type Routed,
+  type RouterInput,
+  routeByModel,
+  routerLogits,
+  routeTo,
+} from './router.js';
 
 type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
@@ -23,6 +31,8 @@ export interface RouterTrace {
   /** Chosen experts, int32, and what each weighs, [T, K]. */
   readonly expert_TK: tf.Tensor2D;
   readonly weight_TK: tf.Tensor2D;
+  /** See {@link Routed}. */
+  readonly chance_TE?: tf.Tensor2D;
   /** Pairs that wanted each expert, int32 [E]. */
   readonly load_E: tf.Tensor1D;
   /** The same of the experts inside them, int32 [E·e]; null where there are none. */
@@ -48,20 +58,25 @@ export function moe(
   layout: MoeLayout,
   routing: Routing,
   capacity: Capacity,
-  chooser: Chooser = 'router',
+  chooser: Chooser | LayerRouter = 'router',
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
-  const logit_TE = routerLogits(x_TD, params);
   const activity = chooser === 'oracle' ? activityOf(x_TD, params) : null;
-  const chosen = activity
-    ? routeTo(topIndices(activity.outer_TE, layout.topK), logit_TE, routing)
-    : route(logit_TE, params.bias && (solid(params.bias) as tf.Tensor1D), layout.topK, routing);
+  const input = {x_TD, params, layout, routing};
+  const {route: chosen, ...routed} = activity
+    ? routeByActivity(input, activity.outer_TE)
+    : (typeof chooser === 'function' ? chooser : routeByModel)(input);
   const outer = throughExperts(x_TD, params, chosen, roomOf(params.experts, capacity, x_TD.shape[0], layout));
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
   return {
     y_TD: parts.reduce((sum, part) => tf.add(sum, part)),
-    router: {logit_TE, ...chosen, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
+    router: {...routed, ...chosen, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
   };
+}
+
+function routeByActivity({x_TD, params, layout, routing}: RouterInput, activity_TE: tf.Tensor2D): Routed {
+  const logit_TE = routerLogits(x_TD, params);
+  return {logit_TE, route: routeTo(topIndices(activity_TE, layout.topK), logit_TE, routing)};
 }
 
 /** What the experts inside the chosen ones give; null where there are none. */

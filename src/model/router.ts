@@ -2,9 +2,9 @@ import * as tf from '@tensorflow/tfjs';
 import {MATRIX} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
-import {project, type Weight} from '../op/weight.js';
-import type {Routing} from './architecture.js';
-import type {RouterTree} from './parameters.js';
+import {project, solid, type Weight} from '../op/weight.js';
+import type {FfnLayout, Routing} from './architecture.js';
+import type {FfnTree, RouterTree} from './parameters.js';
 
 /** Logits of all experts, float32 [T, E]; see `RouterKind`. */
 export function routerLogits(x_TD: tf.Tensor2D, {router, routerUp, routerOut}: RouterTree<Weight>): tf.Tensor2D {
@@ -21,6 +21,37 @@ export interface Route {
   readonly weight_TK: tf.Tensor2D;
   /** Scores of all experts, float32 [T, E], for balance losses and statistics. */
   readonly score_TE: tf.Tensor2D;
+}
+
+/** What a router works with. */
+export interface RouterInput {
+  readonly x_TD: tf.Tensor2D;
+  readonly params: Pick<Extract<FfnTree<Weight>, {kind: 'moe'}>, keyof RouterTree<unknown> | 'bias'>;
+  readonly layout: Extract<FfnLayout, {kind: 'moe'}>;
+  readonly routing: Routing;
+}
+
+/** What a router gave. */
+export interface Routed {
+  /** Of all experts, float32 [T, E]. */
+  readonly logit_TE: tf.Tensor2D;
+  readonly route: Route;
+  /** The chance of each expert to be chosen when noise is drawn anew, [T, E]; absent without noise. */
+  readonly chance_TE?: tf.Tensor2D;
+}
+
+/** Routes the tokens of a layer in another way than the model itself does: what training may ask for. */
+export type LayerRouter = (input: RouterInput) => Routed;
+
+/** Routes as the model does. */
+export function routeByModel({x_TD, params, layout, routing}: RouterInput): Routed {
+  const logit_TE = routerLogits(x_TD, params);
+  return {logit_TE, route: route(logit_TE, selectionBias(params), layout.topK, routing)};
+}
+
+/** The selection bias of a router, [E], or null. */
+export function selectionBias({bias}: RouterInput['params']): tf.Tensor1D | null {
+  return bias && (solid(bias) as tf.Tensor1D);
 }
 
 /**

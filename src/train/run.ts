@@ -11,6 +11,7 @@ import {checkpointModel, openStored} from './checkpoint.js';
 import type {TrainEvent} from './event.js';
 import {inputsOf, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
+import {requireRoutable, routingNote} from './routing/check.js';
 import {checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
 import type {Session, TrainResult, TrainRun} from './session.js';
@@ -47,10 +48,12 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   const hasAdapter = run.train.finetune.kind === 'lora';
   const loaded = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
   const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
-  for (const text of [...model.warnings, unreachedRouters(model.architecture)]) {
+  const {architecture, warnings} = model;
+  for (const text of [...warnings, unreachedRouters(architecture), routingNote(run.train.routing, architecture)]) {
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
+    requireRoutable(run.train, architecture);
     refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources);

@@ -138,7 +138,7 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
 }
 
 function stepOptionsOf({run, engine, teacher}: Session): RunnerOptions {
-  const {optimizer, balance, capacity, finetune, ema, distill} = run.train;
+  const {optimizer, balance, capacity, routing, finetune, ema, distill} = run.train;
   return {
     optimizer: optimizerOf(optimizer),
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
@@ -147,6 +147,7 @@ function stepOptionsOf({run, engine, teacher}: Session): RunnerOptions {
     teacher: teacher && distill ? {model: teacher, ...distill} : null,
     precision: engine.precision,
     capacity,
+    routing,
     sequenceLength: run.data.sequenceLength,
     ...(ema && {emaDecay: ema.decay}),
   };
