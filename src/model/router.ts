@@ -31,11 +31,21 @@ export interface RouterInput {
   readonly routing: Routing;
 }
 
+/** The tokens that experts chose, equally many each, R = E·C of them: C of the first expert, then C of the next. */
+export interface ExpertPicks {
+  /** int32 [R]; constant to the gradient. */
+  readonly token_R: tf.Tensor1D;
+  /** What each adds to its token weighs, float32 [R]. */
+  readonly weight_R: tf.Tensor1D;
+}
+
 /** What a router gave. */
 export interface Routed {
   /** Of all experts, float32 [T, E]. */
   readonly logit_TE: tf.Tensor2D;
   readonly route: Route;
+  /** There where experts choose their tokens; the route is then what the tokens themselves would choose. */
+  readonly picks?: ExpertPicks;
   /** The chance of each expert to be chosen when noise is drawn anew, [T, E]; absent without noise. */
   readonly chance_TE?: tf.Tensor2D;
 }

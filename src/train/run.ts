@@ -53,7 +53,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
-    requireRoutable(run.train, architecture);
+    requireRoutable({...run.train, architecture, tokens: run.train.batch.sequences * run.data.sequenceLength});
     refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources);

@@ -2,8 +2,11 @@ import * as tf from '@tensorflow/tfjs';
 import type {ForwardOptions} from '../../model/decoder.js';
 import type {LayerRouter} from '../../model/router.js';
 import {untaped} from '../../op/untaped.js';
+import {assignEvenly} from './base.js';
+import {expertChoice} from './expert-choice.js';
 import type {RoutingOptions} from './options.js';
 import {dropExperts, jitter, noisy} from './perturb.js';
+import {sparseMixer} from './sparse-mixer.js';
 
 /** First word that sets the seeds of routers apart from those of dropout. */
 const ROUTERS = 1;
@@ -42,5 +45,11 @@ function routerOf(options: RoutingOptions): RandomRouter | null {
       return (input, seed_2) => noisy(input, options.std ?? 1 / input.layout.experts, seed_2);
     case 'expert-dropout':
       return (input, seed_2) => dropExperts(input, options.share, seed_2);
+    case 'expert-choice':
+      return (input) => expertChoice(input, options.capacityFactor);
+    case 'base':
+      return assignEvenly;
+    case 'sparse-mixer':
+      return (input, seed_2) => sparseMixer(input, options.jitter, seed_2);
   }
 }
