@@ -29,6 +29,7 @@ import {
   routeByModel,
   routerLogits,
   routeTo,
+  scoreScale,
 } from './router.js';
 
 type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
@@ -91,8 +92,9 @@ export function moe(
 }
 
 function routeByActivity({x_TD, params, layout, routing}: RouterInput, activity_TE: tf.Tensor2D): Routed {
-  const logit_TE = routerLogits(x_TD, params);
-  return {logit_TE, route: routeTo(topIndices(activity_TE, layout.topK), logit_TE, routing)};
+  const logit_TE = routerLogits(x_TD, params, layout);
+  const expert_TK = topIndices(activity_TE, layout.topK);
+  return {logit_TE, route: routeTo(expert_TK, logit_TE, routing, scoreScale(params))};
 }
 
 /** What the experts inside the chosen ones give; null where there are none. */

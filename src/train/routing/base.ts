@@ -1,6 +1,6 @@
 // Tokens assigned to experts evenly (BASE layers, Lewis et al. 2021, arXiv 2103.16716).
 import * as tf from '@tensorflow/tfjs';
-import {type Routed, type RouterInput, routerLogits, routeTo} from '../../model/router.js';
+import {type Routed, type RouterInput, routerLogits, routeTo, scoreScale} from '../../model/router.js';
 import {pickColumns, topIndices} from '../../op/top-k.js';
 import {untaped} from '../../op/untaped.js';
 
@@ -12,9 +12,9 @@ const ROUNDS = 4;
 const NEVER = -1e30;
 
 /** Sends each token to the one expert that {@link balancedAssignment} gives it; it weighs what the model says. */
-export function assignEvenly({x_TD, params, routing}: RouterInput): Routed {
-  const logit_TE = routerLogits(x_TD, params);
-  return {logit_TE, route: routeTo(balancedAssignment(logit_TE), logit_TE, routing)};
+export function assignEvenly({x_TD, params, layout, routing}: RouterInput): Routed {
+  const logit_TE = routerLogits(x_TD, params, layout);
+  return {logit_TE, route: routeTo(balancedAssignment(logit_TE), logit_TE, routing, scoreScale(params))};
 }
 
 /**

@@ -97,6 +97,11 @@ function requireNoInner({routing: {kind}}: RoutingCase, layouts: readonly MoeLay
 /** What is chosen weighs its score over all experts: there is no sum over a token's own to divide by. */
 function requirePlainScores({routing: {kind}, architecture: {routing}}: RoutingCase): void {
   const {weight, renormalise, order, score} = routing;
+  if (weight === 'one-plus-scaled') {
+    throw new ConfigError(`train.routing.kind: ${kind} weighs by scores, but the model by 1 + u x score.`, {
+      hint: 'Train it as-is, or with jitter, noisy or expert-dropout.',
+    });
+  }
   if (weight === 'one' || !(renormalise || (order === 'topk-then-score' && score === 'softmax'))) return;
   throw new ConfigError(
     `train.routing.kind: ${kind} weighs by scores over all experts, but the model divides by the sum of a token's own.`,

@@ -1,6 +1,14 @@
 // Routers that are disturbed while training.
 import * as tf from '@tensorflow/tfjs';
-import {type Routed, type RouterInput, route, routeByModel, routerLogits, selectionBias} from '../../model/router.js';
+import {
+  type Routed,
+  type RouterInput,
+  route,
+  routeByModel,
+  routerLogits,
+  scoreScale,
+  selectionBias,
+} from '../../model/router.js';
 import {oneHot} from '../../op/one-hot.js';
 import {randomNormal, randomUniform} from '../../op/random.js';
 import {pickColumns, topIndices} from '../../op/top-k.js';
@@ -26,7 +34,7 @@ export function jitter(input: RouterInput, amount: number, seed_2: tf.Tensor1D):
  * selection bias moves the choice, or where every expert is chosen.
  */
 export function noisy({x_TD, params, layout, routing}: RouterInput, std: number, seed_2: tf.Tensor1D): Routed {
-  const clean_TE = routerLogits(x_TD, params);
+  const clean_TE = routerLogits(x_TD, params, layout);
   const noise_TE = untaped(() => tf.mul(randomNormal(seed_2, [...clean_TE.shape]), std));
   const logit_TE: tf.Tensor2D = tf.add(clean_TE, noise_TE);
   const bias_E = selectionBias(params);
@@ -34,7 +42,7 @@ export function noisy({x_TD, params, layout, routing}: RouterInput, std: number,
   const hasChance = !bias_E && topK < experts;
   return {
     logit_TE,
-    route: route(logit_TE, bias_E, topK, routing),
+    route: route(logit_TE, bias_E, topK, routing, scoreScale(params)),
     ...(hasChance && {chance_TE: chances(clean_TE, logit_TE, topK, std)}),
   };
 }
@@ -50,18 +58,16 @@ function chances(clean_TE: tf.Tensor2D, noisy_TE: tf.Tensor2D, topK: number, std
 }
 
 /** Routes among those experts that are left when a share of them, but for K at most, is drawn for all tokens and left out. */
-export function dropExperts(
-  {x_TD, params, layout: {experts: E, topK}, routing}: RouterInput,
-  share: number,
-  seed_2: tf.Tensor1D,
-): Routed {
+export function dropExperts({x_TD, params, layout, routing}: RouterInput, share: number, seed_2: tf.Tensor1D): Routed {
+  const {experts: E, topK} = layout;
   const out_E = untaped(() => {
     const draw_1E = tf.reshape(randomUniform(seed_2, [E]), [1, E]) as tf.Tensor2D;
     return tf.mul(tf.sum(oneHot(topIndices(draw_1E, numDropped(share, E, topK)), E), [0, 1]), OUT);
   }) as tf.Tensor1D;
   const bias_E = selectionBias(params);
-  const logit_TE: tf.Tensor2D = tf.add(routerLogits(x_TD, params), out_E);
-  return {logit_TE, route: route(logit_TE, bias_E ? (tf.add(bias_E, out_E) as tf.Tensor1D) : out_E, topK, routing)};
+  const moved_E = bias_E ? (tf.add(bias_E, out_E) as tf.Tensor1D) : out_E;
+  const logit_TE: tf.Tensor2D = tf.add(routerLogits(x_TD, params, layout), out_E);
+  return {logit_TE, route: route(logit_TE, moved_E, topK, routing, scoreScale(params))};
 }
 
 /** How many of E experts are left out, so that K remain. */

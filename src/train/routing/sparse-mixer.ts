@@ -13,11 +13,12 @@ const FULL_SHARE = 0.25;
 
 /** Routes by {@link drawExperts}, whose weights count `scale` times; scores are softmax over all experts. */
 export function sparseMixer(
-  {x_TD, params, layout: {topK, experts}, routing: {scale}}: RouterInput,
+  {x_TD, params, layout, routing: {scale}}: RouterInput,
   jitter: number,
   seed_2: tf.Tensor1D,
 ): Routed {
-  const logit_TE = routerLogits(x_TD, params);
+  const {topK, experts} = layout;
+  const logit_TE = routerLogits(x_TD, params, layout);
   const draws = randomUniform(seed_2, [topK, x_TD.shape[0], experts + 1]) as tf.Tensor3D;
   const {expert_TK, weight_TK} = drawExperts(logit_TE, jitter, draws);
   const scaled_TK: tf.Tensor2D = scale === 1 ? weight_TK : tf.mul(weight_TK, scale);

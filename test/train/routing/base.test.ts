@@ -89,7 +89,7 @@ describe('a layer whose tokens are assigned evenly', () => {
   const layer = (x_TD: tf.Tensor2D, router: tf.Tensor2D) =>
     assignEvenly({
       x_TD,
-      params: {router, routerUp: null, routerOut: null, bias: null},
+      params: {router, routerUp: null, routerOut: null, bias: null, scale: null},
       layout: experts(E, 1),
       routing: {...SOFTMAX_ROUTING, score: 'sigmoid', scale: 2},
     });

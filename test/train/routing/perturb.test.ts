@@ -15,7 +15,7 @@ const seed = ints([2], [11, 12]);
 
 /** What a linear router of a layer of E experts sees. */
 function inputOf(x_TD: tf.Tensor2D, matrix: tf.Tensor2D, bias: tf.Tensor | null = null): RouterInput {
-  const params = {router: matrix, routerUp: null, routerOut: null, bias};
+  const params = {router: matrix, routerUp: null, routerOut: null, bias, scale: null};
   return {x_TD, params, layout: experts(E, K), routing: SOFTMAX_ROUTING};
 }
 
