@@ -47,12 +47,15 @@ export interface Recovery {
 
 /** Rows of an optimizer step. */
 const SEQUENCES = 16;
+/** Learning rate of what scores count in the weights of experts. */
+const SCALE_RATE = 1e-3;
 /** Parts whose matrices get low-rank terms. */
 const ADAPTED: readonly Part[] = ['attention', 'ffn', 'shared', 'experts'];
 
 /**
  * Finetunes a converted model as CMoE's recovery does (arXiv 2502.04416, section 4): 2,048 samples, LoRA of rank 8 and
- * alpha 32 on attention and experts, learning rate 5.65e-5, biases in place of a balance loss.
+ * alpha 32 on attention and experts, learning rate 5.65e-5, biases in place of a balance loss; what scores count in the weights, if
+ * the model has that (weights one-plus-scaled), at 1e-3.
  *
  * @throws UsageError if there are too few samples for a step; what training throws.
  */
@@ -80,6 +83,7 @@ export function recoverConfig(options: RecoverOptions, architecture: Architectur
     });
   }
   const parts = new Set(leavesOf(parameterSpecs(architecture)).map(partOf));
+  const scales = (['scales'] as const).filter((part) => parts.has(part));
   const config: ConfigInput = {
     name: options.name ?? `recover-${basename(resolve(model))}`,
     model,
@@ -87,9 +91,9 @@ export function recoverConfig(options: RecoverOptions, architecture: Architectur
     train: {
       batch: {sequences: SEQUENCES},
       steps,
-      optimizer: {lr: 5.65e-5, weightDecay: 0},
+      optimizer: {lr: 5.65e-5, weightDecay: 0, ...(scales.length > 0 && {rates: {scales: SCALE_RATE}})},
       schedule: {kind: 'cosine', warmup: Math.floor(steps * 0.03)},
-      finetune: {kind: 'lora', rank: 8, alpha: 32, targets: ADAPTED.filter((part) => parts.has(part))},
+      finetune: {kind: 'lora', rank: 8, alpha: 32, targets: ADAPTED.filter((part) => parts.has(part)), train: scales},
       ...(parts.has('routers') && {balance: {kind: 'bias', rate: 1e-3}}),
       validation: {every: Math.max(1, Math.ceil(steps / 4))},
     },

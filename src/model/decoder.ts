@@ -12,6 +12,7 @@ import type {Capacity} from './capacity.js';
 import {glu} from './glu.js';
 import {type Chooser, moe, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
+import type {LayerRouter} from './router.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
 export interface DecoderInput {
@@ -27,6 +28,8 @@ export interface ForwardOptions {
   readonly capacity?: Capacity;
   /** Default `'router'`; `'oracle'` is for measuring only. */
   readonly chooser?: Chooser;
+  /** What routes a layer instead, by its number: for training. */
+  readonly routerOf?: (layer: number) => LayerRouter;
   /** Sees what every feed-forward part computes with, [T, D]: how activations are profiled. */
   readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
 }
@@ -55,7 +58,11 @@ export function decode(
     const layout = architecture.ffn[index];
     if (!layout) throw new Error(`the architecture has no layer ${index}`);
     const onInput = (y_TD: tf.Tensor2D): void => options.onFfnInput?.(index, y_TD);
-    const {next_TD, router} = decoderLayer(x_TD, layer, layout, architecture, context, {...options, onInput});
+    const {next_TD, router} = decoderLayer(x_TD, layer, layout, architecture, context, {
+      ...options,
+      ...(options.routerOf && {chooser: options.routerOf(index)}),
+      onInput,
+    });
     if (router) routers.push(router);
     x_TD = next_TD;
   }
@@ -111,7 +118,8 @@ export function headOf({head, embed: table}: DecoderTree<Weight>): tf.Tensor2D {
 }
 
 /** How one layer is run. */
-interface LayerOptions extends Pick<ForwardOptions, 'capacity' | 'chooser'> {
+interface LayerOptions extends Pick<ForwardOptions, 'capacity'> {
+  readonly chooser?: Chooser | LayerRouter;
   readonly onInput?: (y_TD: tf.Tensor2D) => void;
 }
 

@@ -5,6 +5,7 @@ import {batchSchema} from './batch-size.js';
 import {emaSchema} from './ema.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
+import {routingSchema} from './routing/options.js';
 import {decaySteps, scheduleSchema} from './schedule.js';
 import {spikeSchema} from './spike.js';
 
@@ -97,6 +98,7 @@ export const trainSchema = z
     optimizer: optimizerSchema.prefault({}),
     schedule: scheduleSchema.prefault({}),
     balance: balanceSchema.prefault({}),
+    routing: routingSchema.prefault({}),
     finetune: finetuneSchema.prefault({}),
     distill: distillSchema.optional(),
     ema: emaSchema.optional(),

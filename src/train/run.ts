@@ -13,6 +13,7 @@ import type {TrainEvent} from './event.js';
 import {type EsftOptions, selectParameters} from './finetune.js';
 import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
+import {requireRoutable, routingNote} from './routing/check.js';
 import {changesOf, checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
 import type {Checkpoint, Session, TrainResult, TrainRun} from './session.js';
@@ -49,10 +50,12 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   const hasAdapter = run.train.finetune.kind === 'lora';
   const loaded = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
   const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
-  for (const text of [...model.warnings, unreachedRouters(model.architecture)]) {
+  const {architecture, warnings} = model;
+  for (const text of [...warnings, unreachedRouters(architecture), routingNote(run.train.routing, architecture)]) {
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
+    requireRoutable({...run.train, architecture, tokens: run.train.batch.sequences * run.data.sequenceLength});
     refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources);

@@ -20,6 +20,8 @@ import {type BalanceContext, type BalanceOptions, balanceWeight, routerLosses} f
 import {clipFactor, globalNorm} from './optimizer/clip.js';
 import {type OptimizerOptions, updated} from './optimizer/update.js';
 import {PARTS, type Part} from './part.js';
+import {layerRouters} from './routing/layer-router.js';
+import type {RoutingOptions} from './routing/options.js';
 import {moveBiases} from './selection-bias.js';
 import {NO_LIMIT} from './spike.js';
 import type {Trained, TrainState} from './state.js';
@@ -31,6 +33,8 @@ export interface StepOptions {
   readonly clip: number;
   readonly balance: BalanceOptions;
   readonly capacity: Capacity;
+  /** How tokens are routed while training; as the model says if absent. */
+  readonly routing?: RoutingOptions;
   readonly precision: Precision;
   /** Share of the input of low-rank terms that is dropped. */
   readonly dropout: number;
@@ -164,7 +168,8 @@ export function differentiate(state: TrainState, options: StepOptions, given: St
       const read = (variable: Variable): tf.Tensor => tensors.get(variable) ?? variable.read();
       const weights = weightsOf(state, read, dropoutOf(options, seed_2));
       const earlier = state.counts.map((count) => untaped(() => count.read()) as tf.Tensor1D);
-      return lossOf(weights, state.architecture, given, options, {sequences: batch_NBS.shape[1], earlier});
+      const context = {sequences: batch_NBS.shape[1], earlier};
+      return lossOf(weights, state.architecture, given, options, context);
     },
     variables.map((variable) => variable.read()),
   );
@@ -193,12 +198,12 @@ function dropoutOf({dropout: rate}: StepOptions, seed_2: tf.Tensor1D): (place: n
 function lossOf(
   params: DecoderTree<Weight>,
   architecture: Architecture,
-  {batch_NBS, share_2, taught_2TK}: StepInput,
-  {balance: options, capacity, teacher}: StepOptions,
+  {batch_NBS, seed_2, share_2, taught_2TK}: StepInput,
+  {balance: options, capacity, teacher, routing}: StepOptions,
   context: BalanceContext,
 ): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
-  const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
+  const {hidden_TD, routers} = decode(params, architecture, input, {capacity, ...layerRouters(routing, seed_2)});
   const {learnt, crossEntropy, divergence} = learningLoss(
     hidden_TD,
     headOf(params),

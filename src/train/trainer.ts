@@ -105,7 +105,7 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
 }
 
 function stepOptionsOf({run, engine, teacher}: Session): RunnerOptions {
-  const {optimizer, balance, capacity, finetune, ema, distill} = run.train;
+  const {optimizer, balance, capacity, routing, finetune, ema, distill} = run.train;
   return {
     optimizer: optimizerOf(optimizer),
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
@@ -114,6 +114,7 @@ function stepOptionsOf({run, engine, teacher}: Session): RunnerOptions {
     teacher: teacher && distill ? {...distill, model: teacher.kind === 'live' ? teacher.model : null} : null,
     precision: engine.precision,
     capacity,
+    routing,
     sequenceLength: run.data.sequenceLength,
     ...(ema && {emaDecay: ema.decay}),
   };
