@@ -33,11 +33,16 @@ export interface StepOptions {
   readonly precision: Precision;
   /** Share of the input of low-rank terms that is dropped. */
   readonly dropout: number;
+  /** What the backward pass computes again; default nothing. */
+  readonly recompute?: Recompute;
   /** A model to learn from besides the labels; null for none. */
   readonly teacher: Teacher | null;
   /** Of the running means, where the state keeps them. */
   readonly emaDecay?: number;
 }
+
+/** Nothing, or each layer from its input. */
+export type Recompute = 'none' | 'layer';
 
 /** A model that teaches: see {@link linearDistillation}. */
 export interface Teacher {
@@ -164,11 +169,14 @@ function lossOf(
   params: DecoderTree<Weight>,
   architecture: Architecture,
   batch_NBS: tf.Tensor3D,
-  {balance: options, capacity, teacher}: StepOptions,
+  {balance: options, capacity, teacher, recompute}: StepOptions,
   context: BalanceContext,
 ): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
-  const {hidden_TD, routers} = decode(params, architecture, input, {capacity});
+  const {hidden_TD, routers} = decode(params, architecture, input, {
+    capacity,
+    recomputesLayers: recompute === 'layer',
+  });
   const {learnt, crossEntropy, divergence} = learningLoss(hidden_TD, headOf(params), label_T, teacher, input);
   const {balance, z} = routerLosses(routers, options, context);
   const weighted = tf.add(tf.mul(balance, balanceWeight(options)), tf.mul(z, options.zLoss));

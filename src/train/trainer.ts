@@ -1,5 +1,6 @@
 import {setImmediate} from 'node:timers/promises';
 import {createLoader, type Loader, type LoaderState} from '../data/loader.js';
+import type {EngineInfo} from '../engine/start.js';
 import {openRunLog, type RunLog} from '../format/run-log.js';
 import {RUN_LOG_SCHEMA} from '../format/run-record.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
@@ -15,9 +16,10 @@ import {optimizerOf} from './optimizer/options.js';
 import {ratesLogged, ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {learningRate} from './schedule.js';
-import {logPath, type Session, type TrainResult} from './session.js';
+import {logPath, type Session, type TrainResult, type TrainRun} from './session.js';
 import {isApplied, lossLimit, maySkip, type RecentLosses, withLoss} from './spike.js';
 import type {TrainState} from './state.js';
+import type {Teacher} from './step.js';
 import {createStepRunner, type RunnerOptions, type StepResult, type StepRunner} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
 import {countTrainable, trainableParts} from './trainable.js';
@@ -54,6 +56,13 @@ interface Parts extends Session {
   readonly log: RunLog;
   readonly progress: Progress;
   readonly onEvent: (event: TrainEvent) => void;
+}
+
+/** What decides of a run how its steps are computed. */
+export interface StepParts {
+  readonly run: Pick<TrainRun, 'train' | 'data'>;
+  readonly engine: Pick<EngineInfo, 'precision'>;
+  readonly teacher: Teacher['model'] | null;
 }
 
 /** Opens what can refuse, then the run folder and its log, and trains. */
@@ -137,10 +146,12 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
   return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
 }
 
-function stepOptionsOf({run, engine, teacher}: Session): RunnerOptions {
-  const {optimizer, balance, capacity, finetune, ema, distill} = run.train;
+/** What the steps of a run do. */
+export function stepOptionsOf({run, engine, teacher}: StepParts): RunnerOptions {
+  const {optimizer, balance, capacity, finetune, ema, distill, recompute} = run.train;
   return {
     optimizer: optimizerOf(optimizer),
+    recompute,
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
     clip: optimizer.clip,
     balance,
