@@ -29,8 +29,10 @@ export {type CompareEvent, type CompareOptions, type Comparison, compare} from '
 export {compareConversions} from './experiment/conversions.js';
 export {type Inspection, inspect} from './experiment/inspect.js';
 export {
+  type ConfigEstimate,
   type ConvertArmOptions,
   convertArm,
+  estimateConfig,
   type TrainConfigOptions,
   trainConfig,
 } from './experiment/one-arm.js';
@@ -41,6 +43,7 @@ export {openTokenShard, type TokenShard} from './format/token-shard.js';
 export {loadModel, type Model} from './model/model.js';
 export {type WriteReportOptions, type WrittenReport, writeReport} from './report/report.js';
 export {loadTokenizer, type Tokenizer} from './tokenizer/tokenizer.js';
+export {estimateRun, type RunEstimate, requireFit} from './train/estimate.js';
 export type {TrainEvent} from './train/event.js';
 export {type Merged, type MergeOptions, mergeAdapter} from './train/merge.js';
 export {train} from './train/run.js';

@@ -11,6 +11,8 @@ import {type ConfigSource, parseSource} from './source.js';
 export interface LoadOptions {
   /** Overrides as they are typed after `--set`: `train.steps=200`. They win over the file, later ones over earlier ones. */
   readonly set?: readonly string[] | undefined;
+  /** There for a text that was made out of flags: errors name those, and no lines of a file that nobody has. They give way to `set`. */
+  readonly flags?: readonly Override[] | undefined;
   /** Keys of one arm; they win over `set`. */
   readonly arm?: ArmFlags | undefined;
 }
@@ -38,9 +40,9 @@ export async function loadConfig(file: string, options: LoadOptions = {}): Promi
 }
 
 /** The same for a text that is at hand; `file` is what errors call it. */
-export function parseConfig(text: string, file: string, {set = [], arm}: LoadOptions = {}): LoadedConfig {
-  const source = parseSource(text, file);
-  const changes = set.map(parseOverride);
+export function parseConfig(text: string, file: string, {set = [], flags: made, arm}: LoadOptions = {}): LoadedConfig {
+  const source = parseSource(text, file, made === undefined);
+  const changes = [...(made ?? []), ...set.map(parseOverride)];
   const changed = applyOverrides(source.value, changes);
   const flags = arm ? armOverrides(changed, file, arm) : [];
   const overrides = [...changes, ...flags];

@@ -22,13 +22,15 @@ interface Found {
 /**
  * Parses the text of a config file.
  *
+ * @param hasLines false for a text that no person wrote: places in it are the name of the file alone.
  * @throws ConfigError with the line and column of every error if it is not YAML, or not a section of keys.
  */
-export function parseSource(text: string, file: string): ConfigSource {
+export function parseSource(text: string, file: string, hasLines = true): ConfigSource {
   const lines = new LineCounter();
   const document = parseDocument(text, {lineCounter: lines, prettyErrors: false});
   const where = (offset: number): string => {
     const {line, col} = lines.linePos(offset);
+    if (!hasLines) return file;
     return `${file}:${line}:${col}`;
   };
   const faults = [...document.errors, ...document.warnings];

@@ -25,13 +25,13 @@ const sourceSchema = z
       .min(1)
       .optional()
       .describe(
-        'Field or column that holds the text, or the messages of `format: chat`. Default: `text`, else `prompt` and `target` joined; `messages`.',
+        'Field or column that holds the text, or the messages of `format: chat`. Default: `text`, else `prompt` and `target` joined; `messages`, else `conversations`.',
       ),
     format: z
       .enum(['auto', ...SAMPLE_FORMATS])
       .default('auto')
       .describe(
-        'What a record is. text: a document. chat: `messages` of {role, content}, written with the chat template of the model. prompt: `prompt` and `completion` (or `target`), written as they are, or with the template if they are lists of messages; or `instruction`, `input`, `output` (and `system`, `history`), written with the template. auto: by the fields of the first record; `text`, or `prompt` with `target`, is text.',
+        'What a record is. text: a document. chat: `messages` of {role, content}, or `conversations` of {from, value} as ShareGPT has them, written with the chat template of the model. prompt: `prompt` and `completion` (or `target`), written as they are, or with the template if they are lists of messages; or `instruction`, `input`, `output` (and `system`, `history`), written with the template. auto: by the fields of the first record; `text`, or `prompt` with `target`, is text.',
       ),
     loss: z
       .enum(['completion', 'all'])

@@ -21,7 +21,7 @@ type Fields = Readonly<Record<string, unknown>>;
 
 /** The fields that formats look for, in the order they are shown. */
 export const SAMPLE_FIELDS: Readonly<Record<Exclude<SampleFormat, 'text'>, readonly string[]>> = {
-  chat: ['messages'],
+  chat: ['messages', 'conversations', 'system'],
   prompt: ['prompt', 'completion', 'target', 'instruction', 'input', 'output', 'system', 'history'],
 };
 
@@ -29,14 +29,25 @@ export const SAMPLE_FIELDS: Readonly<Record<Exclude<SampleFormat, 'text'>, reado
 export function formatOf(fields: readonly string[]): SampleFormat {
   const has = (...names: string[]): boolean => names.every((name) => fields.includes(name));
   if (has('text')) return 'text';
-  if (has('messages')) return 'chat';
+  if (has('messages') || has('conversations')) return 'chat';
   return has('prompt', 'completion') || has('instruction', 'output') ? 'prompt' : 'text';
 }
 
-/** A record's conversation. @throws DataError naming the place if `field` is no list of messages. */
-export function chatSample(record: SourceRecord, field = 'messages'): Sample {
+/**
+ * A record's conversation: messages of {role, content}, or turns of {from, value} as ShareGPT has them, by default those in
+ * `messages`, else in `conversations`, perhaps with a `system` text beside them.
+ *
+ * @throws DataError naming the place if the field holds neither.
+ */
+export function chatSample(record: SourceRecord, given?: string): Sample {
+  const {where} = record;
   const fields = fieldsOf(record);
-  return {kind: 'chat', where: record.where, messages: messagesOf(record.where, field, fields), promptLength: 0};
+  const field = given ?? ('conversations' in fields && !('messages' in fields) ? 'conversations' : 'messages');
+  const messages = messagesOf(where, field, fields);
+  const {system} = fields;
+  const opening = field === 'conversations' && typeof system === 'string' && system !== '' ? system : null;
+  const all = opening === null ? messages : [{role: 'system', content: opening}, ...messages];
+  return {kind: 'chat', where, messages: all, promptLength: 0};
 }
 
 /** A record's prompt and what is to follow it. @throws DataError naming the place if it has neither form. */
@@ -90,12 +101,14 @@ function historyOf(where: string, fields: Fields): ChatMessage[] {
 
 function messagesOf(where: string, field: string, fields: Fields): ChatMessage[] {
   const value = fields[field];
-  const hint = 'Messages are a list of {"role": "user" or "assistant" or "system", "content": "..."}.';
+  const hint =
+    'Messages are a list of {"role": "user" or "assistant" or "system", "content": "..."}, or of {"from": "human" or "gpt" or "system", "value": "..."}.';
   if (!Array.isArray(value) || value.length === 0) {
     throw new DataError(`${where}: ${fault(field, value, 'is no list of messages', fields)}`, {hint});
   }
   return value.map((message: unknown, i) => {
     if (isMessage(message)) return message;
+    if (isTurn(message)) return fromTurn(message, `${where}: ${field}[${i}]`);
     throw new DataError(`${where}: ${field}[${i}] is no message: it needs \`role\` and \`content\`, both text.`, {
       hint,
     });
@@ -105,4 +118,33 @@ function messagesOf(where: string, field: string, fields: Fields): ChatMessage[]
 function isMessage(value: unknown): value is ChatMessage {
   if (value === null || typeof value !== 'object') return false;
   return 'role' in value && typeof value.role === 'string' && 'content' in value && typeof value.content === 'string';
+}
+
+/** A turn of ShareGPT. */
+interface Turn {
+  readonly from: string;
+  readonly value: string;
+}
+
+function isTurn(value: unknown): value is Turn {
+  if (value === null || typeof value !== 'object') return false;
+  return 'from' in value && typeof value.from === 'string' && 'value' in value && typeof value.value === 'string';
+}
+
+/** Who speaks, as ShareGPT and those who copied it call them. */
+const SPEAKERS: ReadonlyMap<string, string> = new Map([
+  ['human', 'user'],
+  ['user', 'user'],
+  ['gpt', 'assistant'],
+  ['assistant', 'assistant'],
+  ['system', 'system'],
+]);
+
+/** @throws DataError naming the place and the speakers there are: calls of tools have no role in every chat template. */
+function fromTurn({from, value}: Turn, where: string): ChatMessage {
+  const role = SPEAKERS.get(from);
+  if (role !== undefined) return {role, content: value};
+  throw new DataError(`${where}: nobody is called "${from}" here; known are ${[...SPEAKERS.keys()].join(', ')}.`, {
+    hint: 'Rename the speaker, leave the record out, or write it as messages of {role, content}.',
+  });
 }

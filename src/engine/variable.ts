@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {ATTR, TF} from './native/dtype.js';
 import {getEngine} from './state.js';
-import {shapeAttr, stringAttr, typeAttr} from './tensorflow/attributes.js';
+import {boolAttr, shapeAttr, stringAttr, typeAttr} from './tensorflow/attributes.js';
 import type {TensorFlowBackend} from './tensorflow/backend.js';
 import {userLine} from './user-line.js';
 
@@ -21,14 +21,34 @@ export function createVariable(name: string, shape: readonly number[], values: F
   const size = shape.reduce((a, b) => a * b, 1);
   if (values.length !== size) throw new Error(`variable ${name} needs ${size} values, got ${values.length}`);
   const engine = getEngine();
-  if (engine.kind === 'tensorflow' && engine.backend.binding.trace) {
-    throw new Error(
-      `Variable ${name} was created at ${userLine()} inside a function being compiled; create it before.`,
-    );
-  }
-  const storage =
-    engine.kind === 'tensorflow' ? nativeStorage(engine.backend, name, shape, values) : tensorStorage(shape, values);
-  return guarded(name, shape, storage);
+  if (engine.kind === 'wasm') return guarded(name, shape, tensorStorage(shape, values));
+  const {backend} = engine;
+  refuseTrace(backend, name);
+  const initial = backend.binding.createTensor(shape, TF.FLOAT, values);
+  return guarded(name, shape, nativeStorage(backend, name, shape, initial));
+}
+
+/**
+ * A variable of TensorFlow whose memory is set aside and not touched: enough to compile what uses it, and costs nothing.
+ *
+ * @throws Error on another engine.
+ */
+export function createHollowVariable(name: string, shape: readonly number[]): Variable {
+  const engine = getEngine();
+  if (engine.kind === 'wasm') throw new Error(`hollow variable ${name}: the wasm engine compiles nothing`);
+  const {backend} = engine;
+  refuseTrace(backend, name);
+  const size = backend.binding.createTensor([shape.length], TF.INT32, Int32Array.from(shape));
+  const attributes = [typeAttr('dtype', TF.FLOAT), boolAttr('init', false)];
+  const [initial] = backend.binding.executeOp('Empty', attributes, [size], 1);
+  backend.binding.deleteTensor(size);
+  if (!initial) throw new Error('Empty has no output');
+  return guarded(name, shape, nativeStorage(backend, name, shape, initial.id));
+}
+
+function refuseTrace({binding}: TensorFlowBackend, name: string): void {
+  if (!binding.trace) return;
+  throw new Error(`Variable ${name} was created at ${userLine()} inside a function being compiled; create it before.`);
 }
 
 interface Storage {
@@ -60,12 +80,12 @@ function guarded(name: string, shape: readonly number[], storage: Storage): Vari
 
 let numVariables = 0;
 
-/** A resource of TensorFlow: compiled functions take its handle and write into its buffer. */
+/** A resource of TensorFlow, which takes over `initial`: compiled functions take its handle and write into its buffer. */
 function nativeStorage(
   {binding, toIds, toTensor}: TensorFlowBackend,
   name: string,
   shape: readonly number[],
-  values: Float32Array,
+  initial: number,
 ): Storage {
   const dtype = typeAttr('dtype', TF.FLOAT);
   const one = (op: string, attributes: Parameters<typeof binding.executeOp>[1], ids: readonly number[]) => {
@@ -77,7 +97,6 @@ function nativeStorage(
   const handle = one('VarHandleOp', [dtype, shapeAttr('shape', shape), shared], []).id;
   binding.names.set(handle, name);
   const assign = (id: number): unknown => binding.executeOp('AssignVariableOp', [dtype], [handle, id], 0);
-  const initial = binding.createTensor(shape, TF.FLOAT, values);
   assign(initial);
   binding.deleteTensor(initial);
   return {

@@ -9,6 +9,7 @@ import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import type {ProfileProgress} from '../downcycle/profile-model.js';
 import type {ExpertsConversion} from '../downcycle/split-experts.js';
 import {startEngine} from '../engine/start.js';
+import {estimateRun, type RunEstimate} from '../train/estimate.js';
 import {train} from '../train/run.js';
 import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
@@ -97,6 +98,32 @@ export async function trainConfig(
   await start(loaded, onEvent);
   if (name !== undefined) onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   return train(run, (event) => onEvent({kind: 'train', arm: arm.name, event}));
+}
+
+/** What {@link estimateConfig} found, and the run that it is about. */
+export interface ConfigEstimate {
+  readonly run: TrainRun;
+  readonly estimate: RunEstimate;
+}
+
+/**
+ * Works out what {@link trainConfig} would need of memory and time; only an arm's starting model is made, as for training.
+ *
+ * @throws UsageError if the arm is not there; what conversion and {@link estimateRun} throw.
+ */
+export async function estimateConfig(
+  {loaded, arm: given}: Pick<TrainConfigOptions, 'loaded' | 'arm'>,
+  onEvent: OnEvent = () => undefined,
+): Promise<ConfigEstimate> {
+  const name = given ?? loaded.config.arm;
+  const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
+  await checkArms(loaded, name === undefined ? [] : [name]);
+  if (name !== undefined) {
+    await start(loaded, onEvent);
+    onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
+  }
+  const run = runOf(loaded.config, arm, arm.out, {mode: 'new'});
+  return {run, estimate: await estimateRun(run)};
 }
 
 /** A profile says nothing about the experts of a mixture. */

@@ -3,6 +3,7 @@ import {stat} from 'node:fs/promises';
 import {basename, join, resolve} from 'node:path';
 import {stringify} from 'yaml';
 import {type LoadedConfig, parseConfig} from '../config/load.js';
+import type {Override} from '../config/override.js';
 import type {Config, ConfigInput} from '../config/schema.js';
 import {readProvenance} from '../downcycle/provenance.js';
 import {readRunLog} from '../format/run-log.js';
@@ -98,7 +99,18 @@ export function recoverConfig(options: RecoverOptions, architecture: Architectur
       validation: {every: Math.max(1, Math.ceil(steps / 4))},
     },
   };
-  return parseConfig(stringify(config), 'recover', {set});
+  return parseConfig(stringify(config), 'recover', {set, flags: flagsOf(options, steps)});
+}
+
+/** Which words of the command line gave which keys. */
+function flagsOf({model, text, samples, tokens, name}: RecoverOptions, steps: number): Override[] {
+  return [
+    {typed: `recover ${model}`, path: ['model'], value: model},
+    ...text.map((path, i) => ({typed: `--text ${path}`, path: ['data', 'sources', i, 'path'], value: path})),
+    {typed: `--tokens ${tokens}`, path: ['data', 'sequenceLength'], value: tokens},
+    {typed: `--samples ${samples}`, path: ['train', 'steps'], value: steps},
+    ...(name === undefined ? [] : [{typed: `--name ${name}`, path: ['name'], value: name}]),
+  ];
 }
 
 /** A name that may stand in a file's: the text's own, parted from others of that name by its place. */

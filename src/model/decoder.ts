@@ -12,6 +12,7 @@ import type {Capacity} from './capacity.js';
 import {glu} from './glu.js';
 import {type Chooser, moe, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
+import {type LayerFunction, type LayerResult, recomputedLayer} from './recomputed-layer.js';
 import type {LayerRouter} from './router.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
@@ -30,6 +31,8 @@ export interface ForwardOptions {
   readonly chooser?: Chooser;
   /** What routes a layer instead, by its number: for training. */
   readonly routerOf?: (layer: number) => LayerRouter;
+  /** Whether the gradient computes each layer again instead of keeping what it computed. Default false. */
+  readonly recomputesLayers?: boolean;
   /** Sees what every feed-forward part computes with, [T, D]: how activations are profiled. */
   readonly onFfnInput?: (layer: number, x_TD: tf.Tensor2D) => void;
 }
@@ -58,11 +61,15 @@ export function decode(
     const layout = architecture.ffn[index];
     if (!layout) throw new Error(`the architecture has no layer ${index}`);
     const onInput = (y_TD: tf.Tensor2D): void => options.onFfnInput?.(index, y_TD);
-    const {next_TD, router} = decoderLayer(x_TD, layer, layout, architecture, context, {
-      ...options,
-      ...(options.routerOf && {chooser: options.routerOf(index)}),
-      onInput,
-    });
+    const run: LayerFunction = (input_TD, weights, given) =>
+      decoderLayer(input_TD, weights, layout, architecture, given, {
+        ...options,
+        ...(options.routerOf && {chooser: options.routerOf(index)}),
+        onInput,
+      });
+    const {next_TD, router} = options.recomputesLayers
+      ? recomputedLayer(run, x_TD, layer, context)
+      : run(x_TD, layer, context);
     if (router) routers.push(router);
     x_TD = next_TD;
   }
@@ -131,7 +138,7 @@ export function decoderLayer(
   architecture: Architecture,
   context: AttentionContext,
   {capacity = 'dropless', chooser = 'router', onInput}: LayerOptions = {},
-): {readonly next_TD: tf.Tensor2D; readonly router: RouterTrace | null} {
+): LayerResult {
   const {h_TD, y_TD} = throughAttention(x_TD, layer, architecture, context);
   onInput?.(y_TD);
   if (layer.ffn.kind === 'dense') {

@@ -1,9 +1,11 @@
 // What keeps all experts of a layer in use. Shapes: B sequences of S tokens, T = B·S, E experts, K of them a token.
 import * as tf from '@tensorflow/tfjs';
 import {z} from 'zod';
+import type {Architecture} from '../model/architecture.js';
 import type {RouterTrace} from '../model/moe.js';
 import {oneHot} from '../op/one-hot.js';
 import {untaped} from '../op/untaped.js';
+import {ConfigError} from '../util/errors.js';
 
 const zLoss = (fallback: number) =>
   z
@@ -104,6 +106,19 @@ export function routerLosses(
     balance: balanceOf(routers, options, {sequences, earlier}),
     z: meanOf(routers.map(({logit_TE}) => tf.mean(tf.square(tf.logSumExp(logit_TE, -1))) as tf.Scalar)),
   };
+}
+
+/** @throws ConfigError if layers are to be balanced together that differ in their number of experts. */
+export function refuseUnevenPool({ffn}: Architecture, {kind}: BalanceOptions): void {
+  if (kind !== 'pooled') return;
+  const layers = ffn.flatMap((layout, l) => (layout.kind === 'moe' ? [{l, experts: layout.experts}] : []));
+  const [first] = layers;
+  const other = layers.find(({experts}) => experts !== first?.experts);
+  if (!first || !other) return;
+  throw new ConfigError(
+    `train.balance.kind: pooled takes all layers together, which must have equally many experts; layer ${first.l} has ${first.experts}, layer ${other.l} has ${other.experts}.`,
+    {hint: 'Set train.balance.kind to aux, which balances each layer by itself.'},
+  );
 }
 
 /** The weight of the balance loss. */

@@ -111,6 +111,12 @@ export const trainSchema = z
       .optional()
       .describe('Validations in a row without a lower loss after which the run ends early; without it, it never does.'),
     capacity: capacitySchema.default('dropless'),
+    recompute: z
+      .enum(['none', 'layer'])
+      .default('none')
+      .describe(
+        'What the backward pass computes again instead of keeping it. layer: each layer from its input, which takes the memory of one layer instead of all, and the time of one more forward pass, about a third of a step.',
+      ),
   })
   .refine(({schedule, steps}) => !(steps > 0) || schedule.warmup < steps, {
     error: 'schedule.warmup must be less than steps. Lower it, or train for more steps.',

@@ -6,6 +6,7 @@ import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
+import {refuseUnevenPool} from './balance.js';
 import {accumulates} from './batch-size.js';
 import {checkpointModel, openStored} from './checkpoint.js';
 import {type ChosenExperts, chooseExperts} from './esft.js';
@@ -44,6 +45,8 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     await refuseFinishedOfOther(run, onEvent);
     return done;
   }
+  const found = await readArchitecture(run.model).catch(() => null); // loading it says what is wrong with it
+  if (found) refuseUnevenPool(found, run.train.balance);
   const engine = await startEngine(run.engine);
   for (const text of engine.notes) onEvent({kind: 'note', text});
   const checkpoint = await findCheckpoint(run);

@@ -61,7 +61,12 @@ export interface StateOptions {
   /** Of the start of low-rank terms. */
   readonly seed: number;
   readonly stored: StoredValues;
+  /** Makes variables; by default real ones. */
+  readonly create?: CreateVariable;
 }
+
+/** How a variable comes to be; see {@link createVariable}. */
+export type CreateVariable = (name: string, shape: readonly number[], values: Float32Array) => Variable;
 
 /**
  * Puts beside a model what training needs: low-rank terms, and what the optimizer keeps, zeros unless stored.
@@ -69,11 +74,15 @@ export interface StateOptions {
  * A low-rank term begins at zero: `a` is drawn evenly from ±1/√in (as PEFT's, Kaiming with √5), `b` is zero.
  * @throws ConfigError as {@link selectParameters} does.
  */
-export async function createTrainState({architecture, parameters}: Model, options: StateOptions): Promise<TrainState> {
+export async function createTrainState(
+  {architecture, parameters}: Pick<Model, 'architecture' | 'parameters'>,
+  options: StateOptions,
+): Promise<TrainState> {
+  const {create = createVariable} = options;
   const {whole, adapted, members} = selectParameters(architecture, options.finetune, options.experts ?? []);
   const made: Variable[] = [];
   const make = (name: string, shape: readonly number[], values: Float32Array): Variable => {
-    const variable = createVariable(name, shape, values);
+    const variable = create(name, shape, values);
     made.push(variable);
     return variable;
   };

@@ -38,11 +38,16 @@ export interface StepOptions {
   readonly precision: Precision;
   /** Share of the input of low-rank terms that is dropped. */
   readonly dropout: number;
+  /** What the backward pass computes again; default nothing. */
+  readonly recompute?: Recompute;
   /** A model to learn from besides the labels; null for none. */
   readonly teacher: Teacher | null;
   /** Of the running means, where the state keeps them. */
   readonly emaDecay?: number;
 }
+
+/** Nothing, or each layer from its input. */
+export type Recompute = 'none' | 'layer';
 
 /** What teaches: see {@link linearDistillation}. */
 export interface Teacher {
@@ -199,11 +204,15 @@ function lossOf(
   params: DecoderTree<Weight>,
   architecture: Architecture,
   {batch_NBS, seed_2, share_2, taught_2TK}: StepInput,
-  {balance: options, capacity, teacher, routing}: StepOptions,
+  {balance: options, capacity, teacher, routing, recompute}: StepOptions,
   context: BalanceContext,
 ): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
-  const {hidden_TD, routers} = decode(params, architecture, input, {capacity, ...layerRouters(routing, seed_2)});
+  const {hidden_TD, routers} = decode(params, architecture, input, {
+    capacity,
+    recomputesLayers: recompute === 'layer',
+    ...layerRouters(routing, seed_2),
+  });
   const {learnt, crossEntropy, divergence} = learningLoss(
     hidden_TD,
     headOf(params),

@@ -1,5 +1,6 @@
 import {setImmediate} from 'node:timers/promises';
 import {type Batch, createLoader, type Loader, type LoaderState} from '../data/loader.js';
+import type {EngineInfo} from '../engine/start.js';
 import {openRunLog} from '../format/run-log.js';
 import {flopsPerToken} from '../model/architecture.js';
 import {passesOf} from './batch-size.js';
@@ -15,13 +16,22 @@ import {ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {saveStep} from './save-step.js';
 import {learningRate} from './schedule.js';
-import {logPath, type Session, type TrainResult} from './session.js';
+import {logPath, type Session, type TrainResult, type TrainRun} from './session.js';
 import {isApplied, lossLimit, maySkip, withLoss} from './spike.js';
 import type {TrainState} from './state.js';
+import type {Teacher} from './step.js';
 import {createStepRunner, type RunnerOptions, type StepResult, type TrainRows} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
 import {trainableParts} from './trainable.js';
 import {openValidation} from './validation.js';
+
+/** What decides of a run how its steps are computed. */
+export interface StepParts {
+  readonly run: Pick<TrainRun, 'train' | 'data'>;
+  readonly engine: Pick<EngineInfo, 'precision'>;
+  /** A model that runs beside the one in training; null for none, and where its words are kept. */
+  readonly teacher: Teacher['model'];
+}
 
 /** Opens what can refuse, then the run folder and its log, and trains. */
 export async function trainLoop(
@@ -32,7 +42,8 @@ export async function trainLoop(
   const {run, checkpoint} = session;
   const loader = openLoader(session);
   const validation = openValidation(session, state);
-  const stepOptions = stepOptionsOf(session);
+  const {teacher} = session;
+  const stepOptions = stepOptionsOf({...session, teacher: teacher?.kind === 'live' ? teacher.model : null});
   const runner = createStepRunner(state, stepOptions);
   try {
     await openFolder(run, checkpoint);
@@ -104,14 +115,16 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
   return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
 }
 
-function stepOptionsOf({run, engine, teacher}: Session): RunnerOptions {
-  const {optimizer, balance, capacity, routing, finetune, ema, distill} = run.train;
+/** What the steps of a run do. */
+export function stepOptionsOf({run, engine, teacher}: StepParts): RunnerOptions {
+  const {optimizer, balance, capacity, routing, finetune, ema, distill, recompute} = run.train;
   return {
     optimizer: optimizerOf(optimizer),
+    recompute,
     dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
     clip: optimizer.clip,
     balance,
-    teacher: teacher && distill ? {...distill, model: teacher.kind === 'live' ? teacher.model : null} : null,
+    teacher: distill ? {...distill, model: teacher} : null,
     precision: engine.precision,
     capacity,
     routing,

@@ -24,6 +24,7 @@ describe('the format of a source', () => {
     [{messages: [user('a')]}, 'chat'],
     [{prompt: 'a', completion: 'b', id: 1}, 'prompt'],
     [{instruction: 'a', input: '', output: 'b'}, 'prompt'],
+    [{conversations: [{from: 'human', value: 'a'}]}, 'chat'],
     [{text: 'a', messages: []}, 'text'],
     [{prompt: 'a', target: 'b'}, 'text'],
     [{body: 'a'}, 'text'],
@@ -123,5 +124,42 @@ describe('a record', () => {
     await expect(samples('test/fixtures/train/scripture.txt', 'chat')).rejects.toThrow(
       'test/fixtures/train/scripture.txt: holds no records, and the format of source s is chat.',
     );
+  });
+});
+
+describe('a conversation of ShareGPT', () => {
+  const turn = (from: string, value: string) => ({from, value});
+
+  it('is the same as one of messages', async () => {
+    const [system, question, answer] = [turn('system', 's'), turn('human', 'q'), turn('gpt', 'a')];
+    const path = await lines(
+      {conversations: [system, question, answer]},
+      {system: 's', conversations: [question, answer]},
+    );
+    const messages = [{role: 'system', content: 's'}, user('q'), assistant('a')];
+    const found = await samples(path, 'chat');
+    expect(found).toMatchObject([
+      {kind: 'chat', messages, promptLength: 0},
+      {kind: 'chat', messages, promptLength: 0},
+    ]);
+  });
+
+  it('may stand in a field that is named', async () => {
+    const path = await lines({dialogue: [turn('user', 'q'), turn('assistant', 'a')]});
+    expect(await samples(path, 'chat', 'dialogue')).toMatchObject([{messages: [user('q'), assistant('a')]}]);
+  });
+
+  it('of somebody unknown is refused, with the place and those who are known', async () => {
+    const path = await lines({conversations: [turn('human', 'q'), turn('observation', '42')]});
+    const error: unknown = await samples(path, 'chat').catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(DataError);
+    expect((error as Error).message).toBe(
+      `${path}:1: conversations[1]: nobody is called "observation" here; known are human, user, gpt, assistant, system.`,
+    );
+  });
+
+  it('without a value is no message', async () => {
+    const path = await lines({conversations: [{from: 'human'}]});
+    await expect(samples(path, 'chat')).rejects.toThrow(/conversations\[0\] is no message/);
   });
 });

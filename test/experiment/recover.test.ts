@@ -33,6 +33,19 @@ describe('a recovery', () => {
     expect(() => recoverConfig({...options, samples: 15}, MOE)).toThrow('15 samples make no step of 16.');
   });
 
+  it('is told of by the words that asked for it, never by lines of a config that nobody wrote', () => {
+    const {at} = recoverConfig({...options, name: 'again', set: ['train.steps=50']}, MOE);
+    expect(at(['model'])).toBe('recover models/moe');
+    expect(at(['data', 'sources', 1, 'path'])).toBe('--text a');
+    expect(at(['data', 'sequenceLength'])).toBe('--tokens 512');
+    expect(at(['train', 'steps']), 'which gives way').toBe('--set train.steps=50');
+    expect(at(['train', 'optimizer', 'lr']), 'ours').toBe('recover');
+    const named = (): unknown => recoverConfig({...options, name: 'a/b'}, MOE);
+    expect(named).toThrow(/^--name a\/b: name: expected letters, digits/);
+    const short = (): unknown => recoverConfig({...options, set: ['train.steps=2']}, MOE);
+    expect(short).toThrow(/^recover: train\.schedule\.warmup: schedule\.warmup must be less than steps/);
+  });
+
   it('trains, and says the perplexity of parent, conversion and result', async () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'moe'), MOE);

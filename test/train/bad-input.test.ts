@@ -12,7 +12,19 @@ import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {ConfigError, DataError, EnvironmentError, ModelError, UsageError} from '../../src/util/errors.js';
-import {DENSE, exactLines, ROUTED, type RunChanges, stepsOf, TEXT, TOKENIZER, tinyRun, writeModel} from './support.js';
+import {
+  DENSE,
+  exactLines,
+  experts,
+  ROUTED,
+  type RunChanges,
+  stepsOf,
+  TEXT,
+  TOKENIZER,
+  tiny,
+  tinyRun,
+  writeModel,
+} from './support.js';
 
 const STORIES = 'test/fixtures/tokenizer/stories260k';
 let folder = '';
@@ -262,6 +274,20 @@ describe('text that does not fit the model', () => {
     await writeModel(pathOf('trimmed'), {...DENSE, vocab: 273});
     await train(wasm({model: 'trimmed', out: 'trimmed-run', train: {steps: 1}}));
     expect(await exactLines(pathOf('trimmed-run'), ['step'])).toHaveLength(1);
+  });
+});
+
+describe('a pooled balance loss', () => {
+  it('of layers with unequal numbers of experts is refused before anything starts', async () => {
+    await writeModel(pathOf('uneven'), tiny([experts(8, 2), experts(4, 2)]));
+    const error = await failure(wasm({model: 'uneven', out: 'misfit', train: {balance: {kind: 'pooled'}}}));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect(error).toMatchObject({
+      message:
+        'train.balance.kind: pooled takes all layers together, which must have equally many experts; layer 0 has 8, layer 1 has 4.',
+      hint: 'Set train.balance.kind to aux, which balances each layer by itself.',
+    });
+    expect(existsSync(pathOf('misfit'))).toBe(false);
   });
 });
 

@@ -1,5 +1,6 @@
 import {Option} from '@commander-js/extra-typings';
 import {loadConfig} from '../../config/load.js';
+import type {TrainConfigOptions} from '../../experiment/one-arm.js';
 import {allowChangeOption, examples, setOption} from '../option.js';
 import type {Program} from '../program.js';
 import {showCompare} from '../show/progress.js';
@@ -19,16 +20,23 @@ export function addTrain(program: Program, ui: Ui): void {
     .addOption(new Option('--resume', 'go on from the last checkpoint of the run folder').conflicts('overwrite'))
     .addOption(allowChangeOption())
     .option('--overwrite', 'start again in a run folder that exists')
+    .addOption(
+      new Option('--estimate', 'print what the run will need of memory and time, and end').conflicts([
+        ...['out', 'resume', 'overwrite'],
+      ]),
+    )
     .addOption(setOption())
     .addHelpText(
       'after',
       examples(
         'train configs/quickstart.yaml --arm downcycle',
+        'train configs/quickstart.yaml --arm downcycle --estimate',
         'train configs/quickstart.yaml --set model=models/moe --out checkpoints/moe --set train.steps=500',
       ),
     )
-    .action(async (file, {arm, out, resume, allowChange, overwrite, set}) => {
+    .action(async (file, {arm, out, resume, allowChange, overwrite, estimate, set}) => {
       const loaded = await loadConfig(file, {set});
+      if (estimate) return printEstimate(ui, {loaded, arm});
       const [{trainConfig}, {exitCodeOf}] = await Promise.all([
         import('../../experiment/one-arm.js'),
         import('../../train/stop-signal.js'),
@@ -43,4 +51,20 @@ export function addTrain(program: Program, ui: Ui): void {
       }
       ui.print(result.out);
     });
+}
+
+/** @throws EnvironmentError if the run does not fit, once the table is printed. */
+async function printEstimate(ui: Ui, options: Pick<TrainConfigOptions, 'loaded' | 'arm'>): Promise<void> {
+  const [{estimateConfig}, {requireFit}, {estimateText}] = await Promise.all([
+    import('../../experiment/one-arm.js'),
+    import('../../train/estimate.js'),
+    import('../show/estimate.js'),
+  ]);
+  const {run, estimate} = await ui.withStatus((status) => {
+    status.update('asking the compiler');
+    return estimateConfig(options, showCompare(status));
+  });
+  for (const note of estimate.notes) ui.note(note);
+  ui.print(estimateText(estimate));
+  requireFit(estimate, run);
 }
