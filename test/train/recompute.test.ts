@@ -38,6 +38,11 @@ const BALANCED: Partial<RunnerOptions> = {balance: {kind: 'aux', weight: 0.1, sc
 const CASES: Readonly<Record<string, Case>> = {
   'a dense model': {architecture: DENSE},
   'experts with balance losses and document boundaries': {architecture: MIXED, options: BALANCED, hasSegments: true},
+  'noisy routers and the load that they would give': {
+    architecture: ROUTED,
+    options: {routing: {kind: 'noisy', std: 0.5}, balance: {kind: 'cv2', weight: 0.1, zLoss: 0}},
+  },
+  'experts that choose': {architecture: ROUTED, options: {routing: {kind: 'expert-choice', capacityFactor: 1}}},
   'low-rank terms with dropout': {architecture: ROUTED, state: {finetune: LORA}, options: {dropout: 0.2}},
 };
 
