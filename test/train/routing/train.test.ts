@@ -129,6 +129,7 @@ describe('routing that a model cannot be trained with', () => {
       'sparse-mixer knows no selection biases',
       'as-is',
     ],
+    ['a draw and a top p', LAYOUT, DRAW, 'sparse-mixer knows no top p', 'as-is', {topP: 0.5}],
     ['a drawn sum', LAYOUT, DRAW, "divides by the sum of a token's own", 'as-is', {renormalise: true}],
     ['a sum that is not there', LAYOUT, choice(), "divides by the sum of a token's own", 'as-is', {renormalise: true}],
   ])('is refused: %s', async (_, layout, options, message, hint, words = {}) => {
