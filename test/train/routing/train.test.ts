@@ -65,6 +65,7 @@ describe('routing in training', () => {
 
   it.each([
     [{kind: 'expert-choice'}, 2],
+    [{kind: 'expert-choice', capacityFactor: 4}, 2],
     [{kind: 'base'}, 1],
   ] as const)('%o says that later tokens take part, and loads all experts alike', async (routing, topK) => {
     const folder = await tempFolder();
