@@ -51,6 +51,11 @@ export interface Routing {
    * of each expert that is learnt from zero (CMoE, arXiv 2502.04416).
    */
   readonly weight: 'score' | 'one' | 'one-plus-scaled';
+  /**
+   * There if a token uses only so many of its K experts, in falling order of score, as it takes for their softmax to sum to this
+   * (dynamic routing, arXiv 2403.07652).
+   */
+  readonly topP?: number;
 }
 
 /**
@@ -139,7 +144,7 @@ export const SOFTMAX_ROUTING: Routing = {
   weight: 'score',
 };
 
-/** Parameters in all, and those a token uses; embedding counted once, and as active. */
+/** Parameters in all, and those a token uses, at most where routing has a top p; embedding counted once, and as active. */
 export interface ParameterCount {
   readonly total: number;
   readonly active: number;
@@ -204,7 +209,7 @@ function countExpertBias(layout: FfnLayout, D: number): number {
 
 /**
  * FLOPs of a training step per token: 6 for every active weight used in a matmul, and the causal attention products
- * (Kaplan et al. 2020, with half the score matrix).
+ * (Kaplan et al. 2020, with half the score matrix); an upper bound where routing has a top p.
  */
 export function flopsPerToken(architecture: Architecture, sequenceLength: number): number {
   const {vocab, width, heads, headDim, ffn, tied} = architecture;

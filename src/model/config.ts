@@ -2,7 +2,7 @@
 import {z} from 'zod';
 import type {FloatDtype} from '../format/dtype.js';
 import {ModelError} from '../util/errors.js';
-import type {Architecture, Family, FfnLayout, InnerLayout} from './architecture.js';
+import type {Architecture, Family, FfnLayout, InnerLayout, Routing} from './architecture.js';
 import type {ConfigRecord} from './family/definition.js';
 import {parseKeys} from './family/keys.js';
 import {describeKnown, FAMILIES, isFamily} from './family/registry.js';
@@ -53,17 +53,39 @@ const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
   error:
     'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts, a temperature if its router is cosine and a rank if it is autonomy; experts inside experts have {experts, top_k, expert_width, weight}',
 });
-const moeSchema = z.strictObject({
-  source_model_type: z.enum(FAMILY_NAMES, {error: ({input}) => describeKnown(input, FAMILY_NAMES)}),
-  routing: z.strictObject({
-    score: z.enum(['softmax', 'sigmoid'], {error: '"softmax" or "sigmoid" is needed'}),
-    order: z.enum(['score-then-topk', 'topk-then-score'], {error: '"score-then-topk" or "topk-then-score" is needed'}),
-    renormalise: flag,
-    scale: z.number('a number is needed'),
-    weight,
-  }),
-  layers: z.array(layerSchema, {error: 'a list with one entry a layer is needed'}),
-});
+const moeSchema = z
+  .strictObject({
+    source_model_type: z.enum(FAMILY_NAMES, {error: ({input}) => describeKnown(input, FAMILY_NAMES)}),
+    routing: z.strictObject({
+      score: z.enum(['softmax', 'sigmoid'], {error: '"softmax" or "sigmoid" is needed'}),
+      order: z.enum(['score-then-topk', 'topk-then-score'], {
+        error: '"score-then-topk" or "topk-then-score" is needed',
+      }),
+      renormalise: flag,
+      scale: z.number('a number is needed'),
+      weight,
+      top_p: z
+        .number('a number is needed')
+        .gt(0, 'a number above 0 is needed')
+        .max(1, 'at most 1 is needed')
+        .optional(),
+    }),
+    layers: z.array(layerSchema, {error: 'a list with one entry a layer is needed'}),
+  })
+  .refine(
+    ({routing}) => routing.top_p === undefined || (routing.score === 'softmax' && routing.order === 'score-then-topk'),
+    {
+      error: 'top_p sums what softmax gives over all experts: it needs score "softmax" and order "score-then-topk"',
+      path: ['routing', 'top_p'],
+    },
+  )
+  .refine(
+    ({routing, layers}) => routing.top_p === undefined || !layers.some((layer) => 'inner' in layer && layer.inner),
+    {
+      error: 'top_p does not go with experts inside experts',
+      path: ['routing', 'top_p'],
+    },
+  );
 const sectionSchema = z.looseObject({moe: moeSchema});
 
 /**
@@ -110,7 +132,11 @@ function moeArchitecture(config: ConfigRecord, file: string): Architecture {
   if (moe.layers.length !== numLayers) {
     throw new ModelError(`${file}: moe.layers has ${moe.layers.length} entries, num_hidden_layers is ${numLayers}.`);
   }
-  return {...dense, ffn: moe.layers.map(layoutOf), routing: moe.routing};
+  return {...dense, ffn: moe.layers.map(layoutOf), routing: routingOf(moe.routing)};
+}
+
+function routingOf({top_p, ...words}: z.output<typeof moeSchema>['routing']): Routing {
+  return {...words, ...(top_p !== undefined && {topP: top_p})};
 }
 
 function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
@@ -139,10 +165,10 @@ function innerSection({experts, topK, expertWidth, weight}: InnerLayout): z.outp
 }
 
 function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSchema> {
-  const {score, order, renormalise, scale, weight} = routing;
+  const {score, order, renormalise, scale, weight, topP} = routing;
   return {
     source_model_type: family,
-    routing: {score, order, renormalise, scale, weight},
+    routing: {score, order, renormalise, scale, weight, ...(topP !== undefined && {top_p: topP})},
     layers: ffn.map((layout) =>
       layout.kind === 'dense'
         ? {width: layout.width}

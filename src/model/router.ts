@@ -4,6 +4,7 @@ import {multiplied} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';
 import {TINY} from '../op/tiny.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
+import {untaped} from '../op/untaped.js';
 import {project, solid, type Weight} from '../op/weight.js';
 import type {FfnLayout, Routing} from './architecture.js';
 import type {FfnTree, RouterTree} from './parameters.js';
@@ -43,7 +44,7 @@ function norms(x_TN: tf.Tensor2D, E: number): tf.Tensor2D {
 
 /** Which experts each token uses, and how much of each. */
 export interface Route {
-  /** Chosen experts, int32 [T, K]; constant to the gradient. */
+  /** Chosen experts, int32 [T, K], E for none where a top p leaves the others out; constant to the gradient. */
   readonly expert_TK: tf.Tensor2D;
   /** Weight of each chosen expert, float32 [T, K]. */
   readonly weight_TK: tf.Tensor2D;
@@ -113,19 +114,30 @@ export function route(
 ): Route {
   const score_TE = scores(logit_TE, routing);
   const ranked_TE = routing.order === 'topk-then-score' ? logit_TE : score_TE;
-  const expert_TK = topIndices(bias_E ? tf.add(ranked_TE, bias_E) : ranked_TE, topK);
+  const chosen_TK = topIndices(bias_E ? tf.add(ranked_TE, bias_E) : ranked_TE, topK);
+  const expert_TK = withinMass(chosen_TK, score_TE, routing);
   return {expert_TK, weight_TK: weights({logit_TE, score_TE, expert_TK, scale_E}, routing), score_TE};
 }
 
 /** Sends each token to experts that something else chose; they weigh what `routing` makes of the router's logits. */
 export function routeTo(
-  expert_TK: tf.Tensor2D,
+  chosen_TK: tf.Tensor2D,
   logit_TE: tf.Tensor2D,
   routing: Routing,
   scale_E: tf.Tensor1D | null = null,
 ): Route {
   const score_TE = scores(logit_TE, routing);
+  const expert_TK = withinMass(chosen_TK, score_TE, routing);
   return {expert_TK, weight_TK: weights({logit_TE, score_TE, expert_TK, scale_E}, routing), score_TE};
+}
+
+/** Puts E in place of each chosen expert before which the scores of a token sum to the top p already. */
+function withinMass(expert_TK: tf.Tensor2D, score_TE: tf.Tensor2D, {topP}: Routing): tf.Tensor2D {
+  if (topP === undefined) return expert_TK;
+  return untaped(() => {
+    const before_TK = tf.cumsum(pickColumns(score_TE, expert_TK), 1, true);
+    return tf.where(tf.less(before_TK, topP), expert_TK, tf.fill(expert_TK.shape, score_TE.shape[1], 'int32'));
+  });
 }
 
 interface Scored extends Pick<Route, 'expert_TK' | 'score_TE'> {
@@ -134,14 +146,31 @@ interface Scored extends Pick<Route, 'expert_TK' | 'score_TE'> {
 }
 
 function weights({logit_TE, score_TE, expert_TK, scale_E}: Scored, routing: Routing): tf.Tensor2D {
-  if (routing.weight === 'one') return tf.fill([expert_TK.shape[0], expert_TK.shape[1]], routing.scale);
+  if (routing.weight === 'one') {
+    return onlyChosen(tf.fill([expert_TK.shape[0], expert_TK.shape[1]], routing.scale), expert_TK, score_TE, routing);
+  }
   const picked_TK =
     routing.order === 'topk-then-score'
       ? scores(pickColumns(logit_TE, expert_TK), routing)
       : pickColumns(score_TE, expert_TK);
   const shared_TK: tf.Tensor2D = routing.renormalise ? tf.div(picked_TK, tf.sum(picked_TK, -1, true)) : picked_TK;
-  const weight_TK = routing.weight === 'score' ? shared_TK : onePlus(shared_TK, expert_TK, scale_E, logit_TE.shape[1]);
+  const weight_TK =
+    routing.weight === 'score'
+      ? shared_TK
+      : onlyChosen(onePlus(shared_TK, expert_TK, scale_E, logit_TE.shape[1]), expert_TK, score_TE, routing);
   return routing.scale === 1 ? weight_TK : tf.mul(weight_TK, routing.scale);
+}
+
+/** Weights with zeros where a top p left an expert out. */
+function onlyChosen(
+  weight_TK: tf.Tensor2D,
+  expert_TK: tf.Tensor2D,
+  score_TE: tf.Tensor2D,
+  {topP}: Routing,
+): tf.Tensor2D {
+  if (topP === undefined) return weight_TK;
+  const isChosen_TK = untaped(() => tf.cast(tf.less(expert_TK, tf.scalar(score_TE.shape[1], 'int32')), 'float32'));
+  return tf.mul(weight_TK, isChosen_TK);
 }
 
 /** `1 + u_e·s`: exactly 1 while u is zero. */

@@ -37,7 +37,7 @@ export interface ExpertSlots {
 /** What products of rows need to know of where those of each expert lie. */
 export type RowsByExpert = Pick<ExpertSlots, 'room' | 'expert_S'>;
 
-/** Gives every pair a row of its expert in token order; constant to the gradient. */
+/** Gives every pair a row of its expert in token order, none to a pair whose expert is E or more; constant to the gradient. */
 export function expertSlots(expert_TK: tf.Tensor2D, numExperts: number, room: ExpertRoom): ExpertSlots {
   const [slot_P, source_R, load_E, expert_S] = untaped(() =>
     runKernel('DowncycleExpertSlots', {expert_TK}, {numExperts, ...room}),

@@ -161,13 +161,15 @@ function loadsByLayer(
   loads: Int32Array,
   {ffn}: Architecture,
   tokens: number,
-  {capacity}: StepOptions,
+  {capacity, routing}: StepOptions,
 ): readonly LayerLoad[] {
   let end = 0;
   const take = (layout: Parameters<typeof expertRoom>[2]): LayerLoad => {
     const load_E = loads.subarray(end, end + layout.experts);
     end += layout.experts;
-    return {load_E, missing: missingRows(load_E, expertRoom(capacity, tokens, layout))};
+    // Experts that choose their tokens have room for just those.
+    const room = routing?.kind === 'expert-choice' ? 'all' : expertRoom(capacity, tokens, layout);
+    return {load_E, missing: missingRows(load_E, room)};
   };
   return moeLayouts(ffn).map((layout) => {
     const {load_E, missing} = take(layout);

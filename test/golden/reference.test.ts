@@ -37,6 +37,10 @@ const ROUTINGS: Readonly<Record<string, Partial<Routing>>> = {
   'sigmoid times a factor': {score: 'sigmoid', scale: 2.5},
   'sigmoid, renormalised': {score: 'sigmoid', renormalise: true, scale: 1.5},
   'weights of one': {weight: 'one'},
+  'a top p': {topP: 0.4},
+  'a top p and renormalised weights': {topP: 0.3, renormalise: true},
+  'a top p and weights of one': {topP: 0.3, weight: 'one'},
+  'a top p and weights of one and a scaled score': {topP: 0.4, weight: 'one-plus-scaled'},
   'weights of one and a scaled score': {weight: 'one-plus-scaled', scale: 1.5},
   'weights of one and a scaled sigmoid': {weight: 'one-plus-scaled', score: 'sigmoid', order: 'topk-then-score'},
 };
@@ -104,6 +108,14 @@ describe('the logits of the float64 decoder', () => {
     },
   );
 
+  onEveryEngine('with a top p are those of some experts of a token, not of all K', async (engine) => {
+    const model = randomModel({ffn: [MOE], routing: {...SOFTMAX_ROUTING, topP: 0.4}});
+    const {routers} = await forward(engine, model, tokens, {gather: ROOM});
+    const pairs = [...routers[0]!.load.values].reduce((sum, count) => sum + count, 0);
+    expect(pairs).toBeGreaterThan(tokens.values.length);
+    expect(pairs).toBeLessThan(tokens.values.length * MOE.topK);
+  });
+
   onEngine('tensorflow-compiled', 'are those of dense and expert layers', async (engine) => {
     const model = randomModel();
     const {logits} = await forward(engine, model, tokens, {gather: ROOM});
@@ -150,6 +162,14 @@ describe('the gradient of the loss', () => {
       },
     );
   }
+
+  onEveryEngine("is the slope of the float64 decoder's with a top p", async (engine) => {
+    const model = randomModel({ffn: [MOE], routing: {...SOFTMAX_ROUTING, topP: 0.4, renormalise: true}});
+    const expected = slopesOf(model);
+    for (const options of [{gather: ROOM}, {}]) {
+      expectSlopes((await lossAndGradients(engine, model, tokens, options)).gradients, expected);
+    }
+  });
 
   onEveryEngine("is the slope of the float64 decoder's where weights are one and a scaled score", async (engine) => {
     const scaled = randomModel({ffn: [MOE], routing: {...SOFTMAX_ROUTING, weight: 'one-plus-scaled'}});

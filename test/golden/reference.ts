@@ -162,13 +162,15 @@ function choose(
   logits: Vector,
   bias: ArrayLike<number> | undefined,
   topK: number,
-  {score, order, renormalise, scale: factor, weight}: Routing,
+  {score, order, renormalise, scale: factor, weight, topP = Infinity}: Routing,
   scales?: ArrayLike<number>,
 ): {readonly expert: number; readonly weight: number}[] {
   const scoresOf = (some: Vector): Vector => (score === 'softmax' ? softmax(some) : some.map(sigmoid));
   const scores = scoresOf(logits);
   const ranked = (order === 'score-then-topk' ? scores : logits).map((value, e) => value + (bias?.[e] ?? 0));
-  const experts = [...ranked.keys()].sort((a, b) => ranked[b]! - ranked[a]! || a - b).slice(0, topK);
+  const best = [...ranked.keys()].sort((a, b) => ranked[b]! - ranked[a]! || a - b).slice(0, topK);
+  const before = (k: number): number => best.slice(0, k).reduce((sum, e) => sum + scores[e]!, 0);
+  const experts = best.filter((_, k) => before(k) < topP);
   const chosen =
     order === 'score-then-topk' ? experts.map((e) => scores[e]!) : scoresOf(experts.map((e) => logits[e]!));
   const total = renormalise ? chosen.reduce((a, b) => a + b, 0) : 1;

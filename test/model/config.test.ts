@@ -81,6 +81,22 @@ describe('a config of a mixture of experts', () => {
     expect(read(config).routing).toEqual(SOFTMAX_ROUTING);
   });
 
+  it('has a top p and kinds of routers where it says so, there and back', () => {
+    const routers = [
+      {...layer, router: 'cosine', temperature: 0.3},
+      {...layer, router: 'autonomy', rank: 2},
+    ];
+    const said = {...config, moe: {...moe, routing: {...routing, top_p: 0.6}, layers: routers}};
+    const architecture = read(said);
+    expect(architecture.routing).toEqual({...SOFTMAX_ROUTING, topP: 0.6});
+    expect(architecture.ffn).toMatchObject([
+      {router: 'cosine', temperature: 0.3},
+      {router: 'autonomy', rank: 2},
+    ]);
+    expect(read(architectureToConfig(architecture))).toEqual(architecture);
+    expect(JSON.stringify(architectureToConfig(read(config)))).not.toMatch(/top_p|temperature|rank/);
+  });
+
   it('says that experts have biases only where they do', () => {
     const biased = {
       ...config,
@@ -106,6 +122,9 @@ describe('a config of a mixture of experts', () => {
     [{layers: [layer, {...layer, inner: {...inner, top_k: 4}}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, inner: {...inner, weight: 'two'}}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, kind: 'moe'}]}, 'moe.layers.1'],
+    [{routing: {...routing, top_p: 0}}, 'moe.routing.top_p is 0: a number above 0 is needed'],
+    [{routing: {...routing, top_p: 0.5, score: 'sigmoid'}}, 'moe.routing.top_p'],
+    [{routing: {...routing, top_p: 0.5}, layers: [layer, {...layer, inner}]}, 'moe.routing.top_p'],
     [{layers: [layer, {...layer, router: 'cosine'}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, router: 'cosine', temperature: 0}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, temperature: 1}]}, 'moe.layers.1'],

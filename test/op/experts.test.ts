@@ -117,6 +117,39 @@ describe('spare blocks', () => {
   });
 });
 
+describe('a pair without an expert', () => {
+  const [NONE, some] = [E, [1, E, 1, 2, E, 1, 2, 1, 1, E, 2, E]];
+
+  onEveryEngine('gets no row, is no load and takes no spare block of others', async ({run}) => {
+    for (const blocks of [0, 3, 5]) {
+      const room = spare(blocks);
+      const fn = (chosen: tf.Tensor2D): tf.Tensor[] => {
+        const {slot_P, source_R, load_E} = expertSlots(chosen, E, room);
+        return [slot_P, source_R, load_E];
+      };
+      const [slot, source, load] = (await run(fn, ints([T, K], some))).map(({values}) => Array.from(values));
+      const total = E + 2 * blocks;
+      for (const [pair, expert] of some.entries())
+        if (expert === NONE) expect(slot![pair], `${blocks} blocks`).toBe(total);
+      expect(source!.filter((pair) => some[pair] === NONE)).toEqual([]);
+      expect(load).toEqual([0, 5, 3, 0]);
+    }
+  });
+
+  onEveryEngine('adds nothing', async ({run}) => {
+    const fn = (chosen: tf.Tensor2D, input: tf.Tensor2D, weights: tf.Tensor2D): tf.Tensor => {
+      const slots = expertSlots(chosen, E, spare(5));
+      return combine(dispatch(input, slots), weights, slots);
+    };
+    const [result] = await run(fn, ints([T, K], some), x, weight);
+    const expected = Array.from({length: T}, (_, t) => {
+      const sum = [0, 1].reduce((total, k) => total + (some[t * K + k] === NONE ? 0 : weight.values[t * K + k]!), 0);
+      return rowOf(x, t).map((value) => value * sum);
+    });
+    expect(result!.values).toBeAllClose(expected);
+  });
+});
+
 describe('the product by expert', () => {
   const F = 2;
   const matrices = normals([E, D, F], 4);

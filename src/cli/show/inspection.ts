@@ -7,7 +7,7 @@ import type {
   RunInspection,
   ShardInspection,
 } from '../../experiment/inspect.js';
-import type {FfnLayout} from '../../model/architecture.js';
+import type {Architecture} from '../../model/architecture.js';
 import {formatCount, formatDuration, formatLoss} from '../../report/number.js';
 import {textTable} from '../../report/table.js';
 import {layoutText} from './layout.js';
@@ -51,17 +51,24 @@ function modelLines({path, architecture, parameters, tensors, bytes, dtypes, ...
     ['model', path],
     ['family', `${family}, ${ffn.length} layers, width ${width}, vocabulary ${vocab}${tied ? ', tied embedding' : ''}`],
     ['attention', `${heads} heads of ${headDim}, ${kvHeads} for keys and values, context ${contextLength}${window}`],
-    ...layouts(ffn).map((text): Line => ['ffn', text]),
-    ['params', `${formatCount(parameters.total)} in all, ${formatCount(parameters.active)} active a token`],
+    ...layouts(architecture).map((text): Line => ['ffn', text]),
+    [
+      'params',
+      `${formatCount(parameters.total)} in all, ${mostOf(architecture)}${formatCount(parameters.active)} active a token`,
+    ],
     ['tensors', `${tensors.length} (${types.join(', ')}), ${(bytes / 1e6).toFixed(1)} MB`],
     tokenizerLine(rest.tokenizer),
     ...rest.warnings.map((text): Line => ['warning', text]),
   ];
 }
 
+function mostOf({routing}: Architecture): string {
+  return routing.topP === undefined ? '' : 'at most ';
+}
+
 /** Each kind of FFN there is, with its layers. */
-function layouts(ffn: readonly FfnLayout[]): string[] {
-  const texts = ffn.map(layoutText);
+function layouts({ffn, routing}: Architecture): string[] {
+  const texts = ffn.map((layout) => layoutText(layout, routing));
   return [...new Set(texts)].map((text) => {
     const layers = texts.flatMap((other, layer) => (other === text ? [layer] : []));
     return layers.length === ffn.length ? text : `${text}: layers ${layers.join(', ')}`;

@@ -32,7 +32,7 @@ function isInner(plan: Planned): plan is ExpertsConversion {
 
 /** How the tasks were clustered, and what the experts keep of each layer. */
 function prunedText({provenance, kept, architecture}: DiveConversion): string[] {
-  const [layout] = architecture.ffn.map(layoutText);
+  const [layout] = architecture.ffn.map((one) => layoutText(one, architecture.routing));
   return [clusterText(provenance), `every layer: ${layout ?? ''}`, keptText(kept)];
 }
 

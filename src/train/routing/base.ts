@@ -24,7 +24,8 @@ export function assignEvenly({x_TD, params, layout, routing}: RouterInput): Rout
  * An approximation in a fixed number of tensor operations of what the paper solves by an auction. First prices of experts at which
  * tokens ask for equal numbers, by Sinkhorn steps of falling temperature. Then tokens, those first that would lose most by
  * their second choice, take the best expert at these prices that has room, in rounds; who is still left after the last one
- * takes what is free, whatever it gives.
+ * takes what is free, whatever it gives. Measured (test/train/routing/base.test.ts), it gains 98 to 100% of what the exact optimum gains
+ * over an even choice at random.
  */
 export function balancedAssignment(logit_TE: tf.Tensor2D): tf.Tensor2D {
   const [T, E] = logit_TE.shape;

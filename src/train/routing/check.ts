@@ -96,7 +96,12 @@ function requireNoInner({routing: {kind}}: RoutingCase, layouts: readonly MoeLay
 
 /** What is chosen weighs its score over all experts: there is no sum over a token's own to divide by. */
 function requirePlainScores({routing: {kind}, architecture: {routing}}: RoutingCase): void {
-  const {weight, renormalise, order, score} = routing;
+  const {weight, renormalise, order, score, topP} = routing;
+  if (topP !== undefined) {
+    throw new ConfigError(`train.routing.kind: ${kind} knows no top p, and the model has one.`, {
+      hint: 'Train it as-is, or with jitter, noisy or expert-dropout.',
+    });
+  }
   if (weight === 'one-plus-scaled') {
     throw new ConfigError(`train.routing.kind: ${kind} weighs by scores, but the model by 1 + u x score.`, {
       hint: 'Train it as-is, or with jitter, noisy or expert-dropout.',

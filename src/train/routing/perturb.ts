@@ -31,7 +31,7 @@ export function jitter(input: RouterInput, amount: number, seed_2: tf.Tensor1D):
  * size).
  *
  * Beside it the chance of each expert to be among the K if its own noise were drawn again (eq. 8 and 9); none where a
- * selection bias moves the choice, or where every expert is chosen.
+ * selection bias or a top p moves the choice, or where every expert is chosen.
  */
 export function noisy({x_TD, params, layout, routing}: RouterInput, std: number, seed_2: tf.Tensor1D): Routed {
   const clean_TE = routerLogits(x_TD, params, layout);
@@ -39,7 +39,7 @@ export function noisy({x_TD, params, layout, routing}: RouterInput, std: number,
   const logit_TE: tf.Tensor2D = tf.add(clean_TE, noise_TE);
   const bias_E = selectionBias(params);
   const {topK, experts} = layout;
-  const hasChance = !bias_E && topK < experts;
+  const hasChance = !bias_E && topK < experts && routing.topP === undefined;
   return {
     logit_TE,
     route: route(logit_TE, bias_E, topK, routing, scoreScale(params)),

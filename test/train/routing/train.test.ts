@@ -65,6 +65,7 @@ describe('routing in training', () => {
 
   it.each([
     [{kind: 'expert-choice'}, 2],
+    [{kind: 'expert-choice', capacityFactor: 4}, 2],
     [{kind: 'base'}, 1],
   ] as const)('%o says that later tokens take part, and loads all experts alike', async (routing, topK) => {
     const folder = await tempFolder();
@@ -129,6 +130,7 @@ describe('routing that a model cannot be trained with', () => {
       'sparse-mixer knows no selection biases',
       'as-is',
     ],
+    ['a draw and a top p', LAYOUT, DRAW, 'sparse-mixer knows no top p', 'as-is', {topP: 0.5}],
     ['a drawn sum', LAYOUT, DRAW, "divides by the sum of a token's own", 'as-is', {renormalise: true}],
     ['a sum that is not there', LAYOUT, choice(), "divides by the sum of a token's own", 'as-is', {renormalise: true}],
   ])('is refused: %s', async (_, layout, options, message, hint, words = {}) => {

@@ -59,7 +59,8 @@ function rowOf(
   const spare = intOp(raw, 'AddV2', inBlocks, raw.int(numExperts * rows - rows));
   const total = raw.int(numExperts * rows + blocks * blockRows);
   const row = intSelect(raw, intOp(raw, 'Less', place, raw.int(rows)), own, spare).id;
-  return raw.run('Minimum', [typeAttr('T', TF.INT32)], [row, total]);
+  const inside = intOp(raw, 'Minimum', row, total);
+  return intSelect(raw, intOp(raw, 'Less', expert, raw.int(numExperts)), inside, total);
 }
 
 /** The expert of each block: as many as have all their blocks before it; those nobody wants belong to the last. */

@@ -50,7 +50,7 @@ const INT = typeAttr('T', TF.INT32);
 /** Elementwise int32 arithmetic and comparisons with broadcasting. */
 export function intOp(
   raw: Raw,
-  op: 'AddV2' | 'Sub' | 'Mul' | 'Maximum' | 'Less' | 'FloorDiv',
+  op: 'AddV2' | 'Sub' | 'Mul' | 'Maximum' | 'Minimum' | 'Less' | 'FloorDiv',
   a: number,
   b: number,
 ): number {

@@ -18,7 +18,7 @@ export const expertSlots: WasmKernel = ({expert_TK}, attrs) => {
     const place = placed[expert] ?? 0;
     placed[expert] = place + 1;
     const spare = numExperts * rows + (firstBlock[expert] ?? 0) * blockRows + place - rows;
-    const row = Math.min(place < rows ? expert * rows + place : spare, total);
+    const row = expert < numExperts ? Math.min(place < rows ? expert * rows + place : spare, total) : total;
     slot[pair] = row;
     if (row < total) source[row] = pair;
   }
