@@ -29,6 +29,11 @@ export function batchTensor({tokens, segments, mask}: ShardRows, sequenceLength:
   return tf.tensor3d(values, [planes, B, S], 'int32');
 }
 
+/** Whether the mask of rows leaves any token to be learnt; without a mask all are. */
+export function hasLabel({mask}: Pick<ShardRows, 'mask'>): boolean {
+  return !mask || mask.includes(1);
+}
+
 /** Takes a batch tensor apart again, inside a compiled function. */
 export function splitBatch(batch_NBS: tf.Tensor3D): {input: DecoderInput; label_T: tf.Tensor1D} {
   const [token_BS, label_BS, segment_BS] = tf.unstack(batch_NBS) as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D | undefined];

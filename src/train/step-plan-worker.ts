@@ -10,8 +10,8 @@ import {describeError, EnvironmentError} from '../util/errors.js';
 import {outlineOf} from './outline.js';
 import {PARTS} from './part.js';
 import {compileApply, compileStep} from './step.js';
+import {stepOptionsOf} from './step-options.js';
 import type {PlanOrder, PlanWord} from './step-plan.js';
-import {stepOptionsOf} from './trainer.js';
 
 const order = JSON.parse(await text(process.stdin)) as PlanOrder;
 try {

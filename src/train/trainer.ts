@@ -1,10 +1,10 @@
 import {setImmediate} from 'node:timers/promises';
-import {createLoader, type Loader, type LoaderState} from '../data/loader.js';
-import type {EngineInfo} from '../engine/start.js';
+import {type Batch, createLoader, type Loader, type LoaderState} from '../data/loader.js';
 import {openRunLog, type RunLog} from '../format/run-log.js';
 import {RUN_LOG_SCHEMA} from '../format/run-record.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {countParameters, flopsPerToken} from '../model/architecture.js';
+import {hasLabel} from '../model/batch.js';
 import {packageVersion} from '../util/version.js';
 import {passesOf} from './batch-size.js';
 import {type BestLoss, isOutOfPatience, recordBest, withValidation} from './best.js';
@@ -12,14 +12,13 @@ import {checkpointModel, checkpointName, pruneCheckpoints, saveCheckpoint, type 
 import {whereNotFinite} from './diagnosis.js';
 import {divergence, spike} from './divergence.js';
 import type {TrainEvent} from './event.js';
-import {optimizerOf} from './optimizer/options.js';
 import {ratesLogged, ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {learningRate} from './schedule.js';
-import {logPath, type Session, type TrainResult, type TrainRun} from './session.js';
+import {logPath, type Session, type TrainResult} from './session.js';
 import {isApplied, lossLimit, maySkip, type RecentLosses, withLoss} from './spike.js';
 import type {TrainState} from './state.js';
-import type {Teacher} from './step.js';
+import {stepOptionsOf} from './step-options.js';
 import {createStepRunner, type RunnerOptions, type StepResult, type StepRunner} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
 import {countTrainable, trainableParts} from './trainable.js';
@@ -56,13 +55,6 @@ interface Parts extends Session {
   readonly log: RunLog;
   readonly progress: Progress;
   readonly onEvent: (event: TrainEvent) => void;
-}
-
-/** What decides of a run how its steps are computed. */
-export interface StepParts {
-  readonly run: Pick<TrainRun, 'train' | 'data'>;
-  readonly engine: Pick<EngineInfo, 'precision'>;
-  readonly teacher: Teacher['model'] | null;
 }
 
 /** Opens what can refuse, then the run folder and its log, and trains. */
@@ -143,24 +135,13 @@ function isDone(parts: Parts): boolean {
 function openLoader({run, sources, checkpoint}: Session): Loader {
   const shards = sources.map(({name, weight, train}) => ({name, weight, shard: train}));
   const stored = checkpoint && {state: checkpoint.trainer.loader};
-  return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
-}
-
-/** What the steps of a run do. */
-export function stepOptionsOf({run, engine, teacher}: StepParts): RunnerOptions {
-  const {optimizer, balance, capacity, finetune, ema, distill, recompute} = run.train;
-  return {
-    optimizer: optimizerOf(optimizer),
-    recompute,
-    dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
-    clip: optimizer.clip,
-    balance,
-    teacher: teacher && distill ? {model: teacher, ...distill} : null,
-    precision: engine.precision,
-    capacity,
-    sequenceLength: run.data.sequenceLength,
-    ...(ema && {emaDecay: ema.decay}),
-  };
+  return createLoader({
+    shards,
+    sequences: run.train.batch.sequences,
+    seed: run.seed,
+    damaged: run.data.damaged,
+    ...stored,
+  });
 }
 
 function startOf({model, checkpoint}: Session): Progress {
@@ -182,13 +163,19 @@ function startOf({model, checkpoint}: Session): Progress {
 }
 
 async function trainStep(parts: Parts): Promise<void> {
-  const {run, model, loader, runner, progress} = parts;
+  const {run, model, loader, runner, progress, onEvent} = parts;
   const {batch, optimizer, schedule, steps, spike: policy} = run.train;
   const began = performance.now();
   const dataBefore = loader.state();
   const t = progress.step + 1;
-  const batches: ShardRows[] = [];
+  const batches: Batch[] = [];
   for (let i = passesOf(batch, t); i > 0; i--) batches.push(await loader.next());
+  if (!batches.some(hasLabel)) {
+    onEvent({
+      kind: 'note',
+      text: `step ${t}: no token of its rows is to be learnt (mask), so its loss is 0 and only what was set in motion before goes on`,
+    });
+  }
   const lr = learningRate(schedule, optimizer.lr, t, steps);
   const limit = lossLimit(policy, progress.recent);
   const rates = {...ratesOf(optimizer, lr, t), lossLimit: limit};
@@ -203,7 +190,13 @@ async function trainStep(parts: Parts): Promise<void> {
   progress.steadyAt ??= performance.now();
   progress.tokens += tokens;
   progress.flops += tokens * flopsPerToken(model.architecture, run.data.sequenceLength);
-  await logStep(parts, {result, lr, skipped, tokensPerSecond: tokens / ((performance.now() - began) / 1000)});
+  await logStep(parts, {
+    result,
+    lr,
+    skipped,
+    damaged: damagedRows(parts, batches),
+    tokensPerSecond: tokens / ((performance.now() - began) / 1000),
+  });
 }
 
 /** A step that was done, for the log. */
@@ -211,10 +204,19 @@ interface DoneStep {
   readonly result: StepResult;
   readonly lr: number;
   readonly skipped: boolean;
+  /** Rows that others stood in for. */
+  readonly damaged: number;
   readonly tokensPerSecond: number;
 }
 
-async function logStep(parts: Parts, {result, lr, skipped, tokensPerSecond}: DoneStep): Promise<void> {
+/** Tells of rows that could not be read, and counts them. */
+function damagedRows({progress, onEvent}: Parts, batches: readonly Batch[]): number {
+  const faults = batches.flatMap(({damaged}) => damaged);
+  for (const fault of faults) onEvent({kind: 'note', text: `step ${progress.step} skipped a row: ${fault}`});
+  return faults.length;
+}
+
+async function logStep(parts: Parts, {result, lr, skipped, damaged, tokensPerSecond}: DoneStep): Promise<void> {
   const {run, log, progress, onEvent} = parts;
   const {step, tokens, flops} = progress;
   const {loss, balance, z, divergence, gradNorm, load, overflow} = result;
@@ -232,6 +234,7 @@ async function logStep(parts: Parts, {result, lr, skipped, tokensPerSecond}: Don
     ...(load.length > 0 && {load: load.map((layer) => [...layer])}),
     overflow,
     ...(skipped && {skipped}),
+    ...(damaged > 0 && {damaged}),
     seconds: secondsOf(progress),
     tokensPerSecond,
     utilisation: null,
