@@ -1,11 +1,25 @@
+import {adapterShapes} from '../../src/model/adapter.js';
 import {type Architecture, type FfnLayout, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
+import {type FinetuneOptions, selectParameters} from '../../src/train/finetune.js';
 import {isMatrix} from '../../src/train/part.js';
 import {createRng} from '../../src/util/rng.js';
 import type {ParameterSetup, Setup} from './protocol.js';
 
 /** What the feed-forward part is made of. */
 export type Kind = 'dense' | 'moe';
+
+/** What trains: all weights, low-rank terms as in CMoE's recovery, or routers. */
+export type Finetune = keyof typeof FINETUNES;
+
+const FINETUNES = {
+  full: () => ({kind: 'full'}),
+  lora: (kind) => ({
+    ...{kind: 'lora', rank: 8, alpha: 32, dropout: 0, train: [], merge: true},
+    targets: ['attention', kind === 'moe' ? 'experts' : 'ffn'],
+  }),
+  routers: () => ({kind: 'parts', train: ['routers']}),
+} as const satisfies Record<string, (kind: Kind) => FinetuneOptions>;
 
 /** A model shape and a batch shape to time. */
 export interface Case {
@@ -91,12 +105,25 @@ function layoutOf({ffn, experts}: Shape, kind: Kind): FfnLayout {
   };
 }
 
+/** Whether a model of a kind has what would train. */
+export function trains(kind: Kind, finetune: Finetune): boolean {
+  return kind === 'moe' || finetune !== 'routers';
+}
+
 /** What both sides are told: model, AdamW without clipping, the same random tokens. */
-export function setupOf(one: Case, kind: Kind, threads: number): Setup {
+export function setupOf(one: Case, kind: Kind, finetune: Finetune, threads: number): Setup {
   const architecture = architectureOf(one, kind);
+  const options: FinetuneOptions = FINETUNES[finetune](kind);
+  const {whole, adapted} = selectParameters(architecture, options);
+  const own = leavesOf(parameterSpecs(architecture)).map((spec) => parameterSetup(spec, one.shape.layers));
+  const factors = options.kind === 'lora' ? adapted.flatMap((spec) => factorSetups(spec, options.rank)) : [];
   return {
     architecture,
-    parameters: leavesOf(parameterSpecs(architecture)).map((spec) => parameterSetup(spec, one.shape.layers)),
+    parameters: [...own, ...factors],
+    finetune: options,
+    trained: whole.map(({path}) => path),
+    adapted: adapted.map(({path}) => path),
+    scale: options.kind === 'lora' ? options.alpha / options.rank : 0,
     weights: null,
     seed: 1,
     batch: one.batch,
@@ -115,14 +142,23 @@ export function setupOf(one: Case, kind: Kind, threads: number): Setup {
 }
 
 /** A setup of {@link TINY} with its weights, and rates that make six steps move them far. */
-export function tinySetup(kind: Kind, threads: number): Setup {
-  const setup = {...setupOf(TINY, kind, threads), learningRate: 0.02, balanceWeight: 0.1};
+export function tinySetup(kind: Kind, finetune: Finetune, threads: number): Setup {
+  const setup = {...setupOf(TINY, kind, finetune, threads), learningRate: 0.02, balanceWeight: 0.1};
   return {...setup, weights: Object.fromEntries(setup.parameters.map((spec) => [spec.path, randomWeights(spec)]))};
 }
 
 function parameterSetup({path, shape, role, isOutput}: ParameterSpec, layers: number): ParameterSetup {
   const std = isOutput ? STD / Math.sqrt(2 * layers) : STD;
   return {path, shape, std: role === 'norm' ? null : std, decays: isMatrix({role})};
+}
+
+/** The factors of a low-rank term: the first as wide as fresh weights, the second nothing. */
+function factorSetups(spec: ParameterSpec, rank: number): ParameterSetup[] {
+  const {a, b} = adapterShapes(spec, rank);
+  return [
+    {path: `${spec.path}.a`, shape: a, std: STD, decays: true},
+    {path: `${spec.path}.b`, shape: b, std: 0, decays: true},
+  ];
 }
 
 function randomBatches({shape, batch, sequence}: Case): number[][] {

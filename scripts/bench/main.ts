@@ -1,6 +1,7 @@
 // Times the training step against PyTorch, in turns: npm run bench -- --help
 import {availableParallelism} from 'node:os';
 import {refuseExisting, writeFileAtomic} from '../../src/util/atomic.js';
+import {type Finetune, type Kind, trains} from './cases.js';
 import {busyWarning, describeMachine, machineLine} from './machine.js';
 import {measureCase} from './measure.js';
 import {type BenchOptions, parseOptions} from './options.js';
@@ -36,17 +37,24 @@ async function sideCommands({compile}: BenchOptions): Promise<SideCommand[]> {
   return [ourCommand(), torchCommand(torch.python, 'eager'), ...compiled];
 }
 
+/** What is trained, and how much of it; a dense model has no routers to train. */
+function trainings({kinds, finetunes}: BenchOptions): {readonly kind: Kind; readonly finetune: Finetune}[] {
+  return kinds.flatMap((kind) =>
+    finetunes.filter((finetune) => trains(kind, finetune)).map((finetune) => ({kind, finetune})),
+  );
+}
+
 async function compareTraining(
   [ours, torch]: readonly SideCommand[],
-  {kinds}: BenchOptions,
+  options: BenchOptions,
   threads: number,
 ): Promise<string[]> {
   if (!ours || !torch) return [];
   const lines: string[] = [];
-  for (const kind of kinds) {
-    const difference = await checkSameTraining(ours, torch, kind, threads);
+  for (const what of trainings(options)) {
+    const difference = await checkSameTraining(ours, torch, what, threads);
     lines.push(
-      `Same training: from the same weights, losses of six steps of a tiny ${kind} model differ by ${difference.toExponential(0)}.`,
+      `Same training: from the same weights, losses of six steps of a tiny ${what.kind} model (${what.finetune}) differ by ${difference.toExponential(0)}.`,
     );
   }
   return lines;
@@ -59,10 +67,10 @@ async function measureAll(
 ): Promise<CaseResult[]> {
   const results: CaseResult[] = [];
   for (const one of options.cases) {
-    for (const kind of options.kinds) {
+    for (const what of trainings(options)) {
       const turns = {rounds: options.rounds, steps: options.steps ?? one.steps, capacity: options.capacity, threads};
-      const report = (line: string): void => console.log(`${one.name} ${kind}, ${line}`);
-      results.push(await measureCase(one, kind, commands, turns, report));
+      const report = (line: string): void => console.log(`${one.name} ${what.kind} ${what.finetune}, ${line}`);
+      results.push(await measureCase(one, what, commands, turns, report));
     }
   }
   return results;

@@ -1,6 +1,6 @@
 import {setTimeout as sleep} from 'node:timers/promises';
 import {describeError} from '../../src/util/errors.js';
-import {type Case, type Kind, setupOf} from './cases.js';
+import {type Case, type Finetune, type Kind, setupOf} from './cases.js';
 import type {Setup} from './protocol.js';
 import {type CaseResult, flopsOf, MATMUL_SIZE, medianMs, type Running, ratiosOf, sideResult} from './result.js';
 import {openSide, type Side, type SideCommand} from './side.js';
@@ -27,13 +27,13 @@ const TICKS_A_SECOND = 100;
 /** Times a case: sides are started one after the other, then take turns in one run. The first one is ours. */
 export async function measureCase(
   one: Case,
-  kind: Kind,
+  {kind, finetune}: {readonly kind: Kind; readonly finetune: Finetune},
   commands: readonly SideCommand[],
   turns: Turns,
   report: (line: string) => void,
 ): Promise<CaseResult> {
   const running: Running[] = [];
-  const setup = {...setupOf(one, kind, turns.threads), capacity: turns.capacity};
+  const setup = {...setupOf(one, kind, finetune, turns.threads), capacity: turns.capacity};
   try {
     for (const command of commands) {
       const runner = await startSide(command, setup, report);
@@ -43,8 +43,8 @@ export async function measureCase(
       for (const runner of running) await takeTurn(runner, running, turns.steps);
       report(`round ${round}/${turns.rounds}: ${running.map(lastTurn).join(', ')}`);
     }
-    const sides = await Promise.all(running.map((runner) => sideResult(runner, flopsOf(one, kind))));
-    return {name: one.name, title: one.title, kind, sides, ratios: ratiosOf(sides)};
+    const sides = await Promise.all(running.map((runner) => sideResult(runner, flopsOf(one, kind, finetune))));
+    return {name: one.name, title: one.title, kind, finetune, sides, ratios: ratiosOf(sides)};
   } finally {
     await Promise.all(running.map(({side}) => side.close()));
   }

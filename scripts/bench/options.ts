@@ -1,10 +1,11 @@
 import {Command, InvalidArgumentError, Option} from '@commander-js/extra-typings';
-import {CASES, type Case, type Kind} from './cases.js';
+import {CASES, type Case, type Finetune, type Kind} from './cases.js';
 
 /** What is measured, and how long. */
 export interface BenchOptions {
   readonly cases: readonly Case[];
   readonly kinds: readonly Kind[];
+  readonly finetunes: readonly Finetune[];
   readonly rounds: number;
   /** Steps a turn; null leaves it to the case. */
   readonly steps: number | null;
@@ -34,6 +35,11 @@ export function parseOptions(args: readonly string[]): BenchOptions {
         .choices(['dense', 'moe', 'all'] as const)
         .default('all' as const),
     )
+    .addOption(
+      new Option('--finetune <what>', 'what trains: every weight, LoRA of rank 8 on attention and experts, or routers')
+        .choices(['full', 'lora', 'routers', 'all'] as const)
+        .default('full' as const),
+    )
     .option('--rounds <count>', 'turns of each side', wholeNumber, ROUNDS)
     .option('--steps <count>', `steps a turn (default: ${CASES.a.steps} for a, ${CASES.b.steps} for b)`, wholeNumber)
     .option(
@@ -45,10 +51,20 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     .option('--compile', 'also time torch.compile, which may take minutes to start', false)
     .allowExcessArguments(false)
     .exitOverride();
-  const {case: name, kind, rounds, steps, json, capacity, compile} = command.parse([...args], {from: 'user'}).opts();
+  const {
+    case: name,
+    kind,
+    finetune,
+    rounds,
+    steps,
+    json,
+    capacity,
+    compile,
+  } = command.parse([...args], {from: 'user'}).opts();
   return {
     cases: name === 'all' ? Object.values(CASES) : [CASES[name]],
     kinds: kind === 'all' ? ['dense', 'moe'] : [kind],
+    finetunes: finetune === 'all' ? ['full', 'lora', 'routers'] : [finetune],
     rounds,
     steps: steps ?? null,
     json: json ?? null,

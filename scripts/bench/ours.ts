@@ -59,12 +59,12 @@ async function createState(setup: Setup): Promise<TrainState> {
   });
   const model = {path: '', architecture, config: {}, parameters, warnings: [], dispose: () => undefined};
   return createTrainState(model, {
-    finetune: {kind: 'full'},
+    finetune: setup.finetune,
     optimizer: setup,
     accumulates: false,
     movesBiases: false,
     seed,
-    stored: () => Promise.resolve(null),
+    stored: (name) => Promise.resolve(weights?.[name] ? Float32Array.from(weights[name]) : null),
   });
 }
 

@@ -24,7 +24,7 @@ async function main(): Promise<void> {
   const instructions = entryInstructions(await readFile(join(out, last), 'utf8'));
   const dots = instructions.reduce((sum, {dot}) => sum + (dot?.flops ?? 0), 0);
   console.log(`${last}: ${instructions.length} instructions one after the other`);
-  console.log(`matrix products ${gigaflop(dots)} GFLOP, the model needs ${gigaflop(flopsOf(one, kind))}\n`);
+  console.log(`matrix products ${gigaflop(dots)} GFLOP, the model needs ${gigaflop(flopsOf(one, kind, 'full'))}\n`);
   console.log(groupTable(instructions, ({opcode}) => opcode, 'instruction'));
   console.log(`\n${groupTable(instructions, signatureOf, `shape (the ${NUM_SHAPES} with most work)`)}`);
 }
@@ -57,7 +57,7 @@ async function runOnce(one: Case, kind: Kind, out: string): Promise<void> {
   ];
   const side = openSide(ourCommand({XLA_FLAGS: ours.join(' ')}));
   try {
-    await side.ask({kind: 'start', setup: setupOf(one, kind, availableParallelism())});
+    await side.ask({kind: 'start', setup: setupOf(one, kind, 'full', availableParallelism())});
     await side.ask({kind: 'steps', count: 1});
   } finally {
     await side.close();

@@ -1,6 +1,7 @@
 // What the driver and the two sides say to each other: one JSON object a line, a request on stdin, its answer on stdout.
 import {z} from 'zod';
 import type {Architecture} from '../../src/model/architecture.js';
+import type {FinetuneOptions} from '../../src/train/finetune.js';
 import type {AdamWOptions} from '../../src/train/optimizer/adamw.js';
 
 /** A parameter as a side makes it: std null means ones. */
@@ -18,6 +19,12 @@ export interface Setup extends AdamWOptions {
   /** Given starting values by path, or null for random ones from `seed`. */
   readonly weights: Readonly<Record<string, readonly number[]>> | null;
   readonly seed: number;
+  /** What trains, in our words; in PyTorch's the paths trained whole, and those with a low-rank term beside, whose paths end in `.a` and `.b`. */
+  readonly finetune: FinetuneOptions;
+  readonly trained: readonly string[];
+  readonly adapted: readonly string[];
+  /** What the product of a term's factors counts. */
+  readonly scale: number;
   /** Rows of a batch, and predicted tokens of a row. */
   readonly batch: number;
   readonly sequence: number;

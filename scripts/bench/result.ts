@@ -1,5 +1,5 @@
 import {flopsPerToken} from '../../src/model/architecture.js';
-import {architectureOf, type Case, type Kind} from './cases.js';
+import {architectureOf, type Case, type Finetune, type Kind} from './cases.js';
 import type {Answer, StepTime} from './protocol.js';
 import type {Side} from './side.js';
 import {median, pairRatios, type Spread} from './statistics.js';
@@ -36,6 +36,7 @@ export interface CaseResult {
   readonly name: string;
   readonly title: string;
   readonly kind: Kind;
+  readonly finetune: Finetune;
   readonly sides: readonly SideResult[];
   /** Ours over each other side, turn by turn. */
   readonly ratios: Readonly<Record<string, Spread>>;
@@ -78,9 +79,13 @@ export async function sideResult(runner: Running, flops: number): Promise<SideRe
   };
 }
 
-/** FLOPs of the model's own mathematics in one step: padding and recomputation do not count. */
-export function flopsOf(one: Case, kind: Kind): number {
-  return flopsPerToken(architectureOf(one, kind), one.sequence) * one.batch * one.sequence;
+/**
+ * FLOPs of the model's own mathematics in one step: padding, recomputation and low-rank terms do not count. Where weights
+ * are frozen the products that would give their gradients are left out.
+ */
+export function flopsOf(one: Case, kind: Kind, finetune: Finetune): number {
+  const share = finetune === 'full' ? 1 : 2 / 3;
+  return share * flopsPerToken(architectureOf(one, kind), one.sequence) * one.batch * one.sequence;
 }
 
 /** Share of all step time outside compiled functions, or null if nothing is compiled. */

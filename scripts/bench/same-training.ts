@@ -1,4 +1,5 @@
-import {type Kind, tinySetup} from './cases.js';
+import {type Finetune, type Kind, tinySetup} from './cases.js';
+import type {Setup} from './protocol.js';
 import {openSide, type SideCommand} from './side.js';
 
 /** Losses of both sides may differ by this much after some steps of float32. */
@@ -11,19 +12,25 @@ const STEPS = 6;
  * @returns the largest difference.
  * @throws Error with both lists of losses if they differ.
  */
-export async function checkSameTraining(a: SideCommand, b: SideCommand, kind: Kind, threads: number): Promise<number> {
-  const [first, second] = [await tinyLosses(a, kind, threads), await tinyLosses(b, kind, threads)];
+export async function checkSameTraining(
+  a: SideCommand,
+  b: SideCommand,
+  {kind, finetune}: {readonly kind: Kind; readonly finetune: Finetune},
+  threads: number,
+): Promise<number> {
+  const setup = tinySetup(kind, finetune, threads);
+  const [first, second] = [await tinyLosses(a, setup), await tinyLosses(b, setup)];
   const difference = Math.max(...first.map((loss, i) => Math.abs(loss - (second[i] ?? Number.NaN))));
   if (difference <= TOLERANCE) return difference;
   throw new Error(
-    `${a.name} and ${b.name} train a tiny ${kind} model differently: losses ${show(first)} and ${show(second)}.`,
+    `${a.name} and ${b.name} train a tiny ${kind} model differently (${finetune}): losses ${show(first)} and ${show(second)}.`,
   );
 }
 
-async function tinyLosses(command: SideCommand, kind: Kind, threads: number): Promise<number[]> {
+async function tinyLosses(command: SideCommand, setup: Setup): Promise<number[]> {
   const side = openSide(command);
   try {
-    await side.ask({kind: 'start', setup: {...tinySetup(kind, threads), compile: command.compiles}});
+    await side.ask({kind: 'start', setup: {...setup, compile: command.compiles}});
     const {steps} = await side.ask({kind: 'steps', count: STEPS});
     return steps.map(({loss}) => loss);
   } finally {

@@ -24,7 +24,7 @@ export function resultTable(results: readonly CaseResult[]): string {
 
 const LEGEND = `ms a step: median of the turns' medians, with the smallest and largest turn. ours over it: downcycle's time over this
 side's in the same round, median and extremes. peak: VmHWM of the process, start and compilation included. outside: share of a step
-outside the compiled function. GFLOP/s: the model's own FLOPs (6 a weight and token, half the scores) over the median step; of matmul:
+outside the compiled function. GFLOP/s: the model's own FLOPs (6 a weight and token, 4 where weights are frozen, half the scores) over the median step; of matmul:
 over the same process's best plain 1024 x 1024 x 1024 product. fullest expert: its rows over the mean, any layer, last step.`;
 
 function caseRows(result: CaseResult): string[][] {
@@ -32,7 +32,7 @@ function caseRows(result: CaseResult): string[][] {
   return result.sides.map((side, i) => {
     const ratio = result.ratios[side.name];
     return [
-      i === 0 ? `${result.name} ${result.kind}` : '',
+      i === 0 ? `${result.name} ${result.kind} ${result.finetune}` : '',
       side.name,
       ...timeCells(side.msByRound),
       ratio ? ratioCell(ratio) : '',
@@ -74,7 +74,7 @@ export function bestMatmul({matmulGflops}: SideResult): number {
 }
 
 /** What stands below the table: matmul speeds, notes, and whatever makes a time doubtful. */
-export function remarks({name, kind, sides}: CaseResult): string[] {
+export function remarks({name, kind, finetune, sides}: CaseResult): string[] {
   return sides.map(({name: side, matmulGflops, residentBytes, notes, overflows, idleCores, lastLoss}) => {
     const products = Object.entries(matmulGflops).map(([way, speed]) => `${way} ${speed.toFixed(0)}`);
     const parts = [
@@ -85,6 +85,6 @@ export function remarks({name, kind, sides}: CaseResult): string[] {
       ...(overflows > 0 ? [`timed steps that dropped rows: ${overflows}`] : []),
       ...(idleCores === null ? [] : [`used at most ${idleCores.toFixed(2)} cores while idle`]),
     ];
-    return `${name} ${kind}, ${side}: ${parts.join('; ')}.`;
+    return `${name} ${kind} ${finetune}, ${side}: ${parts.join('; ')}.`;
   });
 }

@@ -12,24 +12,60 @@ import torch.nn.functional as F
 
 
 def make_parameters(setup):
-    """Given values, or ones for norms and a truncated normal for matrices, in the order of the list."""
+    """Given values, or ones for norms, zeros, and a truncated normal for matrices, in the order of the list."""
     torch.manual_seed(setup["seed"])
+    trained = trained_paths(setup)
     parameters = {}
     for spec in setup["parameters"]:
         tensor = torch.ones(spec["shape"])
         if setup["weights"] is not None:
             tensor = torch.tensor(setup["weights"][spec["path"]]).reshape(spec["shape"])
+        elif spec["std"] == 0:
+            tensor.zero_()
         elif spec["std"] is not None:
             torch.nn.init.trunc_normal_(tensor, std=spec["std"], a=-3 * spec["std"], b=3 * spec["std"])
-        parameters[spec["path"]] = tensor.requires_grad_()
+        parameters[spec["path"]] = tensor.requires_grad_(spec["path"] in trained)
     return parameters
 
 
+def trained_paths(setup):
+    """Paths of what has a gradient."""
+    return set(setup["trained"]) | {f"{path}.{factor}" for path in setup["adapted"] for factor in "ab"}
+
+
+class LowRank:
+    """A matrix, or a stack of them, with a low-rank term beside it: `x @ self` is `x @ W + scale * (x @ A) @ B`."""
+
+    def __init__(self, base, a, b, scale):
+        self.base, self.a, self.b, self.scale = base, a, b, scale
+        self.shape = base.shape
+
+    def __getitem__(self, index):
+        return LowRank(self.base[index], self.a[index], self.b[index], self.scale)
+
+    def __rmatmul__(self, x):
+        return torch.addmm(x @ self.base, x @ self.a, self.b, alpha=self.scale)
+
+
+def make_weights(setup, parameters):
+    """What the model multiplies with, by path: parameters, with low-rank terms where there are some."""
+    terms = {
+        path: LowRank(parameters[path], parameters[f"{path}.a"], parameters[f"{path}.b"], setup["scale"])
+        for path in setup["adapted"]
+    }
+    return {**parameters, **terms}
+
+
 def make_optimizer(setup, parameters):
-    """Fused AdamW, decay on matrices only."""
+    """Fused AdamW of what trains, decay on matrices only."""
+    trained = trained_paths(setup)
     groups = [
         {
-            "params": [parameters[spec["path"]] for spec in setup["parameters"] if spec["decays"] is decays],
+            "params": [
+                parameters[spec["path"]]
+                for spec in setup["parameters"]
+                if spec["decays"] is decays and spec["path"] in trained
+            ],
             "weight_decay": setup["weightDecay"] if decays else 0.0,
         }
         for decays in (True, False)
@@ -136,7 +172,7 @@ class Training:
     def __init__(self, setup):
         torch.set_num_threads(setup["threads"])
         parameters = make_parameters(setup)
-        loss = make_loss(setup, parameters)
+        loss = make_loss(setup, make_weights(setup, parameters))
         self.loss = torch.compile(loss) if setup["compile"] else loss
         self.optimizer = make_optimizer(setup, parameters)
         width = setup["sequence"] + 1

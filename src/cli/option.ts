@@ -20,3 +20,11 @@ export function count(text: string): number {
 export function examples(...lines: readonly string[]): string {
   return `\nExamples:\n${lines.map((line) => `  $ downcycle ${line}`).join('\n')}\n`;
 }
+
+/** `--allow-change`, of commands that go on with runs. */
+export function allowChangeOption() {
+  return new Option(
+    '--allow-change',
+    'go on although config, model or text is another than when the run began; the log says what changed',
+  );
+}

@@ -6,8 +6,9 @@ import {createRng, type RngState, restoreRng} from '../util/rng.js';
 
 /** Rows that are trained on together, each of sequenceLength + 1 values, row after row. */
 export interface Batch extends ShardRows {
-  /** For each row the index of its source. */
+  /** For each row the index of its source, and its place in that source's shard. */
   readonly sources: readonly number[];
+  readonly rows: readonly number[];
   /** What was wrong with rows that others stand in for, a line each; see {@link LoaderOptions.damaged}. */
   readonly damaged: readonly string[];
 }
@@ -84,11 +85,12 @@ export function createLoader({shards, sequences, seed, damaged = 'stop', state}:
   });
   const read = async (): Promise<Reading> => {
     const sources = Array.from({length: sequences}, () => choose(rng.uniform()));
-    const reads = sources.map((source) => walks[source]?.read());
+    const reads = sources.flatMap((source) => walks[source]?.next() ?? []);
     const after = stand(); // before the rows are there: the walks have moved on
-    const found = await Promise.all(reads.filter((read) => read !== undefined));
+    const found = await Promise.all(reads);
     const faults = found.flatMap((one) => one.faults);
-    return {batch: {...joinRows(found.map(({rows}) => rows)), sources, damaged: faults}, after};
+    const rows = found.map(({row}) => row);
+    return {batch: {...joinRows(found.map(({values}) => values)), sources, rows, damaged: faults}, after};
   };
   return readAhead(read, stand());
 }
@@ -120,13 +122,14 @@ function readAhead(read: () => Promise<Reading>, start: LoaderState): Loader {
 /** One source gone through row by row. */
 interface Walk {
   /** Moves on at once and reads the row it stood on. */
-  read(): Promise<FoundRow>;
+  next(): Promise<FoundRow>;
   state(): SourceState;
 }
 
-/** A row, and what was wrong with those that it stands in for. */
+/** A row with its place, and what was wrong with those that it stands in for. */
 interface FoundRow {
-  readonly rows: ShardRows;
+  readonly row: number;
+  readonly values: ShardRows;
   readonly faults: readonly string[];
 }
 
@@ -140,33 +143,35 @@ function createWalk({name, shard}: WeightedShard, {masked, seed, damaged}: WalkO
   let {epoch, cursor} = state ?? {epoch: 0, cursor: 0};
   let order = orderOf(name, rows, seed, epoch);
   return {
-    read: async () => {
+    next: () => {
       if (cursor === rows) {
         epoch++;
         cursor = 0;
         order = orderOf(name, rows, seed, epoch);
       }
-      const found = await (damaged === 'stop' ? readRow(shard, order(cursor++)) : readNext(shard, order, cursor++));
-      const {tokens, mask} = found.rows;
-      return masked && !mask ? {...found, rows: {...found.rows, mask: new Int32Array(tokens.length).fill(1)}} : found;
+      const place = cursor++;
+      return damaged === 'stop' ? readRow(shard, order(place), masked) : readNext(shard, order, place, masked);
     },
     state: () => ({name, rows, epoch, cursor}),
   };
 }
 
-async function readRow(shard: TokenShard, row: number): Promise<FoundRow> {
-  return {rows: await shard.readRows(row, row + 1), faults: []};
+/** A row; beside others with a mask it gets one that leaves nothing out. */
+async function readRow(shard: TokenShard, row: number, masked: boolean): Promise<FoundRow> {
+  const read = await shard.readRows(row, row + 1);
+  const isBare = masked && !read.mask;
+  return {row, values: isBare ? {...read, mask: new Int32Array(read.tokens.length).fill(1)} : read, faults: []};
 }
 
 /** Damaged rows in a row after which a shard is given up: more than a torn record batch of short rows holds. */
 const MOST_DAMAGED = 4096;
 
 /** The first row from a place of an order on, around its end, that can be read. @throws DataError if there is none near. */
-async function readNext(shard: TokenShard, order: Permutation, place: number): Promise<FoundRow> {
+async function readNext(shard: TokenShard, order: Permutation, place: number, masked: boolean): Promise<FoundRow> {
   const faults: string[] = [];
   for (let i = 0; ; i++) {
     try {
-      return {...(await readRow(shard, order((place + i) % shard.rows))), faults};
+      return {...(await readRow(shard, order((place + i) % shard.rows), masked)), faults};
     } catch (error) {
       if (!(error instanceof DataError) || i + 1 >= Math.min(shard.rows, MOST_DAMAGED)) throw error;
       faults.push(error.message);

@@ -154,6 +154,12 @@ export function biasTensor(site: FfnSite, make: MadeTensor['make']): MadeTensor[
   return bias ? floatTensor(site, bias, make) : [];
 }
 
+/** What scores count in weights of one and a scaled score, float32 [E]: zeros; none where weights are others. */
+export function scaleTensor(site: FfnSite): MadeTensor[] {
+  const {scale} = mixtureSpecs(site);
+  return scale ? floatTensor(site, scale, () => new Float32Array(scale.shape[0] ?? 0)) : [];
+}
+
 /** The bias of each expert, [D], in the dtype of the down projection that it joins; none where experts have none. */
 export function expertBiasTensors(
   {names, dtypes, specs}: FfnSite,

@@ -186,7 +186,9 @@ function fitOptionsOf(method: SplitOptions, seed: number): FitOptions | null {
   const refits = method.repair === 'refit';
   const {router, weights} = method.method === 'all-shared' ? ({router: 'gate-mean', weights: 'one'} as const) : method;
   const isNeeded = refits || router === 'ridge' || router === 'centroid';
-  return isNeeded ? {router, seed, refits, refitWeight: method.repairWeight, weights} : null;
+  return isNeeded
+    ? {router, seed, refits, refitWeight: method.repairWeight, weights: weights === 'score' ? weights : 'one'}
+    : null;
 }
 
 /** How often neurons are dealt out anew by what a router chooses. */
@@ -235,6 +237,7 @@ export function splitArchitecture(
 /** Weights 1 rank by logits, to which a fitted router adds its intercepts as selection bias. */
 function routingOf(method: SplitOptions): Routing {
   if (method.method === 'all-shared' || method.weights === 'score') return SOFTMAX_ROUTING;
+  if (method.weights === 'one-plus-scaled') return {...SOFTMAX_ROUTING, weight: method.weights};
   return {...SOFTMAX_ROUTING, order: 'topk-then-score', weight: 'one'};
 }
 

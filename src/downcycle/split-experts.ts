@@ -111,12 +111,13 @@ function requireMarkable({ffn}: Architecture, {markers}: ProfileOptions, where: 
   );
 }
 
-/** The mixture with experts inside its experts; those inside weigh one or their score, as the method says. */
+/** The mixture with experts inside its experts, which {@link requireCuttable} let pass; those inside weigh one or their score, as the method says. */
 function cutArchitecture(mixture: Architecture, {experts, shared, topK, weights}: CmoeOptions): Architecture {
+  const weight = weights === 'score' ? weights : 'one';
   const ffn = mixture.ffn.map((layout): FfnLayout => {
     if (layout.kind === 'dense') return layout;
     const expertWidth = layout.expertWidth / (experts + shared);
-    return {...layout, expertWidth: shared * expertWidth, inner: {experts, topK, expertWidth, weight: weights}};
+    return {...layout, expertWidth: shared * expertWidth, inner: {experts, topK, expertWidth, weight}};
   });
   return {...mixture, ffn};
 }

@@ -11,6 +11,7 @@ import {
   routerTensor,
   routerUpTensor,
   type StoredMatrix,
+  scaleTensor,
   valuesOf,
 } from './convert-source.js';
 import type {FittedLayer} from './fit.js';
@@ -66,6 +67,7 @@ export function splitFfn(
     ...routerUpTensor(site, makeUp),
     ...routerOutTensor(site, makeOut),
     ...biasTensor(site, makeBias),
+    ...scaleTensor(site),
     ...(shared ? gluTensors(site, shared, whole) : []),
     ...gluTensors(site, experts, (matrix, which, e) => cut(matrix, which, plan.experts[e] ?? new Int32Array(0), scale)),
   ];

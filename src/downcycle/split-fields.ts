@@ -88,10 +88,10 @@ export const cutFields = (router: RouterName, weights: 'score' | 'one') => ({
       'What scores an expert. gate-mean: the mean of its gate rows. representative: the activation of its most typical neuron (CMoE). ridge: the ridge regression of its activity on the input of the FFN. centroid: the k-means centre of FFN inputs on which it is most active (LLaMA-MoE v2). random: a row drawn at random, the control. mlp: two layers with a tanh between them, drawn at random, to be trained (LLaMA-MoE v1).',
     ),
   weights: z
-    .enum(['score', 'one'])
+    .enum(['score', 'one', 'one-plus-scaled'])
     .default(weights)
     .describe(
-      'What the result of a chosen expert is multiplied with: its softmax score, to be trained, or 1, for use without training.',
+      'What the result of a chosen expert is multiplied with. score: its softmax score, to be trained. one: 1, for use without training. one-plus-scaled: 1 + u x its softmax score, with a number u of each expert that is 0 until it is trained (CMoE).',
     ),
   outputScale: z
     .enum(['none', 'match'])
@@ -119,7 +119,7 @@ interface Repaired {
 
 interface Fitted extends Repaired {
   readonly router: RouterName;
-  readonly weights: 'score' | 'one';
+  readonly weights: 'score' | 'one' | 'one-plus-scaled';
   readonly outputScale: 'none' | 'match';
   readonly regroup: number;
 }
@@ -141,7 +141,7 @@ export function requireFittable(settings: Fitted, context: Findings): void {
   const {router, weights, outputScale, repair, regroup} = settings;
   const refuse = (path: string, message: string): void => context.addIssue({code: 'custom', path: [path], message});
   requireRepair(settings, context);
-  if (router === 'ridge' && weights === 'score') {
+  if (router === 'ridge' && weights !== 'one') {
     refuse('router', 'ridge needs weights one: what it foresees is no score. Set weights to one.');
   }
   if (router === 'representative' && regroup > 0) {

@@ -1,4 +1,4 @@
-/** What matmul inputs are rounded to; sums and everything else stay float32. */
+/** What inputs and results of matrix products are rounded to; routers, optimizers and all else stay in float32. */
 export type Precision = 'float32' | 'bfloat16';
 
 let current: Precision = 'float32';

@@ -228,7 +228,7 @@ export function runOf(
   config: Config,
   {name: arm, start: model, config: own}: Arm,
   out: string,
-  mode: TrainRun['mode'],
+  {mode, allowsChange = false}: Pick<TrainRun, 'mode' | 'allowsChange'>,
 ): TrainRun {
   const {name, seed, data, train: options, engine} = config;
   return {
@@ -243,5 +243,6 @@ export function runOf(
     engine,
     config: own,
     mode,
+    allowsChange,
   };
 }

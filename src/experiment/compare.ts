@@ -74,7 +74,7 @@ async function compareArms(
 ): Promise<Comparison> {
   const {config} = loaded;
   const mode = overwrite ? 'overwrite' : 'resume';
-  for (const arm of arms) await checkFolder(runOf(config, arm, arm.out, mode));
+  for (const arm of arms) await checkFolder(runOf(config, arm, arm.out, {mode}));
   const engine = await startEngine(config.engine);
   for (const text of engine.notes) onEvent({kind: 'stage', text});
   const {root} = layoutOf(config);
@@ -88,7 +88,7 @@ async function compareArms(
   }
   const runs: TrainResult[] = [];
   for (const arm of arms) {
-    const run = runOf(config, arm, arm.out, mode);
+    const run = runOf(config, arm, arm.out, {mode});
     runs.push(await train(run, (event) => onEvent({kind: 'train', arm: arm.name, event})));
     if (runs.at(-1)?.reason === 'interrupted') return {report: null, runs};
   }

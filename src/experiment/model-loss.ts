@@ -2,6 +2,7 @@ import type {Config} from '../config/schema.js';
 import {evaluationBatches} from '../data/evaluation.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {startEngine} from '../engine/start.js';
+import type {TokenShard} from '../format/token-shard.js';
 import {createLossMeter} from '../model/loss-meter.js';
 import {loadModel} from '../model/model.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
@@ -11,18 +12,22 @@ import {layoutOf} from './layout.js';
 export async function modelLoss(path: string, config: Config): Promise<number | null> {
   const {data, train} = config;
   const model = await loadModel(path);
-  const sources = await ensureShards(data, await loadTokenizer(path), layoutOf(config).shards);
-  const held = sources.flatMap(({valid}) => valid ?? []);
-  const meter = createLossMeter(model, data.sequenceLength, (await startEngine(config.engine)).precision);
+  const {precision} = await startEngine(config.engine);
+  const meter = createLossMeter(model, data.sequenceLength, precision);
   try {
-    return held.length === 0 ? null : (await meter.measure(batches())).loss;
+    const sources = await ensureShards(data, await loadTokenizer(path), layoutOf(config).shards);
+    try {
+      const held = sources.flatMap(({valid}) => valid ?? []);
+      return held.length === 0 ? null : (await meter.measure(batches(held))).loss;
+    } finally {
+      await closeShards(sources);
+    }
   } finally {
     meter.dispose();
     model.dispose();
-    await closeShards(sources);
   }
 
-  async function* batches() {
+  async function* batches(held: readonly TokenShard[]) {
     for (const shard of held) yield* evaluationBatches(shard, train.batch.sequences, train.validation.maxRows);
   }
 }

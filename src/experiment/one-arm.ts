@@ -40,6 +40,8 @@ export interface TrainConfigOptions {
   /** Run folder; checkpoints/<name>/<arm> if absent, or checkpoints/<name>/model without an arm. */
   readonly out?: string | undefined;
   readonly mode: TrainRun['mode'];
+  /** As in {@link TrainRun}. */
+  readonly allowsChange?: boolean | undefined;
 }
 
 /**
@@ -85,10 +87,10 @@ export async function trainConfig(
   options: TrainConfigOptions,
   onEvent: OnEvent = () => undefined,
 ): Promise<TrainResult> {
-  const {loaded, mode} = options;
+  const {loaded, mode, allowsChange = false} = options;
   const name = options.arm ?? loaded.config.arm;
   const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
-  const run = runOf(loaded.config, arm, options.out ?? arm.out, mode);
+  const run = runOf(loaded.config, arm, options.out ?? arm.out, {mode, allowsChange});
   if (mode === 'new') await refuseRun(run.out);
   if (mode === 'resume') await requireRun(run.out);
   await checkFolder(run);
@@ -120,7 +122,7 @@ export async function estimateConfig(
     await start(loaded, onEvent);
     onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   }
-  const run = runOf(loaded.config, arm, arm.out, 'new');
+  const run = runOf(loaded.config, arm, arm.out, {mode: 'new'});
   return {run, estimate: await estimateRun(run)};
 }
 
@@ -201,6 +203,7 @@ function onlyArm({config, file}: LoadedConfig): string {
 /** The config's model as an arm without a name of its own. */
 function asItIs(config: Config): Arm {
   const {name, model} = config;
-  const own = {yaml: resolvedYaml(config), hash: configHash(config)};
+  const bare = {...config, arms: {}, conversions: {}, report: {}} as Config; // what training does not hang on
+  const own = {yaml: resolvedYaml(bare), hash: configHash(bare)};
   return {name, start: model, out: join(layoutOf(config).root, 'model'), config: own};
 }

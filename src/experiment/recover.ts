@@ -4,7 +4,7 @@ import {basename, join, resolve} from 'node:path';
 import {stringify} from 'yaml';
 import {type LoadedConfig, parseConfig} from '../config/load.js';
 import type {Override} from '../config/override.js';
-import type {ConfigInput} from '../config/schema.js';
+import type {Config, ConfigInput} from '../config/schema.js';
 import {readProvenance} from '../downcycle/provenance.js';
 import {readRunLog} from '../format/run-log.js';
 import type {Architecture} from '../model/architecture.js';
@@ -32,6 +32,8 @@ export interface RecoverOptions {
   /** Overrides of the config that this makes, as typed after `--set`. */
   readonly set?: readonly string[] | undefined;
   readonly mode: TrainRun['mode'];
+  /** As in {@link TrainRun}. */
+  readonly allowsChange?: boolean | undefined;
 }
 
 /** Perplexity on held-out rows of the text. */
@@ -46,27 +48,27 @@ export interface Recovery {
 
 /** Rows of an optimizer step. */
 const SEQUENCES = 16;
+/** Learning rate of what scores count in the weights of experts. */
+const SCALE_RATE = 1e-3;
 /** Parts whose matrices get low-rank terms. */
 const ADAPTED: readonly Part[] = ['attention', 'ffn', 'shared', 'experts'];
 
 /**
  * Finetunes a converted model as CMoE's recovery does (arXiv 2502.04416, section 4): 2,048 samples, LoRA of rank 8 and
- * alpha 32 on attention and experts, learning rate 5.65e-5, biases in place of a balance loss.
+ * alpha 32 on attention and experts, learning rate 5.65e-5, biases in place of a balance loss; what scores count in the weights, if
+ * the model has that (weights one-plus-scaled), at 1e-3.
  *
  * @throws UsageError if there are too few samples for a step; what training throws.
  */
 export async function recover(options: RecoverOptions, onEvent: OnEvent = () => undefined): Promise<Recovery> {
   const loaded = recoverConfig(options, await readArchitecture(options.model));
-  const result = await trainConfig({loaded, mode: options.mode}, onEvent);
+  const result = await trainConfig({loaded, mode: options.mode, allowsChange: options.allowsChange}, onEvent);
   const evals = (await readRunLog(logPath(result.out))).flatMap((record) =>
     record.kind === 'eval' && record.split === 'valid' ? [record] : [],
   );
-  const parent = await parentOf(options.model);
-  if (parent) onEvent({kind: 'stage', text: `measuring ${parent}`});
-  const loss = parent === null ? null : await modelLoss(parent, loaded.config);
   return {
     result,
-    dense: perplexity(loss),
+    dense: result.reason === 'interrupted' ? null : perplexity(await parentLoss(options.model, loaded.config, onEvent)),
     converted: perplexity(evals[0]?.loss ?? null),
     recovered: result.reason === 'completed' ? perplexity(evals.at(-1)?.loss ?? null) : null,
   };
@@ -82,6 +84,7 @@ export function recoverConfig(options: RecoverOptions, architecture: Architectur
     });
   }
   const parts = new Set(leavesOf(parameterSpecs(architecture)).map(partOf));
+  const scales = (['scales'] as const).filter((part) => parts.has(part));
   const config: ConfigInput = {
     name: options.name ?? `recover-${basename(resolve(model))}`,
     model,
@@ -89,9 +92,9 @@ export function recoverConfig(options: RecoverOptions, architecture: Architectur
     train: {
       batch: {sequences: SEQUENCES},
       steps,
-      optimizer: {lr: 5.65e-5, weightDecay: 0},
+      optimizer: {lr: 5.65e-5, weightDecay: 0, ...(scales.length > 0 && {rates: {scales: SCALE_RATE}})},
       schedule: {kind: 'cosine', warmup: Math.floor(steps * 0.03)},
-      finetune: {kind: 'lora', rank: 8, alpha: 32, targets: ADAPTED.filter((part) => parts.has(part))},
+      finetune: {kind: 'lora', rank: 8, alpha: 32, targets: ADAPTED.filter((part) => parts.has(part)), train: scales},
       ...(parts.has('routers') && {balance: {kind: 'bias', rate: 1e-3}}),
       validation: {every: Math.max(1, Math.ceil(steps / 4))},
     },
@@ -117,6 +120,22 @@ function sourceName(path: string, place: number): string {
     .replaceAll(/[^\w.-]+/g, '-')
     .replace(/^[^A-Za-z0-9]+/, '');
   return `${word || 'text'}-${place + 1}`;
+}
+
+/** Loss of the dense parent; null where it is not there. What keeps it from being measured is told, and costs no recovery. */
+async function parentLoss(model: string, config: Config, onEvent: OnEvent): Promise<number | null> {
+  const parent = await parentOf(model);
+  if (parent === null) return null;
+  onEvent({kind: 'stage', text: `measuring ${parent}`});
+  try {
+    return await modelLoss(parent, config);
+  } catch (error) {
+    onEvent({
+      kind: 'stage',
+      text: `${parent} was not measured: ${error instanceof Error ? error.message : String(error)}`,
+    });
+    return null;
+  }
 }
 
 /** The dense model that a mixture was made of, if it is still there. */

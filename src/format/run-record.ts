@@ -25,6 +25,7 @@ const run = z.object({
     .array(z.object({part: z.string(), parameters: count, trained: count, lowRank: count}))
     .optional()
     .describe('by part of the model: its parameters, those that train, and those of low-rank terms beside it'),
+  experts: z.array(z.array(count)).optional().describe('by MoE layer, the experts that ESFT trains'),
   inputs: z
     .record(z.string(), z.string())
     .optional()
@@ -83,6 +84,9 @@ const resume = z.object({
   tokens: count,
   versions: z.record(z.string(), z.string()),
   device: z.string(),
+  configHash: z.string().optional().describe('of the config it goes on with, where that was changed'),
+  inputs: z.record(z.string(), z.string()).optional().describe('as in the head of the log, where one was changed'),
+  changed: z.array(z.string()).optional().describe('keys of the config and inputs that are others than before'),
   resumedAt: z.string().describe('ISO 8601'),
 });
 

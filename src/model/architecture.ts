@@ -46,16 +46,21 @@ export interface Routing {
   readonly renormalise: boolean;
   /** Factor on every weight. */
   readonly scale: number;
-  /** What a chosen expert's result is multiplied with: its score, or one (training-free conversion). */
-  readonly weight: 'score' | 'one';
+  /**
+   * What a chosen expert's result is multiplied with: its score s, one (training-free conversion), or `1 + u·s` with a number u
+   * of each expert that is learnt from zero (CMoE, arXiv 2502.04416).
+   */
+  readonly weight: 'score' | 'one' | 'one-plus-scaled';
 }
 
 /**
  * linear: `x·router`. representative: `|silu(x·router) ⊙ (x·routerUp)|`, the activation of one neuron of each expert
  * (CMoE, eq. 8; the absolute value is that of its code). mlp: `tanh(x·router)·routerOut`, as many hidden neurons as experts
- * and no biases (the published code of LLaMA-MoE v1, arXiv 2406.16554).
+ * and no biases (the published code of LLaMA-MoE v1, arXiv 2406.16554). cosine: `cos(x, router_e) / temperature` (X-MoE,
+ * arXiv 2204.09179, without its projection to fewer dimensions). autonomy: `‖x·router_e‖` with r columns for each expert, which
+ * so tells how much it has to do with x (Autonomy-of-Experts, arXiv 2501.13074).
  */
-export type RouterKind = 'linear' | 'representative' | 'mlp';
+export type RouterKind = 'linear' | 'representative' | 'mlp' | 'cosine' | 'autonomy';
 
 /**
  * Experts inside each routed expert, of which every token of it uses some beside the expert itself; a representative router
@@ -70,7 +75,7 @@ export interface InnerLayout {
    * What the result of a chosen one is multiplied with, besides the weight of the expert that it is in: its softmax score
    * among those of that expert, or one.
    */
-  readonly weight: Routing['weight'];
+  readonly weight: 'score' | 'one';
 }
 
 /** The feed-forward part of one layer. */
@@ -87,6 +92,10 @@ export type FfnLayout =
       readonly selectionBias: boolean;
       /** What gives the logits: see {@link RouterKind}. */
       readonly router: RouterKind;
+      /** There if the router is a cosine: what cosines are divided by. */
+      readonly temperature?: number;
+      /** There if the router is an autonomy: r, the columns of each expert. */
+      readonly rank?: number;
       /** There if the down projection of every routed expert has a bias. */
       readonly expertBias?: true;
       /** There if experts have experts inside; `expertWidth` is then what each has besides them. */
@@ -143,7 +152,7 @@ export function countParameters(architecture: Architecture): ParameterCount {
   const outside = vocab * D * (tied ? 1 : 2) + countNorm(architecture);
   const common = attention + countVectors(architecture);
   const layers = ffn.map((layout) => {
-    const part = countFfn(layout, D);
+    const part = countFfn(layout, D, architecture.routing);
     return {total: part.total + common, active: part.active + common};
   });
   return {
@@ -165,14 +174,19 @@ function countVectors(architecture: Architecture): number {
   return 2 * countNorm(architecture) + biases[attentionBias] + qkNorms[qkNorm];
 }
 
-function countFfn(layout: FfnLayout, D: number): ParameterCount {
+function countFfn(layout: FfnLayout, D: number, {weight}: Routing): ParameterCount {
   if (layout.kind === 'dense') return {total: 3 * D * layout.width, active: 3 * D * layout.width};
-  const {experts, topK, expertWidth, sharedWidth, selectionBias, router} = layout;
-  const routers = {linear: D * experts, representative: 2 * D * experts, mlp: (D + experts) * experts};
-  const always = routers[router] + (selectionBias ? experts : 0) + 3 * D * sharedWidth;
+  const {experts, topK, expertWidth, sharedWidth, selectionBias} = layout;
+  const vectors = (selectionBias ? experts : 0) + (weight === 'one-plus-scaled' ? experts : 0);
+  const always = countRouter(layout, D) + vectors + 3 * D * sharedWidth;
   const outer = 3 * D * expertWidth + countExpertBias(layout, D);
   const inner = countInner(layout.inner, D);
   return {total: always + (outer + inner.total) * experts, active: always + (outer + inner.active) * topK};
+}
+
+function countRouter({router, experts: E, rank = 1}: Extract<FfnLayout, {kind: 'moe'}>, D: number): number {
+  const counts = {linear: D * E, representative: 2 * D * E, mlp: (D + E) * E, cosine: D * E, autonomy: D * E * rank};
+  return counts[router];
 }
 
 /** The experts inside one expert, and their router. */

@@ -29,9 +29,14 @@ export function batchTensor({tokens, segments, mask}: ShardRows, sequenceLength:
   return tf.tensor3d(values, [planes, B, S], 'int32');
 }
 
-/** Whether the mask of rows leaves any token to be learnt; without a mask all are. */
-export function hasLabel({mask}: Pick<ShardRows, 'mask'>): boolean {
-  return !mask || mask.includes(1);
+/** Positions of such rows that are predicted. */
+export function countLabels({tokens, segments, mask}: ShardRows, sequenceLength: number): number {
+  let count = 0;
+  for (let from = 0; from < tokens.length; from++) {
+    const isLast = from % (sequenceLength + 1) === sequenceLength;
+    if (!isLast && mask?.[from + 1] !== 0 && segments?.[from] === segments?.[from + 1]) count++;
+  }
+  return count;
 }
 
 /** Takes a batch tensor apart again, inside a compiled function. */

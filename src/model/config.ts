@@ -18,9 +18,12 @@ const chooses = {
   check: ({experts, top_k}: {experts: number; top_k: number}): boolean => top_k <= experts,
   says: {error: 'it must be at most experts', path: ['top_k']},
 };
-const weight = z.enum(['score', 'one'], {error: '"score" or "one" is needed'});
+const innerWeight = z.enum(['score', 'one'], {error: '"score" or "one" is needed'});
+const WEIGHTS = ['score', 'one', 'one-plus-scaled'] as const;
+const weight = z.enum(WEIGHTS, {error: '"score", "one" or "one-plus-scaled" is needed'});
+const ROUTERS = ['linear', 'representative', 'mlp', 'cosine', 'autonomy'] as const;
 const innerSchema = z
-  .strictObject({experts: count, top_k: count, expert_width: count, weight})
+  .strictObject({experts: count, top_k: count, expert_width: count, weight: innerWeight})
   .refine(chooses.check, chooses.says);
 const moeLayerSchema = z
   .strictObject({
@@ -30,15 +33,25 @@ const moeLayerSchema = z
     shared_width: z.int('a whole number is needed').nonnegative('0 or more is needed'),
     selection_bias: flag,
     router: z
-      .enum(['linear', 'representative', 'mlp'], {error: '"linear", "representative" or "mlp" is needed'})
+      .enum(ROUTERS, {error: '"linear", "representative", "mlp", "cosine" or "autonomy" is needed'})
       .default('linear'),
+    temperature: z.number('a number is needed').positive('a number above 0 is needed').optional(),
+    rank: count.optional(),
     expert_bias: flag.optional(),
     inner: innerSchema.optional(),
   })
-  .refine(chooses.check, chooses.says);
+  .refine(chooses.check, chooses.says)
+  .refine(({router, temperature}) => (router === 'cosine') === (temperature !== undefined), {
+    error: 'a cosine router has a temperature, and no other',
+    path: ['temperature'],
+  })
+  .refine(({router, rank}) => (router === 'autonomy') === (rank !== undefined), {
+    error: 'an autonomy router has a rank, and no other',
+    path: ['rank'],
+  });
 const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
   error:
-    'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts; experts inside experts have {experts, top_k, expert_width, weight}',
+    'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts, a temperature if its router is cosine and a rank if it is autonomy; experts inside experts have {experts, top_k, expert_width, weight}',
 });
 const moeSchema = z.strictObject({
   source_model_type: z.enum(FAMILY_NAMES, {error: ({input}) => describeKnown(input, FAMILY_NAMES)}),
@@ -110,6 +123,8 @@ function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
     sharedWidth: layer.shared_width,
     selectionBias: layer.selection_bias,
     router: layer.router,
+    ...(layer.temperature !== undefined && {temperature: layer.temperature}),
+    ...(layer.rank !== undefined && {rank: layer.rank}),
     ...(layer.expert_bias && {expertBias: true}),
     ...(layer.inner && {inner: innerOf(layer.inner)}),
   };
@@ -138,6 +153,8 @@ function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSc
             shared_width: layout.sharedWidth,
             selection_bias: layout.selectionBias,
             router: layout.router,
+            ...(layout.temperature !== undefined && {temperature: layout.temperature}),
+            ...(layout.rank !== undefined && {rank: layout.rank}),
             ...(layout.expertBias && {expert_bias: true}),
             ...(layout.inner && {inner: innerSection(layout.inner)}),
           },

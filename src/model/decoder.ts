@@ -13,6 +13,7 @@ import {glu} from './glu.js';
 import {type Chooser, moe, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
 import {type LayerFunction, type LayerResult, recomputedLayer} from './recomputed-layer.js';
+import type {LayerRouter} from './router.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
 export interface DecoderInput {
@@ -28,6 +29,8 @@ export interface ForwardOptions {
   readonly capacity?: Capacity;
   /** Default `'router'`; `'oracle'` is for measuring only. */
   readonly chooser?: Chooser;
+  /** What routes a layer instead, by its number: for training. */
+  readonly routerOf?: (layer: number) => LayerRouter;
   /** Whether the gradient computes each layer again instead of keeping what it computed. Default false. */
   readonly recomputesLayers?: boolean;
   /** Sees what every feed-forward part computes with, [T, D]: how activations are profiled. */
@@ -59,7 +62,11 @@ export function decode(
     if (!layout) throw new Error(`the architecture has no layer ${index}`);
     const onInput = (y_TD: tf.Tensor2D): void => options.onFfnInput?.(index, y_TD);
     const run: LayerFunction = (input_TD, weights, given) =>
-      decoderLayer(input_TD, weights, layout, architecture, given, {...options, onInput});
+      decoderLayer(input_TD, weights, layout, architecture, given, {
+        ...options,
+        ...(options.routerOf && {chooser: options.routerOf(index)}),
+        onInput,
+      });
     const {next_TD, router} = options.recomputesLayers
       ? recomputedLayer(run, x_TD, layer, context)
       : run(x_TD, layer, context);
@@ -118,7 +125,8 @@ export function headOf({head, embed: table}: DecoderTree<Weight>): tf.Tensor2D {
 }
 
 /** How one layer is run. */
-interface LayerOptions extends Pick<ForwardOptions, 'capacity' | 'chooser'> {
+interface LayerOptions extends Pick<ForwardOptions, 'capacity'> {
+  readonly chooser?: Chooser | LayerRouter;
   readonly onInput?: (y_TD: tf.Tensor2D) => void;
 }
 

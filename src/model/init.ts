@@ -23,6 +23,7 @@ export function initialValues(
     case 'norm':
       return values.fill(1);
     case 'bias':
+    case 'scale':
     case 'attention-bias':
     case 'expert-bias':
       return values;

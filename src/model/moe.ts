@@ -1,5 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
-import {addExpertBias, combine, dispatch, type ExpertRoom, expertProduct, expertSlots} from '../op/experts.js';
+import {addRows, takeRows} from '../op/expert-choice.js';
+import {
+  addExpertBias,
+  combine,
+  dispatch,
+  type ExpertRoom,
+  expertProduct,
+  expertSlots,
+  type RowsByExpert,
+} from '../op/experts.js';
 import {matMul} from '../op/mat-mul.js';
 import {oneHot} from '../op/one-hot.js';
 import {swiglu} from '../op/swiglu.js';
@@ -11,7 +20,17 @@ import {type Capacity, droplessRoom, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import {flatExperts, flatLayout, routeInside} from './inner.js';
 import type {FfnTree, GluTree} from './parameters.js';
-import {type Route, route, routerLogits, routeTo} from './router.js';
+import {
+  type ExpertPicks,
+  type LayerRouter,
+  type Route,
+  type Routed,
+  type RouterInput,
+  routeByModel,
+  routerLogits,
+  routeTo,
+  scoreScale,
+} from './router.js';
 
 type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
@@ -20,9 +39,11 @@ type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
 export interface RouterTrace {
   readonly logit_TE: tf.Tensor2D;
   readonly score_TE: tf.Tensor2D;
-  /** Chosen experts, int32, and what each weighs, [T, K]. */
+  /** Chosen experts, int32, and what each weighs, [T, K]; where experts choose, what the tokens themselves would. */
   readonly expert_TK: tf.Tensor2D;
   readonly weight_TK: tf.Tensor2D;
+  /** See {@link Routed}. */
+  readonly chance_TE?: tf.Tensor2D;
   /** Pairs that wanted each expert, int32 [E]. */
   readonly load_E: tf.Tensor1D;
   /** The same of the experts inside them, int32 [E·e]; null where there are none. */
@@ -48,20 +69,32 @@ export function moe(
   layout: MoeLayout,
   routing: Routing,
   capacity: Capacity,
-  chooser: Chooser = 'router',
+  chooser: Chooser | LayerRouter = 'router',
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
-  const logit_TE = routerLogits(x_TD, params);
   const activity = chooser === 'oracle' ? activityOf(x_TD, params) : null;
-  const chosen = activity
-    ? routeTo(topIndices(activity.outer_TE, layout.topK), logit_TE, routing)
-    : route(logit_TE, params.bias && (solid(params.bias) as tf.Tensor1D), layout.topK, routing);
-  const outer = throughExperts(x_TD, params, chosen, roomOf(params.experts, capacity, x_TD.shape[0], layout));
+  const input = {x_TD, params, layout, routing};
+  const {
+    route: chosen,
+    picks,
+    ...routed
+  } = activity
+    ? routeByActivity(input, activity.outer_TE)
+    : (typeof chooser === 'function' ? chooser : routeByModel)(input);
+  const outer = picks
+    ? pickedTokens(x_TD, params, picks)
+    : throughExperts(x_TD, params, chosen, roomOf(params.experts, capacity, x_TD.shape[0], layout));
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
   return {
     y_TD: parts.reduce((sum, part) => tf.add(sum, part)),
-    router: {logit_TE, ...chosen, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
+    router: {...routed, ...chosen, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
   };
+}
+
+function routeByActivity({x_TD, params, layout, routing}: RouterInput, activity_TE: tf.Tensor2D): Routed {
+  const logit_TE = routerLogits(x_TD, params, layout);
+  const expert_TK = topIndices(activity_TE, layout.topK);
+  return {logit_TE, route: routeTo(expert_TK, logit_TE, routing, scoreScale(params))};
 }
 
 /** What the experts inside the chosen ones give; null where there are none. */
@@ -111,17 +144,34 @@ function numExpertsOf(stacked: Weight): number {
 /** Each expert computes the rows sent to it: gather, GLU by expert, gather back. */
 function gatheredTokens(
   x_TD: tf.Tensor2D,
-  {experts: {gate, up, down}, expertBias}: Experts,
+  experts: Experts,
   {expert_TK, weight_TK}: Choice,
   room: ExpertRoom,
 ): Computed {
-  const slots = expertSlots(expert_TK, numExpertsOf(gate), room);
-  const x_RD = dispatch(x_TD, slots);
+  const slots = expertSlots(expert_TK, numExpertsOf(experts.experts.gate), room);
+  const y_RD = throughRows(dispatch(x_TD, slots), experts, slots);
+  return {y_TD: combine(y_RD, weight_TK, slots), load_E: slots.load_E};
+}
+
+/** Each expert computes the tokens that it chose: gather, GLU by expert, scatter-add. */
+function pickedTokens(x_TD: tf.Tensor2D, experts: Experts, {token_R, weight_R}: ExpertPicks): Computed {
+  const E = numExpertsOf(experts.experts.gate);
+  const rows = token_R.size / E;
+  const slots = {room: {rows, blockRows: 1, blocks: 0}, expert_S: tf.zeros([0], 'int32') as tf.Tensor1D};
+  const y_RD = tf.mul(throughRows(takeRows(x_TD, token_R), experts, slots), tf.expandDims(weight_R, 1)) as tf.Tensor2D;
+  return {y_TD: addRows(y_RD, token_R, x_TD.shape[0]), load_E: untaped(() => tf.fill([E], rows, 'int32'))};
+}
+
+/** Rows through the expert that each belongs to, [R, D]. */
+function throughRows(
+  x_RD: tf.Tensor2D,
+  {experts: {gate, up, down}, expertBias}: Experts,
+  slots: RowsByExpert,
+): tf.Tensor2D {
   const product = expertProduct(slots);
   const byExpert = (w: Weight): tf.Tensor2D => project(x_RD, w as Weight<tf.Tensor3D>, product);
   const y_RD = projectSwiglu(byExpert(gate), byExpert(up), down as Weight<tf.Tensor3D>, product);
-  const biased_RD = expertBias ? addExpertBias(y_RD, solid(expertBias) as tf.Tensor2D, slots) : y_RD;
-  return {y_TD: combine(biased_RD, weight_TK, slots), load_E: slots.load_E};
+  return expertBias ? addExpertBias(y_RD, solid(expertBias) as tf.Tensor2D, slots) : y_RD;
 }
 
 /** Every expert computes every token, weighted by zero where it was not chosen: exact, and three plain matmuls. */

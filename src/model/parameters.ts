@@ -9,7 +9,7 @@ export interface GluTree<T> {
 
 /** The matrices of a router; those its kind has not are null: see `RouterKind`. */
 export interface RouterTree<T> {
-  /** [D, E] */
+  /** [D, E]; [D, E·r] of an autonomy router. */
   readonly router: T;
   /** [D, E], of a representative router. */
   readonly routerUp: T | null;
@@ -34,6 +34,8 @@ export type FfnTree<T> =
       readonly kind: 'moe';
       /** [E], or null without a selection bias. */
       readonly bias: T | null;
+      /** [E], what scores count in the weights `1 + u·s`; null where those are others. */
+      readonly scale: T | null;
       readonly shared: GluTree<T> | null;
       /** Stacked [E, ...]. */
       readonly experts: GluTree<T>;
@@ -79,8 +81,8 @@ export interface DecoderTree<T> {
 }
 
 /**
- * What part of the model a parameter is: decides decay, learning-rate group and initialisation. `bias` is a router's,
- * which is stored with its precision.
+ * What part of the model a parameter is: decides decay, learning-rate group and initialisation. `bias` and `scale` are a
+ * router's, which are stored with its precision.
  */
 export type Role =
   | 'embedding'
@@ -90,6 +92,7 @@ export type Role =
   | 'ffn'
   | 'router'
   | 'bias'
+  | 'scale'
   | 'shared'
   | 'expert'
   | 'expert-bias';
@@ -113,7 +116,7 @@ export function parameterSpecs(architecture: Architecture): DecoderTree<Paramete
     attentionNorm: norm(`layers.${l}.attentionNorm`),
     attention: attentionSpecs(architecture, `layers.${l}.attention`),
     ffnNorm: norm(`layers.${l}.ffnNorm`),
-    ffn: ffnSpecs(layout, `layers.${l}.ffn`, D),
+    ffn: ffnSpecs(layout, `layers.${l}.ffn`, architecture),
   });
   return {
     embed: specOf('embed', [vocab, D], 'embedding'),
@@ -150,13 +153,15 @@ function attentionSpecs(
   };
 }
 
-function ffnSpecs(layout: FfnLayout, path: string, D: number): FfnTree<ParameterSpec> {
+function ffnSpecs(layout: FfnLayout, path: string, {width: D, routing}: Architecture): FfnTree<ParameterSpec> {
   if (layout.kind === 'dense') return {kind: 'dense', ...gluSpecs(path, [], D, layout.width, 'ffn')};
-  const {experts, expertWidth, sharedWidth, selectionBias, router, expertBias, inner} = layout;
+  const {experts, expertWidth, sharedWidth, selectionBias, router, rank, expertBias, inner} = layout;
+  const isScaled = routing.weight === 'one-plus-scaled';
   return {
     kind: 'moe',
-    ...routerSpecs(router, path, D, experts),
+    ...routerSpecs(router, path, D, experts, rank),
     bias: selectionBias ? specOf(`${path}.bias`, [experts], 'bias') : null,
+    scale: isScaled ? specOf(`${path}.scale`, [experts], 'scale') : null,
     shared: sharedWidth > 0 ? gluSpecs(`${path}.shared`, [], D, sharedWidth, 'shared') : null,
     experts: gluSpecs(`${path}.experts`, [experts], D, expertWidth, 'expert'),
     expertBias: expertBias ? specOf(`${path}.expertBias`, [experts, D], 'expert-bias') : null,
@@ -173,9 +178,9 @@ function innerSpecs({experts, expertWidth}: InnerLayout, path: string, G: number
 }
 
 /** The matrices of the router of a layer whose feed-forward part is at `path`. */
-export function routerSpecs(kind: RouterKind, path: string, D: number, E: number): RouterTree<ParameterSpec> {
+export function routerSpecs(kind: RouterKind, path: string, D: number, E: number, rank = 1): RouterTree<ParameterSpec> {
   return {
-    router: specOf(`${path}.router`, [D, E], 'router'),
+    router: specOf(`${path}.router`, [D, kind === 'autonomy' ? E * rank : E], 'router'),
     routerUp: kind === 'representative' ? specOf(`${path}.routerUp`, [D, E], 'router') : null,
     routerOut: kind === 'mlp' ? specOf(`${path}.routerOut`, [E, E], 'router') : null,
   };
@@ -253,6 +258,7 @@ function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
     routerUp: mapLeaf(ffn.routerUp, fn),
     routerOut: mapLeaf(ffn.routerOut, fn),
     bias: mapLeaf(ffn.bias, fn),
+    scale: mapLeaf(ffn.scale, fn),
     shared: ffn.shared && mapGlu(ffn.shared, fn),
     experts: mapGlu(ffn.experts, fn),
     expertBias: mapLeaf(ffn.expertBias, fn),

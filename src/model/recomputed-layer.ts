@@ -29,20 +29,26 @@ export function recomputedLayer(
     const queue = tensors.slice(1);
     const again = layerOf(layer, queue);
     const {next_TD, router} = run(tensors[0] as tf.Tensor2D, again, contextOf(context, queue));
-    const parts = router ? [next_TD, router.logit_TE, router.score_TE, router.weight_TK] : [next_TD];
+    const parts = router ? [next_TD, ...gradedOf(router)] : [next_TD];
     columns = parts.map(({shape}) => shape[1]);
     hasInner = router?.innerLoad_N != null;
     return {value: router ? tf.concat2d(parts, 1) : next_TD, report: router ? constantsOf(router) : []};
   };
   const {value, report} = recomputeWithReport(packed, [x_TD, ...weights], contextTensors(layer, context));
   if (columns.length === 1) return {next_TD: value as tf.Tensor2D, router: null};
-  const [next_TD, logit_TE, score_TE, weight_TK] = tf.split(value, columns, 1) as [
-    tf.Tensor2D,
-    ...[tf.Tensor2D, tf.Tensor2D, tf.Tensor2D],
+  const [next_TD, logit_TE, score_TE, weight_TK, chance_TE] = tf.split(value, columns, 1) as [
+    ...[tf.Tensor2D, tf.Tensor2D, tf.Tensor2D, tf.Tensor2D],
+    tf.Tensor2D | undefined,
   ];
   const [expert_TK, load_E, innerLoad_N] = report as [tf.Tensor2D, tf.Tensor1D, tf.Tensor1D];
-  const router = {logit_TE, score_TE, weight_TK, expert_TK, load_E, innerLoad_N: hasInner ? innerLoad_N : null};
+  const constants = {expert_TK, load_E, innerLoad_N: hasInner ? innerLoad_N : null};
+  const router = {logit_TE, score_TE, weight_TK, ...(chance_TE && {chance_TE}), ...constants};
   return {next_TD, router};
+}
+
+/** What a router gives that has a gradient. */
+function gradedOf({logit_TE, score_TE, weight_TK, chance_TE}: RouterTrace): tf.Tensor2D[] {
+  return [logit_TE, score_TE, weight_TK, ...(chance_TE ? [chance_TE] : [])];
 }
 
 function constantsOf({expert_TK, load_E, innerLoad_N}: RouterTrace): tf.Tensor[] {

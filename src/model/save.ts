@@ -55,10 +55,10 @@ export async function saveModel(path: string, options: SaveOptions): Promise<voi
 
 /**
  * The dtype a parameter is stored in: a router decides by differences that bfloat16 rounds away, and is small, so it
- * stays float32 with its bias; everything else takes the dtype of the model.
+ * stays float32 with its bias and scale; everything else takes the dtype of the model.
  */
 function storedDtype(role: Role, dtype: FloatDtype): FloatDtype {
-  return role === 'router' || role === 'bias' ? 'F32' : dtype;
+  return role === 'router' || role === 'bias' || role === 'scale' ? 'F32' : dtype;
 }
 
 /** Reads a leaf once for all the tensors that it is stored as. */

@@ -34,6 +34,9 @@ export interface ExpertSlots {
   readonly topK: number;
 }
 
+/** What products of rows need to know of where those of each expert lie. */
+export type RowsByExpert = Pick<ExpertSlots, 'room' | 'expert_S'>;
+
 /** Gives every pair a row of its expert in token order; constant to the gradient. */
 export function expertSlots(expert_TK: tf.Tensor2D, numExperts: number, room: ExpertRoom): ExpertSlots {
   const [slot_P, source_R, load_E, expert_S] = untaped(() =>
@@ -48,7 +51,7 @@ export function expertSlots(expert_TK: tf.Tensor2D, numExperts: number, room: Ex
  * The rows that every expert has are one batched product, the spare blocks another whose matrices are gathered; that
  * copy is made again in the gradient rather than kept.
  */
-export function expertProduct({room, expert_S}: ExpertSlots): Product<tf.Tensor2D, tf.Tensor3D> {
+export function expertProduct({room, expert_S}: RowsByExpert): Product<tf.Tensor2D, tf.Tensor3D> {
   return {
     constants: [expert_S],
     multiply: (x_RD, w_EDF, [experts]) =>
@@ -83,7 +86,7 @@ function expertGradients(
 }
 
 /** Adds to each row the bias of its expert: [R, D] + [E, D] → [R, D]. */
-export function addExpertBias(row_RD: tf.Tensor2D, bias_ED: tf.Tensor2D, {room, expert_S}: ExpertSlots): tf.Tensor2D {
+export function addExpertBias(row_RD: tf.Tensor2D, bias_ED: tf.Tensor2D, {room, expert_S}: RowsByExpert): tf.Tensor2D {
   return tf.customGrad((...args) => {
     const [rows, bias, save] = args as [tf.Tensor2D, tf.Tensor2D, tf.GradSaveFunc];
     save([expert_S]);

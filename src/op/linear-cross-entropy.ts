@@ -128,7 +128,7 @@ function counted(label: tf.Tensor1D): tf.Tensor1D {
 }
 
 /** Even chunks of whole rows, as few as the limit allows; a single row may exceed it. */
-function chunksOf(h: tf.Tensor2D, head: tf.Tensor2D, maxLogits: number): {begin: number; rows: number}[] {
+export function chunksOf(h: tf.Tensor2D, head: tf.Tensor2D, maxLogits: number): {begin: number; rows: number}[] {
   const total = h.shape[0];
   const most = Math.max(1, Math.floor(maxLogits / head.shape[0]));
   const size = Math.ceil(total / Math.ceil(total / most));
@@ -136,6 +136,7 @@ function chunksOf(h: tf.Tensor2D, head: tf.Tensor2D, maxLogits: number): {begin:
   return Array.from({length: count}, (_, i) => ({begin: i * size, rows: Math.min(size, total - i * size)}));
 }
 
-function rowsOf(h: tf.Tensor2D, begin: number, rows: number): tf.Tensor2D {
+/** Rows [begin, begin + rows). */
+export function rowsOf(h: tf.Tensor2D, begin: number, rows: number): tf.Tensor2D {
   return tf.slice(h, [begin, 0], [rows, h.shape[1]]);
 }

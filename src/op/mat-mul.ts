@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
+import {withPrecision} from '../engine/precision.js';
 import type {Product} from './product.js';
 
 /** Which of the two matrices are read transposed. */
@@ -36,6 +37,13 @@ export const MATRIX: Product<tf.Tensor2D, tf.Tensor2D> = {
   constants: [],
   multiply: (x, w) => multiply(x, w, false, false),
   gradients: (dy, x, w) => gradients(dy, x, w, false, false) as [tf.Tensor2D, tf.Tensor2D],
+};
+
+/** The same in float32 whatever precision a function is compiled with. */
+export const EXACT_MATRIX: Product<tf.Tensor2D, tf.Tensor2D> = {
+  constants: [],
+  multiply: (...given) => withPrecision('float32', () => MATRIX.multiply(...given)),
+  gradients: (...given) => withPrecision('float32', () => MATRIX.gradients(...given)),
 };
 
 /** `op(a)·op(b)` outside the tape, for use inside other operations' own gradients. */

@@ -15,6 +15,8 @@ const recordSchema = z.strictObject({
   format: z.literal(1),
   /** Folder of the model that the terms stand beside. */
   base: z.string(),
+  /** Of its weights. */
+  fingerprint: z.string().optional(),
   rank: z.int(),
   alpha: z.number(),
 });

@@ -48,7 +48,7 @@ export const balanceSchema = z
       kind: z
         .literal('cv2')
         .describe(
-          'Adds weight x the squared coefficient of variation of what experts weigh over all tokens, averaged over MoE layers; 0 when even (Shazeer et al. 2017, arXiv 1701.06538; LLaMA-MoE).',
+          'Adds weight x the squared coefficient of variation of what experts weigh over all tokens, averaged over MoE layers; 0 when even (Shazeer et al. 2017, arXiv 1701.06538; LLaMA-MoE). With train.routing.kind noisy that of the expected load besides, as the paper has it.',
         ),
       weight: z.number().min(0).default(0.01).describe('Weight of the balance loss.'),
       zLoss: zLoss(0),
@@ -173,13 +173,19 @@ function pooledLoss(routers: readonly Balanced[]): tf.Scalar {
   return tf.mul(tf.sum(tf.mul(share_E, probability_E)), E);
 }
 
-/** Squared coefficient of variation of the experts' summed weights, the variance over E − 1 as in torch. */
-function variationLoss({expert_TK, weight_TK, score_TE}: Balanced): tf.Scalar {
+/** `CV²(importance) + CV²(load)` (Shazeer et al., eq. 7 and 11): summed weights, and summed chances where there is noise. */
+function variationLoss({expert_TK, weight_TK, score_TE, chance_TE}: Balanced): tf.Scalar {
   const E = score_TE.shape[1];
   const chosen_TKE = untaped(() => oneHot(expert_TK, E));
   const importance_E = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), [0, 1]);
-  const mean = tf.mean(importance_E);
-  const variance = tf.div(tf.sum(tf.square(tf.sub(importance_E, mean))), Math.max(1, E - 1));
+  const importance = squaredVariation(importance_E);
+  return chance_TE ? tf.add(importance, squaredVariation(tf.sum(chance_TE, 0))) : importance;
+}
+
+/** The squared coefficient of variation, the variance over E − 1 as in torch. */
+function squaredVariation(x_E: tf.Tensor): tf.Scalar {
+  const mean = tf.mean(x_E);
+  const variance = tf.div(tf.sum(tf.square(tf.sub(x_E, mean))), Math.max(1, x_E.size - 1));
   return tf.div(variance, tf.add(tf.square(mean), 1e-10));
 }
 

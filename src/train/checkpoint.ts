@@ -34,6 +34,8 @@ const trainerState = z.strictObject({
   /** Losses of the last steps, by which a spike is known; null for one that was not finite. */
   recent: z.array(z.number().nullable()).readonly().optional(),
   best: bestLossSchema.optional(),
+  /** By MoE layer, the experts that ESFT trains. */
+  experts: z.array(z.array(z.int()).readonly()).readonly().optional(),
   /** Without what the optimizer keeps: nothing goes on from it. */
   light: z.literal(true).optional(),
   /** Written by versions that compiled steps for several rooms of experts; nothing reads it now. */
@@ -92,10 +94,23 @@ export async function saveCheckpoint(run: string, content: CheckpointContent): P
     if (withModel) await saveWeights(join(part, MODEL), content, state, finite);
     if (adapter) await saveAdapter(join(part, ADAPTER), adapter, variablesOf(state), finite);
     if (averaged && withModel) await saveWeights(join(part, EMA), content, averaged, finite);
-    else if (averaged && adapter) await saveAdapter(join(part, EMA), adapter, meansOf(state), finite);
-    if (!trainer.light) await saveSlots(join(part, OPTIMIZER), state);
+    else if (averaged && adapter) await saveAdapter(join(part, EMA), adapter, averagesOf(state), finite);
+    if (!trainer.light) {
+      await mkdir(join(part, OPTIMIZER));
+      await saveSlots(join(part, OPTIMIZER), state);
+    }
     await writeFileAtomic(join(part, MARKER), `${JSON.stringify(trainer, null, 2)}\n`);
   });
+  return path;
+}
+
+/** Adds to the light checkpoint of a step what the optimizer keeps, so that a run can go on from it. */
+export async function completeCheckpoint(run: string, state: TrainState, trainer: TrainerState): Promise<string> {
+  const path = join(run, checkpointName(trainer.step));
+  const slots = join(path, OPTIMIZER);
+  await rm(slots, {recursive: true, force: true});
+  await writeFolderAtomic(slots, (part) => saveSlots(part, state));
+  await writeFileAtomic(join(path, MARKER), `${JSON.stringify(trainer, null, 2)}\n`);
   return path;
 }
 
@@ -122,7 +137,11 @@ function variablesOf({trained, moved}: TrainState): Map<string, Variable> {
   return new Map([...trained.map(({path, variable}) => [path, variable] as const), ...moved]);
 }
 
-/** The running means of it. */
+/** The running means of it; what moves without a gradient has none and stands for itself. */
+function averagesOf(state: TrainState): Map<string, Variable> {
+  return new Map([...meansOf(state), ...state.moved]);
+}
+
 function meansOf({trained}: TrainState): Map<string, Variable> {
   return new Map(trained.flatMap(({path, ema}) => (ema ? [[path, ema]] : [])));
 }
@@ -132,6 +151,14 @@ export async function latestCheckpoint(run: string): Promise<{path: string; trai
   for (const name of (await checkpointsOf(run)).reverse()) {
     const trainer = await readTrainer(join(run, name));
     if (trainer && !trainer.light) return {path: join(run, name), trainer};
+  }
+  return null;
+}
+
+/** The newest checkpoint, of weights alone or whole; null if there is none. */
+export async function newestCheckpoint(run: string): Promise<string | null> {
+  for (const name of (await checkpointsOf(run)).reverse()) {
+    if (await readTrainer(join(run, name))) return join(run, name);
   }
   return null;
 }
@@ -179,10 +206,12 @@ export async function openStored(
   };
 }
 
-/** Removes all but the newest `keep` checkpoints, the newest to go on from, and that of step `best`. */
+/** Removes all but the newest `keep` checkpoints, the newest to go on from, and the best one of both. */
 export async function pruneCheckpoints(run: string, keep: number, best: number | null): Promise<void> {
   const newest = await latestCheckpoint(run);
-  const kept = [newest?.trainer.step, best].flatMap((step) => (typeof step === 'number' ? [checkpointName(step)] : []));
+  const kept = [newest?.trainer.step, best === null ? null : newest?.trainer.best?.step, best].flatMap((step) =>
+    typeof step === 'number' ? [checkpointName(step)] : [],
+  );
   const old = (await checkpointsOf(run)).slice(0, -keep).filter((name) => !kept.includes(name));
   for (const name of old) await removeCheckpoint(join(run, name));
 }
@@ -209,7 +238,6 @@ async function checkpointsOf(run: string): Promise<string[]> {
 }
 
 async function saveSlots(folder: string, state: TrainState): Promise<void> {
-  await mkdir(folder);
   const slots = state.trained.flatMap(({path, slots: kept}) =>
     [...kept].map(([name, variable]) => [`${path}.${name}`, variable] as const),
   );

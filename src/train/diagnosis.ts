@@ -1,29 +1,31 @@
 // Where a step's numbers left what float32 holds: asked only once a run has to stop.
 import * as tf from '@tensorflow/tfjs';
 import {compile} from '../engine/compile.js';
-import type {ShardRows} from '../format/token-shard-rows.js';
 import {weightsOf} from '../model/adapter.js';
 import {splitBatch} from '../model/batch.js';
 import {decode} from '../model/decoder.js';
 import type {TrainState} from './state.js';
 import {differentiate} from './step.js';
-import {type RunnerOptions, type StepSeed, seedWords, withBatch} from './step-runner.js';
+import {type RunnerOptions, type StepSeed, seedWords, type TrainRows, withBatch} from './step-runner.js';
 
 /** The first place of a step that is not finite, in words; null if every number of it is. */
 export async function whereNotFinite(
   state: TrainState,
   options: RunnerOptions,
-  batches: readonly ShardRows[],
+  batches: readonly TrainRows[],
   seed: StepSeed,
 ): Promise<string | null> {
   const sees = compile(layerSizes(state, options), {name: 'find_layer', precision: options.precision});
   const grows = compile(gradientSizes(state, options), {name: 'find_gradient', precision: options.precision});
   try {
     for (const [i, rows] of batches.entries()) {
-      const found = await withBatch(rows, options.sequenceLength, seedWords(seed, i), async (batch_NBS, seed_2) => {
+      const found = await withBatch(rows, options.sequenceLength, seedWords(seed, i), async (input) => {
+        const {batch_NBS, seed_2, taught_2TK} = input;
         const layer = firstNotFinite(await values(await sees(batch_NBS)));
         if (layer >= 0) return describeLayer(layer, state);
-        const gradient = firstNotFinite((await values(await grows(batch_NBS, seed_2))).reverse());
+        const gradient = firstNotFinite(
+          (await values(await grows(batch_NBS, seed_2, ...(taught_2TK ? [taught_2TK] : [])))).reverse(),
+        );
         return state.trained.toReversed()[gradient]?.path ?? null;
       });
       if (found !== null) return found;
@@ -50,8 +52,8 @@ function layerSizes(state: TrainState, {capacity}: RunnerOptions) {
 
 /** Norms of the gradients in the order of what trains, which is that of the forward pass. */
 function gradientSizes(state: TrainState, options: RunnerOptions) {
-  return (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D): {sizes: tf.Tensor} => {
-    const {gradients} = differentiate(state, options, batch_NBS, seed_2);
+  return (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, ...[taught_2TK]: tf.Tensor3D[]): {sizes: tf.Tensor} => {
+    const {gradients} = differentiate(state, options, {batch_NBS, seed_2, taught_2TK});
     return {sizes: tf.stack(gradients.map((gradient) => tf.sqrt(tf.sum(tf.square(gradient)))))};
   };
 }

@@ -41,13 +41,38 @@ const loraSchema = z.strictObject({
     ),
 });
 
+const esftSchema = z.strictObject({
+  kind: z
+    .literal('esft')
+    .describe(
+      'Of each layer the experts are trained that the text uses most, the others stay (ESFT, arXiv 2407.01906).',
+    ),
+  by: z
+    .enum(['tokens', 'scores'])
+    .default('tokens')
+    .describe('What use is: the tokens sent to an expert, or what it weighs for them together.'),
+  share: z
+    .number()
+    .gt(0)
+    .max(1)
+    .default(0.2)
+    .describe(
+      'Experts are taken, the most used first, until they have this share of all use; the paper has 0.2 for tokens and 0.1 for scores.',
+    ),
+  rows: z.int().min(1).default(32).describe('Rows of training text that are looked at before the first step.'),
+  train: z.array(part).default([]).describe('Parts that are trained whole besides, for example [norms].'),
+});
+
 /** Which weights are trained. */
 export const finetuneSchema = z
-  .discriminatedUnion('kind', [fullSchema, partsSchema, loraSchema])
+  .discriminatedUnion('kind', [fullSchema, partsSchema, loraSchema, esftSchema])
   .describe('Which weights are trained.');
 
 /** A checked `train.finetune`. */
 export type FinetuneOptions = z.output<typeof finetuneSchema>;
+
+/** Checked options of ESFT. */
+export type EsftOptions = Extract<FinetuneOptions, {kind: 'esft'}>;
 
 /** What becomes of the parameters of a model. */
 export interface Selection {
@@ -55,20 +80,30 @@ export interface Selection {
   readonly whole: readonly ParameterSpec[];
   /** Frozen, with a low-rank term that trains. */
   readonly adapted: readonly ParameterSpec[];
+  /** Of stacked parameters that are trained, the members that are, by path; all of those not named. */
+  readonly members: ReadonlyMap<string, readonly number[]>;
 }
+
+const ALL: Selection['members'] = new Map();
 
 /**
  * Chooses what trains.
  *
+ * @param experts the experts that ESFT trains, by MoE layer.
  * @throws ConfigError if a part that is named is not in the model, has no matrix, or is both a target and trained whole.
  */
-export function selectParameters(architecture: Architecture, finetune: FinetuneOptions): Selection {
+export function selectParameters(
+  architecture: Architecture,
+  finetune: FinetuneOptions,
+  experts: readonly (readonly number[])[] = [],
+): Selection {
   const specs = leavesOf(parameterSpecs(architecture));
-  if (finetune.kind === 'full') return {whole: specs, adapted: []};
+  if (finetune.kind === 'full') return {whole: specs, adapted: [], members: ALL};
   const inPart = (names: readonly Part[]) => (spec: ParameterSpec) => names.includes(partOf(spec));
   for (const name of finetune.train) requirePart(specs, name, 'train');
   const whole = specs.filter(inPart(finetune.train));
-  if (finetune.kind === 'parts') return {whole, adapted: []};
+  if (finetune.kind === 'parts') return {whole, adapted: [], members: ALL};
+  if (finetune.kind === 'esft') return usedExperts(architecture, specs, whole, experts);
   for (const name of finetune.targets) {
     requirePart(specs, name, 'targets');
     if (!specs.filter(inPart([name])).some(isMatrix)) {
@@ -81,7 +116,30 @@ export function selectParameters(architecture: Architecture, finetune: FinetuneO
       hint: 'Leave it out of one.',
     });
   }
-  return {whole, adapted: specs.filter(inPart(finetune.targets)).filter(isMatrix)};
+  return {whole, adapted: specs.filter(inPart(finetune.targets)).filter(isMatrix), members: ALL};
+}
+
+/** Some experts of every layer, besides parts that train whole. */
+function usedExperts(
+  {ffn}: Architecture,
+  specs: readonly ParameterSpec[],
+  whole: readonly ParameterSpec[],
+  experts: readonly (readonly number[])[],
+): Selection {
+  if (whole.some((spec) => partOf(spec) === 'experts')) {
+    throw new ConfigError('train.finetune.train: experts are what esft chooses from, and cannot train whole besides.', {
+      hint: 'Leave them out, or say kind: parts.',
+    });
+  }
+  requirePart(specs, 'experts', 'kind');
+  const layers = ffn.flatMap((layout, l) => (layout.kind === 'moe' ? [`layers.${l}.`] : []));
+  const members = layers.flatMap((layer, i) =>
+    specs
+      .filter((spec) => partOf(spec) === 'experts' && spec.path.startsWith(layer))
+      .map(({path}) => [path, experts[i] ?? []] as const),
+  );
+  const byPath = new Map(members);
+  return {whole: [...specs.filter(({path}) => byPath.has(path)), ...whole], adapted: [], members: byPath};
 }
 
 function requirePart(specs: readonly ParameterSpec[], name: Part, key: string): void {

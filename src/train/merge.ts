@@ -14,7 +14,8 @@ import {leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.
 import {saveModel} from '../model/save.js';
 import {ModelError, UsageError} from '../util/errors.js';
 import {type Adapter, openAdapter} from './adapter-folder.js';
-import {checkpointAdapter, latestCheckpoint} from './checkpoint.js';
+import {checkpointAdapter, newestCheckpoint} from './checkpoint.js';
+import {fingerprintOf} from './inputs.js';
 import {isSelectionBias, withBiases} from './selection-bias.js';
 
 /** What is added to what. */
@@ -45,6 +46,7 @@ export interface Merged {
 export async function mergeAdapter({adapter: path, out, base}: MergeOptions): Promise<Merged> {
   const adapter = await openAdapter(await adapterFolder(path));
   try {
+    if (base === undefined) await refuseOtherBase(adapter.record); // who names a base means it
     const folder = await openModelFolder(base ?? adapter.record.base);
     try {
       return await mergeInto(folder, adapter, out);
@@ -54,6 +56,14 @@ export async function mergeAdapter({adapter: path, out, base}: MergeOptions): Pr
   } finally {
     await adapter.tensors.close();
   }
+}
+
+/** @throws ModelError if the weights where the base lay are others than those that the terms were trained beside. */
+async function refuseOtherBase({fingerprint, base}: Adapter['record']): Promise<void> {
+  if (fingerprint === undefined || (await fingerprintOf(base)) === fingerprint) return;
+  throw new ModelError(`${base} holds other weights than those that the terms were trained beside.`, {
+    hint: 'Say where those are with --base, or convert the model again as it was.',
+  });
 }
 
 async function mergeInto(folder: ModelFolder, {record, tensors}: Adapter, out: string): Promise<Merged> {
@@ -83,8 +93,8 @@ async function mergeInto(folder: ModelFolder, {record, tensors}: Adapter, out: s
 async function adapterFolder(path: string): Promise<string> {
   if (!(await stat(path).catch(() => null))) throw new UsageError(`${path} is not there.`);
   if (await stat(join(path, 'log.jsonl')).catch(() => null)) {
-    const newest = await latestCheckpoint(path);
-    if (newest) return checkpointAdapter(newest.path);
+    const newest = await newestCheckpoint(path);
+    if (newest !== null) return checkpointAdapter(newest);
     throw new UsageError(`${path} is a run without a checkpoint.`, {hint: 'Train it on with --resume first.'});
   }
   return basename(path).startsWith('step-') ? checkpointAdapter(path) : path;

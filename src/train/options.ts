@@ -5,6 +5,7 @@ import {batchSchema} from './batch-size.js';
 import {emaSchema} from './ema.js';
 import {finetuneSchema} from './finetune.js';
 import {optimizerSchema} from './optimizer/options.js';
+import {routingSchema} from './routing/options.js';
 import {decaySteps, scheduleSchema} from './schedule.js';
 import {spikeSchema} from './spike.js';
 
@@ -65,9 +66,16 @@ const distillSchema = z
       .positive()
       .default(1)
       .describe('What the logits of both are divided by; the divergence counts with its square.'),
+    top: z
+      .int()
+      .min(1)
+      .optional()
+      .describe(
+        'Learn only from so many of its likeliest words at each place, all others counting as one, and keep them beside the packed text: rows that were asked about before, in an earlier epoch or another run, need no teacher. 8 bytes a word and place.',
+      ),
   })
   .describe(
-    'Learn from the words that another model foresees, besides the text: (1 - weight) x loss + weight x temperature² x KL (arXiv 1503.02531). The teacher runs beside the model.',
+    'Learn from the words that another model foresees, besides the text: (1 - weight) x loss + weight x temperature² x KL (arXiv 1503.02531). Without `top` the teacher runs beside the model in every step.',
   );
 
 const capacitySchema = z
@@ -90,6 +98,7 @@ export const trainSchema = z
     optimizer: optimizerSchema.prefault({}),
     schedule: scheduleSchema.prefault({}),
     balance: balanceSchema.prefault({}),
+    routing: routingSchema.prefault({}),
     finetune: finetuneSchema.prefault({}),
     distill: distillSchema.optional(),
     ema: emaSchema.optional(),

@@ -44,11 +44,19 @@ export async function outlineOf(
     accumulates: accumulates(batch),
     movesBiases: balance.kind === 'bias',
     averages: ema !== undefined,
+    experts: finetune.kind === 'esft' ? evenChoice(found, finetune.share) : null,
     seed,
     stored: (name) => Promise.resolve(name.endsWith('.ema') ? NOTHING : null), // a mean would begin with the weights
     create,
   });
   return {state, teacher: distill ? parametersOf(await readArchitecture(distill.from)) : null};
+}
+
+/** As many experts of each layer as have that share when all are used the same: more than the text will choose. */
+function evenChoice({ffn}: Architecture, share: number): number[][] {
+  return ffn.flatMap((layout) =>
+    layout.kind === 'moe' ? [Array.from({length: Math.ceil(share * layout.experts)}, (_, e) => e)] : [],
+  );
 }
 
 /** What is held of a run through all its steps; terms without bytes are left out. */

@@ -1,7 +1,7 @@
 import type {Role} from '../model/parameters.js';
 
 /** Parts of a model as a person names them when choosing what trains. */
-export const PARTS = ['attention', 'ffn', 'shared', 'experts', 'routers', 'norms', 'embeddings'] as const;
+export const PARTS = ['attention', 'ffn', 'shared', 'experts', 'routers', 'norms', 'embeddings', 'scales'] as const;
 
 /** One of {@link PARTS}. */
 export type Part = (typeof PARTS)[number];
@@ -14,6 +14,7 @@ const PART_OF: Readonly<Record<Role, Part>> = {
   ffn: 'ffn',
   router: 'routers',
   bias: 'routers',
+  scale: 'scales',
   shared: 'shared',
   expert: 'experts',
   'expert-bias': 'experts',
@@ -26,5 +27,5 @@ export function partOf({role}: {readonly role: Role}): Part {
 
 /** Whether a parameter is a matrix, or a stack of them: what decays, and what can have a low-rank term. */
 export function isMatrix({role}: {readonly role: Role}): boolean {
-  return role !== 'norm' && role !== 'bias' && role !== 'attention-bias' && role !== 'expert-bias';
+  return role !== 'norm' && role !== 'bias' && role !== 'scale' && role !== 'attention-bias' && role !== 'expert-bias';
 }

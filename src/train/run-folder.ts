@@ -19,7 +19,7 @@ const UNFINISHED = /^(\.step-\d+|config\.yaml|best\.json|log\.jsonl)\.part-\d+$/
  * @throws EnvironmentError if something is there and neither resume nor overwrite was said, or it is no run folder;
  * UsageError if the run to be resumed has another config.
  */
-export async function checkFolder({out, mode, config}: TrainRun): Promise<TrainResult | null> {
+export async function checkFolder({out, mode, config, allowsChange}: TrainRun): Promise<TrainResult | null> {
   if (!(await exists(out))) return null;
   if (mode === 'new') {
     throw new EnvironmentError(`${out} already exists; downcycle never overwrites.`, {
@@ -29,8 +29,10 @@ export async function checkFolder({out, mode, config}: TrainRun): Promise<TrainR
   await refuseForeign(out);
   if (mode === 'overwrite' || !(await exists(logPath(out)))) return null;
   const records = await readRunLog(logPath(out));
-  const first = records.find((record) => record.kind === 'run');
-  if (first) await refuseOtherConfig(out, first.configHash, config);
+  if (allowsChange) return null;
+  const hashes = records.flatMap((record) => ('configHash' in record ? (record.configHash ?? []) : []));
+  const newest = hashes.at(-1);
+  if (newest !== undefined) await refuseOtherConfig(out, newest, config);
   return completed(out, records.at(-1));
 }
 
@@ -39,10 +41,10 @@ export async function checkFolder({out, mode, config}: TrainRun): Promise<TrainR
  *
  * @throws UsageError if it has another config, or there are only checkpoints that nothing can go on from.
  */
-export async function findCheckpoint({out, mode, config}: TrainRun): Promise<Checkpoint | null> {
+export async function findCheckpoint({out, mode, config, allowsChange}: TrainRun): Promise<Checkpoint | null> {
   if (mode !== 'resume' || !(await exists(out))) return null;
   const checkpoint = await latestCheckpoint(out);
-  if (checkpoint) await refuseOtherConfig(out, checkpoint.trainer.configHash, config);
+  if (checkpoint && !allowsChange) await refuseOtherConfig(out, checkpoint.trainer.configHash, config);
   const light = checkpoint ? null : await latestLight(out);
   if (light !== null) {
     throw new UsageError(
@@ -62,10 +64,25 @@ export async function openFolder({out, mode, config}: TrainRun, checkpoint: Chec
     for (const name of remains) await rm(join(out, name), {recursive: true});
     await removeAfter(out, checkpoint.trainer.step);
     await truncateAfterStep(logPath(out), checkpoint.trainer.step);
+    if (checkpoint.trainer.configHash !== config.hash) await writeFileAtomic(join(out, CONFIG), config.yaml);
     return;
   }
-  if (mode !== 'new') await rm(out, {recursive: true, force: true}); // asked for, or nothing in it to go on from
+  if (mode !== 'new') await removeRun(out); // asked for, or nothing in it to go on from
   await writeFileAtomic(join(out, CONFIG), config.yaml);
+}
+
+/** The config goes last: a folder that still has it is a run's, and can be overwritten by the next who tries. */
+async function removeRun(out: string): Promise<void> {
+  const names = await readdir(out).catch(() => []);
+  for (const name of names.filter((one) => one !== CONFIG)) await rm(join(out, name), {recursive: true, force: true});
+  await rm(out, {recursive: true, force: true});
+}
+
+/** What changed of a run since it began, in words: keys of its config; to be asked before its folder is opened. */
+export async function changesOf({out, config}: TrainRun, checkpoint: Checkpoint): Promise<string[]> {
+  if (checkpoint.trainer.configHash === config.hash) return [];
+  const keys = configDifferences(await readFile(join(out, CONFIG), 'utf8').catch(() => ''), config.yaml);
+  return keys.length > 0 ? keys : ['config'];
 }
 
 /** A folder that is emptied must be a run's: a mistyped name must not cost anyone a model. */
@@ -83,7 +100,7 @@ async function refuseOtherConfig(out: string, found: string, wanted: TrainRun['c
   const keys = configDifferences(await readFile(path, 'utf8').catch(() => ''), wanted.yaml);
   const which = keys.length > 0 ? `: ${keys.join(', ')}` : '';
   throw new UsageError(`${out} holds a run of another config${which}.`, {
-    hint: `Its config is ${path}. Say --overwrite to start again, or choose another name or folder.`,
+    hint: `Its config is ${path}. Say --overwrite to start again, --allow-change (train, recover) to go on with the new one, or choose another name or folder.`,
   });
 }
 

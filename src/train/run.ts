@@ -9,14 +9,17 @@ import {withLock} from '../util/lock.js';
 import {refuseUnevenPool} from './balance.js';
 import {accumulates} from './batch-size.js';
 import {checkpointModel, openStored} from './checkpoint.js';
+import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
-import {inputsOf, refuseOtherInputs} from './inputs.js';
+import {type EsftOptions, selectParameters} from './finetune.js';
+import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
-import {checkFolder, findCheckpoint} from './run-folder.js';
+import {requireRoutable, routingNote} from './routing/check.js';
+import {changesOf, checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
-import type {Session, TrainResult, TrainRun} from './session.js';
+import type {Checkpoint, Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState, type TrainState} from './state.js';
-import {openTeacher} from './teacher.js';
+import {closeTeacher, openTeacher} from './teacher.js';
 import {trainLoop} from './trainer.js';
 import {unreachedRouters} from './unreached-routers.js';
 import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
@@ -42,28 +45,31 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     await refuseFinishedOfOther(run, onEvent);
     return done;
   }
-  const architecture = await readArchitecture(run.model).catch(() => null); // loading it says what is wrong with it
-  if (architecture) refuseUnevenPool(architecture, run.train.balance);
+  const found = await readArchitecture(run.model).catch(() => null); // loading it says what is wrong with it
+  if (found) refuseUnevenPool(found, run.train.balance);
   const engine = await startEngine(run.engine);
   for (const text of engine.notes) onEvent({kind: 'note', text});
   const checkpoint = await findCheckpoint(run);
   const hasAdapter = run.train.finetune.kind === 'lora';
   const loaded = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
   const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
-  for (const text of [...model.warnings, unreachedRouters(model.architecture)]) {
+  const {architecture, warnings} = model;
+  for (const text of [...warnings, unreachedRouters(architecture), routingNote(run.train.routing, architecture)]) {
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
+    requireRoutable({...run.train, architecture, tokens: run.train.batch.sequences * run.data.sequenceLength});
     refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources);
-      const inputs = await inputsOf(run.model, sources);
-      if (checkpoint) await refuseOtherInputs(run, inputs);
-      const teacher = await openTeacher(run.train.distill, model, tokenizer);
+      const inputs = await inputsOf(run, sources);
+      const changes = checkpoint ? await changesSince(run, checkpoint, inputs) : [];
+      const {precision} = engine;
+      const teacher = await openTeacher({run, model, tokenizer, sources, precision});
       try {
-        return await trainSession({run, model, teacher, sources, engine, checkpoint, inputs}, onEvent);
+        return await trainSession({run, model, teacher, sources, engine, checkpoint, inputs, changes}, onEvent);
       } finally {
-        teacher?.dispose();
+        await closeTeacher(teacher);
       }
     });
   } finally {
@@ -71,12 +77,18 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   }
 }
 
+/** What is another than when the run began, in words; refused unless that is allowed. */
+async function changesSince(run: TrainRun, checkpoint: Checkpoint, inputs: RunInputs): Promise<string[]> {
+  if (!run.allowsChange) await refuseOtherInputs(run, inputs);
+  return [...(await changesOf(run, checkpoint)), ...(await otherInputs(run.out, inputs))];
+}
+
 /** A finished run stays as it is only if it would be the same again; of a model that is gone nobody can tell. */
 async function refuseFinishedOfOther(run: TrainRun, onEvent: (event: TrainEvent) => void): Promise<void> {
   const architecture = await readArchitecture(run.model).catch(() => null);
   if (!architecture) return;
   await withText(run, {path: run.model, architecture}, onEvent, async (sources) =>
-    refuseOtherInputs(run, await inputsOf(run.model, sources)),
+    refuseOtherInputs(run, await inputsOf(run, sources)),
   );
 }
 
@@ -106,7 +118,7 @@ function refuseLongRows({architecture, path}: Model, sequenceLength: number): vo
 }
 
 async function trainSession(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainResult> {
-  const state = await openState(session);
+  const state = await openState(session, onEvent);
   try {
     return await trainLoop(session, state, onEvent);
   } finally {
@@ -114,8 +126,10 @@ async function trainSession(session: Session, onEvent: (event: TrainEvent) => vo
   }
 }
 
-async function openState({run, model, checkpoint}: Session): Promise<TrainState> {
+async function openState(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainState> {
+  const {run, model, checkpoint} = session;
   const {finetune, optimizer, batch, balance, ema} = run.train;
+  const experts = finetune.kind === 'esft' ? await trainedExperts(session, finetune, onEvent) : null;
   const kept = checkpoint && (await openStored(checkpoint.path, finetune.kind === 'lora'));
   try {
     return await createTrainState(model, {
@@ -124,10 +138,27 @@ async function openState({run, model, checkpoint}: Session): Promise<TrainState>
       accumulates: accumulates(batch),
       movesBiases: balance.kind === 'bias',
       averages: ema !== undefined,
+      experts,
       seed: run.seed,
       stored: kept?.stored ?? (() => Promise.resolve(null)),
     });
   } finally {
     await kept?.close();
   }
+}
+
+/** The experts that ESFT trains: those that the run began with, or those that its text uses most. */
+async function trainedExperts(
+  session: Session,
+  finetune: EsftOptions,
+  onEvent: (event: TrainEvent) => void,
+): Promise<ChosenExperts> {
+  const kept = session.checkpoint?.trainer.experts;
+  if (kept) return kept;
+  selectParameters(session.model.architecture, finetune); // refuses a model without experts before its text is read
+  const chosen = await chooseExperts(session, finetune);
+  const counts = chosen.map(({length}) => length);
+  const range = `${Math.min(...counts)} to ${Math.max(...counts)}`;
+  onEvent({kind: 'note', text: `of each layer ${range} experts train, by use on ${finetune.rows} rows`});
+  return chosen;
 }

@@ -9,8 +9,9 @@ import type {DecoderTree} from '../model/parameters.js';
 export function withSelectionBias(model: Model): Model {
   const made: Variable[] = [];
   const layers = model.parameters.layers.map((layer, l) => {
-    if (layer.ffn.kind !== 'moe' || layer.ffn.bias) return layer;
-    const E = layer.ffn.router.shape[1] ?? 0;
+    const layout = model.architecture.ffn[l];
+    if (layer.ffn.kind !== 'moe' || layer.ffn.bias || layout?.kind !== 'moe') return layer;
+    const E = layout.experts;
     const bias = createVariable(`layers.${l}.ffn.bias`, [E], new Float32Array(E));
     made.push(bias);
     return {...layer, ffn: {...layer.ffn, bias}};

@@ -7,6 +7,7 @@ import type {Model} from '../model/model.js';
 import type {TrainerState} from './checkpoint.js';
 import type {RunInputs} from './inputs.js';
 import type {TrainOptions} from './options.js';
+import type {RunTeacher} from './teacher.js';
 
 /** One run of the trainer. */
 export interface TrainRun {
@@ -26,6 +27,8 @@ export interface TrainRun {
   readonly config: {readonly yaml: string; readonly hash: string};
   /** `new` refuses a folder that exists, `resume` goes on from its last checkpoint, `overwrite` starts again. */
   readonly mode: 'new' | 'resume' | 'overwrite';
+  /** Whether a run may go on although its config, model or text is another than when it began. */
+  readonly allowsChange?: boolean;
 }
 
 /** How a run ended. */
@@ -49,11 +52,13 @@ export interface Session {
   readonly run: TrainRun;
   readonly model: Model;
   /** What is learnt from besides the text; null if nothing is. */
-  readonly teacher: Model | null;
+  readonly teacher: RunTeacher | null;
   readonly sources: readonly SourceShards[];
   readonly engine: EngineInfo;
   readonly checkpoint: Checkpoint | null;
   readonly inputs: RunInputs;
+  /** What is another than when the run began: keys of the config, and inputs; allowed, or there would be no session. */
+  readonly changes: readonly string[];
 }
 
 /** Path of a run's log. */

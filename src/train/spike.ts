@@ -26,7 +26,7 @@ export const spikeSchema = z
       policy: z
         .literal('skip')
         .describe(
-          'A spike, or a gradient that is not finite, changes nothing; the step is logged as skipped. A run of `window` losses that are not finite stops.',
+          'A spike, or a gradient that is not finite, changes nothing; the step is logged as skipped. After `window` such steps in a row that were not finite the run stops.',
         ),
       factor,
       window,
@@ -42,7 +42,7 @@ export const spikeSchema = z
 /** A checked `train.spike`. */
 export type SpikeOptions = z.output<typeof spikeSchema>;
 
-/** The last losses, oldest first; null for one that was not finite. */
+/** The last losses, oldest first; null for a step whose loss or gradient was not finite. */
 export type RecentLosses = readonly (number | null)[];
 
 /** The largest float32: a loss that is infinite is above it. */
@@ -56,9 +56,14 @@ export function lossLimit(options: SpikeOptions, recent: RecentLosses): number {
 }
 
 /** The losses to compare the next step with. Spikes count, so that a loss which stays high is one no more. */
-export function withLoss(options: SpikeOptions, recent: RecentLosses, loss: number): RecentLosses {
+export function withLoss(
+  options: SpikeOptions,
+  recent: RecentLosses,
+  {loss, gradNorm}: Pick<StepResult, 'loss' | 'gradNorm'>,
+): RecentLosses {
   if (options.policy === 'none') return [];
-  return [...recent, Number.isFinite(loss) ? loss : null].slice(-options.window);
+  const isSound = Number.isFinite(loss) && Number.isFinite(gradNorm);
+  return [...recent, isSound ? loss : null].slice(-options.window);
 }
 
 /** Whether the compiled step, which computes in float32, applied what it found. */
@@ -66,7 +71,7 @@ export function isApplied({loss, gradNorm}: Pick<StepResult, 'loss' | 'gradNorm'
   return Number.isFinite(gradNorm) && Math.fround(loss) <= Math.fround(limit);
 }
 
-/** Whether a step may be passed over: not where as many as the window holds had no finite loss, for that will not end. */
+/** Whether a step may be passed over: not where as many as the window holds were not finite, for that will not end. */
 export function maySkip(options: SpikeOptions, recent: RecentLosses): boolean {
   return options.policy === 'skip' && (recent.length < options.window || medianLoss(recent) !== null);
 }

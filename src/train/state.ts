@@ -5,6 +5,7 @@ import type {Architecture} from '../model/architecture.js';
 import type {Model} from '../model/model.js';
 import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {createRng} from '../util/rng.js';
+import type {ChosenExperts} from './esft.js';
 import {type FinetuneOptions, selectParameters} from './finetune.js';
 import {type OptimizerOptions, slotShapes} from './optimizer/update.js';
 import {isMatrix, type Part, partOf} from './part.js';
@@ -13,7 +14,10 @@ import {isMatrix, type Part, partOf} from './part.js';
 export interface Trained {
   /** Key of what the optimizer keeps: the path of the parameter, with `.a` or `.b` behind it for a factor. */
   readonly path: string;
+  /** Shape of what trains: of the variable, or of its `members` stacked. */
   readonly shape: readonly number[];
+  /** Members of a stack that train; null for all of it. */
+  readonly members: readonly number[] | null;
   readonly part: Part;
   /** Whether weight decay applies. */
   readonly decays: boolean;
@@ -34,6 +38,8 @@ export interface TrainState {
   readonly trained: readonly Trained[];
   /** What changes without a gradient, by path: selection biases that balance experts. */
   readonly moved: ReadonlyMap<string, Variable>;
+  /** The experts that ESFT chose; null where all train or none. */
+  readonly experts: ChosenExperts | null;
   /** Rows that each expert of a MoE layer got in the passes of a step so far, [E] a layer; empty without accumulation. */
   readonly counts: readonly Variable[];
 }
@@ -50,6 +56,8 @@ export interface StateOptions {
   readonly movesBiases: boolean;
   /** Whether a running mean is kept of what trains; it begins at the start. */
   readonly averages?: boolean;
+  /** The experts that ESFT trains. */
+  readonly experts?: ChosenExperts | null;
   /** Of the start of low-rank terms. */
   readonly seed: number;
   readonly stored: StoredValues;
@@ -71,7 +79,7 @@ export async function createTrainState(
   options: StateOptions,
 ): Promise<TrainState> {
   const {create = createVariable} = options;
-  const {whole, adapted} = selectParameters(architecture, options.finetune);
+  const {whole, adapted, members} = selectParameters(architecture, options.finetune, options.experts ?? []);
   const made: Variable[] = [];
   const make = (name: string, shape: readonly number[], values: Float32Array): Variable => {
     const variable = create(name, shape, values);
@@ -82,10 +90,10 @@ export async function createTrainState(
   const adapters = new Map<string, Adapter>();
   const trained: Trained[] = [];
   const train = async (path: string, spec: ParameterSpec, variable: Variable): Promise<void> => {
-    trained.push(await trainedOf(path, spec, variable, {...options, make}));
+    trained.push(await trainedOf(path, spec, variable, {...options, make, members: members.get(path) ?? null}));
   };
   try {
-    for (const spec of whole) {
+    for (const spec of whole.filter(({role}) => role !== 'bias' || !options.movesBiases)) {
       const variable = variables(spec.path);
       // A model that was saved holds these; the one that low-rank terms stand beside does not.
       if (adapted.length > 0) restore(variable, await options.stored(spec.path));
@@ -102,7 +110,7 @@ export async function createTrainState(
       : [];
     const moved = new Map(biasesOf(architecture, options).map((path) => [path, variables(path)]));
     if (adapted.length > 0) for (const [path, bias] of moved) restore(bias, await options.stored(path));
-    return {architecture, parameters, adapters, trained, moved, counts};
+    return {architecture, parameters, adapters, trained, moved, counts, experts: options.experts ?? null};
   } catch (error) {
     for (const variable of made) variable.dispose();
     throw error;
@@ -151,13 +159,18 @@ function restore(variable: Variable, values: Float32Array | null): void {
 
 type Make = (name: string, shape: readonly number[], values: Float32Array) => Variable;
 
+interface Making {
+  readonly make: Make;
+  readonly members: Trained['members'];
+}
+
 async function trainedOf(
   path: string,
   spec: ParameterSpec,
   variable: Variable,
-  {optimizer, accumulates, averages, stored, make}: StateOptions & {readonly make: Make},
+  {optimizer, accumulates, averages, stored, make, members}: StateOptions & Making,
 ): Promise<Trained> {
-  const {shape} = variable;
+  const shape = members ? [members.length, ...variable.shape.slice(1)] : variable.shape;
   const movable = {shape, part: partOf(spec), decays: isMatrix(spec)};
   const slots = new Map<string, Variable>();
   for (const [name, size] of Object.entries(slotShapes(optimizer, movable))) {
@@ -166,8 +179,8 @@ async function trainedOf(
   }
   const sum = accumulates ? make(`${path}.sum`, shape, zeros(shape)) : null;
   const mean = `${path}.ema`;
-  const ema = averages ? make(mean, shape, (await stored(mean)) ?? (await readVariable(variable))) : null;
-  return {path, ...movable, variable, slots, sum, ema};
+  const ema = averages ? make(mean, variable.shape, (await stored(mean)) ?? (await readVariable(variable))) : null;
+  return {path, ...movable, members, variable, slots, sum, ema};
 }
 
 async function openAdapter(spec: ParameterSpec, {finetune, seed, stored}: StateOptions, make: Make): Promise<Adapter> {

@@ -10,8 +10,8 @@ import {describeError, EnvironmentError} from '../util/errors.js';
 import {outlineOf} from './outline.js';
 import {PARTS} from './part.js';
 import {compileApply, compileStep} from './step.js';
-import {stepOptionsOf} from './step-options.js';
 import type {PlanOrder, PlanWord} from './step-plan.js';
+import {stepOptionsOf} from './trainer.js';
 
 const order = JSON.parse(await text(process.stdin)) as PlanOrder;
 try {
@@ -29,16 +29,26 @@ async function plan({run, planes}: PlanOrder): Promise<void> {
   if (engine.engine === 'wasm') return;
   say({kind: 'rate', flopsPerSecond: await matMulRate(device === 'cuda' ? 4096 : 1024, precision)});
   const {state, teacher} = await outlineOf(run, createHollowVariable);
-  const options = stepOptionsOf({run, engine, teacher});
+  const {
+    batch: {sequences},
+    distill,
+  } = run.train;
+  const topK = distill?.top;
+  const options = stepOptionsOf({run, engine, teacher: topK === undefined ? teacher : null});
   const {step, accumulate} = compileStep(state, options);
-  const batch = tf.zeros([planes, run.train.batch.sequences, run.data.sequenceLength], 'int32') as tf.Tensor3D;
+  const {sequenceLength} = run.data;
+  const batch = tf.zeros([planes, sequences, sequenceLength], 'int32') as tf.Tensor3D;
+  const taught = topK === undefined ? [] : [tf.zeros([2, sequences * sequenceLength, topK]) as tf.Tensor3D];
   const seed = tf.tensor1d([0, 0], 'int32');
   const rates = tf.zeros([3 + PARTS.length]) as tf.Tensor1D;
   if (!state.trained.some(({sum}) => sum)) {
-    await step(batch, seed, rates);
+    await step(batch, seed, rates, ...taught);
     return;
   }
-  await Promise.all([accumulate(batch, seed, tf.scalar(1)), compileApply(state, options)(rates, tf.scalar(0))]);
+  await Promise.all([
+    accumulate(batch, seed, tf.tensor1d([1, 1]), ...taught),
+    compileApply(state, options)(rates, tf.scalar(0)),
+  ]);
 }
 
 /** Floating-point operations a second of a product of two square matrices, the best of half a second. */

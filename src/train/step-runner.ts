@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import type {Architecture, FfnLayout} from '../model/architecture.js';
-import {batchTensor} from '../model/batch.js';
+import {batchTensor, countLabels} from '../model/batch.js';
 import {expertRoom, missingRows} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
 import {createRng} from '../util/rng.js';
@@ -11,6 +11,7 @@ import {
   compileStep,
   ratesTensor,
   type StepFunctions,
+  type StepInput,
   type StepOptions,
   type StepRates,
   type StepReport,
@@ -30,10 +31,16 @@ export interface StepResult {
   readonly overflow: number;
 }
 
+/** Rows to learn from, and what a teacher foresees of them where it is not asked in the step. */
+export interface TrainRows extends ShardRows {
+  /** float32 [2, T, K]; see `StepInput`. */
+  readonly taught?: Float32Array;
+}
+
 /** Runs optimizer steps. */
 export interface StepRunner {
   /** One optimizer step over micro-batches of equal size. */
-  run(batches: readonly ShardRows[], rates: StepRates, seed: StepSeed): Promise<StepResult>;
+  run(batches: readonly TrainRows[], rates: StepRates, seed: StepSeed): Promise<StepResult>;
   dispose(): void;
 }
 
@@ -77,45 +84,57 @@ interface Parts extends StepFunctions {
 }
 
 type Apply = ReturnType<typeof compileApply>;
-type StepCall = (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<StepReport>;
+type StepCall = (batch: tf.Tensor3D, seed_2: tf.Tensor1D, taught: readonly tf.Tensor3D[]) => Promise<StepReport>;
 
 async function runAtOnce(
   parts: Parts,
-  batches: readonly ShardRows[],
+  batches: readonly TrainRows[],
   rates_N: tf.Tensor1D,
   seed: StepSeed,
 ): Promise<StepResult> {
   const [rows] = batches;
   if (!rows || batches.length > 1)
     throw new Error(`a step without accumulation takes one batch, got ${batches.length}`);
-  const one = await report(parts, rows, seedWords(seed, 0), (batch, seed_2) => parts.step(batch, seed_2, rates_N));
+  const one = await report(parts, rows, seedWords(seed, 0), (batch, seed_2, taught) =>
+    parts.step(batch, seed_2, rates_N, ...taught),
+  );
   return summary([one], one.figures[NORM] ?? Number.NaN);
 }
 
 async function runAccumulated(
   {apply, ...parts}: Parts & {readonly apply: Apply},
-  batches: readonly ShardRows[],
+  batches: readonly TrainRows[],
   rates_N: tf.Tensor1D,
   seed: StepSeed,
 ): Promise<StepResult> {
   if (batches.length === 0) throw new Error('accumulation needs batches');
+  const labels = batches.map((rows) => countLabels(rows, parts.options.sequenceLength));
   const reports: Report[] = [];
   for (const [i, rows] of batches.entries()) {
-    const add: StepCall = (batch, seed_2) =>
-      withScalar(1 / batches.length, (share) => parts.accumulate(batch, seed_2, share));
-    reports.push(await report(parts, rows, seedWords(seed, i), add));
+    const share = shareOf(labels, i);
+    const add: StepCall = (batch, seed_2, taught) =>
+      withTensor(tf.tensor1d([share, 1 / batches.length]), (share_2) =>
+        parts.accumulate(batch, seed_2, share_2, ...taught),
+      );
+    reports.push({...(await report(parts, rows, seedWords(seed, i), add)), share});
   }
-  const {norm} = await withScalar(meanFigure(reports, 0), (loss) => apply(rates_N, loss));
+  const {norm} = await withTensor(tf.scalar(lossFigure(reports, 0)), (loss) => apply(rates_N, loss));
   const [gradNorm = Number.NaN] = await norm.data();
   norm.dispose();
   return summary(reports, gradNorm);
 }
 
-function report({architecture, options}: Parts, rows: ShardRows, seed: Int32Array, call: StepCall): Promise<Report> {
-  return withBatch(rows, options.sequenceLength, seed, async (batch, seed_2) => {
-    const {figures, loads} = await readReport(await call(batch, seed_2));
+/** What a pass counts in the loss of a step: its share of all labels, so that every label counts the same. */
+function shareOf(labels: readonly number[], pass: number): number {
+  const all = total(labels);
+  return all === 0 ? 1 / labels.length : (labels[pass] ?? 0) / all;
+}
+
+function report({architecture, options}: Parts, rows: TrainRows, seed: Int32Array, call: StepCall): Promise<Report> {
+  return withBatch(rows, options.sequenceLength, seed, async ({batch_NBS: batch, seed_2, taught_2TK}) => {
+    const {figures, loads} = await readReport(await call(batch, seed_2, taught_2TK ? [taught_2TK] : []));
     const tokens = (batch.shape[1] ?? 0) * (batch.shape[2] ?? 0);
-    return {figures, layers: loadsByLayer(loads, architecture, tokens, options)};
+    return {figures, share: 1, layers: loadsByLayer(loads, architecture, tokens, options)};
   });
 }
 
@@ -126,6 +145,8 @@ const NORM = 4;
 interface Report {
   /** As in {@link StepReport}. */
   readonly figures: Float32Array;
+  /** Of the labels of the step. */
+  readonly share: number;
   readonly layers: readonly LayerLoad[];
 }
 
@@ -162,7 +183,13 @@ function summary(reports: readonly Report[], gradNorm: number): StepResult {
   const mean = (i: number): number => meanFigure(reports, i);
   const overflow = total(reports.flatMap(({layers}) => layers.map(({missing}) => missing)));
   const load = (reports[0]?.layers ?? []).map((_, i) => shares(reports.flatMap(({layers}) => layers[i] ?? [])));
-  return {loss: mean(0), balance: mean(1), z: mean(2), divergence: mean(3), gradNorm, load, overflow};
+  const [loss, divergence] = [lossFigure(reports, 0), lossFigure(reports, 3)];
+  return {loss, balance: mean(1), z: mean(2), divergence, gradNorm, load, overflow};
+}
+
+/** A mean over the labels of the step. */
+function lossFigure(reports: readonly Report[], i: number): number {
+  return total(reports.map(({figures, share}) => (figures[i] ?? 0) * share));
 }
 
 function meanFigure(reports: readonly Report[], i: number): number {
@@ -187,26 +214,30 @@ export function seedWords({seed, step}: StepSeed, microBatch: number): Int32Arra
 
 /** Runs `body` with a micro-batch and its seed as tensors. */
 export async function withBatch<T>(
-  rows: ShardRows,
+  rows: TrainRows,
   sequenceLength: number,
   seed: Int32Array,
-  body: (batch: tf.Tensor3D, seed_2: tf.Tensor1D) => Promise<T>,
+  body: (input: StepInput) => Promise<T>,
 ): Promise<T> {
-  const batch = batchTensor(rows, sequenceLength);
-  const seed_2 = tf.tensor1d(seed, 'int32');
+  const batch_NBS = batchTensor(rows, sequenceLength);
+  const tokens = (batch_NBS.shape[1] ?? 0) * (batch_NBS.shape[2] ?? 0);
+  const input: StepInput = {
+    batch_NBS,
+    seed_2: tf.tensor1d(seed, 'int32'),
+    ...(rows.taught && {taught_2TK: tf.tensor3d(rows.taught, [2, tokens, rows.taught.length / 2 / tokens])}),
+  };
   try {
-    return await body(batch, seed_2);
+    return await body(input);
   } finally {
-    tf.dispose([batch, seed_2]);
+    tf.dispose({...input});
   }
 }
 
-async function withScalar<T>(value: number, body: (scalar: tf.Scalar) => Promise<T>): Promise<T> {
-  const scalar = tf.scalar(value);
+async function withTensor<T extends tf.Tensor, R>(tensor: T, body: (tensor: T) => Promise<R>): Promise<R> {
   try {
-    return await body(scalar);
+    return await body(tensor);
   } finally {
-    scalar.dispose();
+    tensor.dispose();
   }
 }
 

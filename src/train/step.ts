@@ -11,7 +11,8 @@ import type {Model} from '../model/model.js';
 import type {RouterTrace} from '../model/moe.js';
 import type {DecoderTree} from '../model/parameters.js';
 import {linearCrossEntropy} from '../op/linear-cross-entropy.js';
-import {linearDistillation} from '../op/linear-distillation.js';
+import {type Lesson, linearDistillation, type Taught} from '../op/linear-distillation.js';
+import {putMembers, takeMembers} from '../op/stack.js';
 import {untaped} from '../op/untaped.js';
 import {type LossWithReport, valueAndGradients} from '../op/value-and-gradients.js';
 import type {Dropout, Weight} from '../op/weight.js';
@@ -19,9 +20,11 @@ import {type BalanceContext, type BalanceOptions, balanceWeight, routerLosses} f
 import {clipFactor, globalNorm} from './optimizer/clip.js';
 import {type OptimizerOptions, updated} from './optimizer/update.js';
 import {PARTS, type Part} from './part.js';
+import {layerRouters} from './routing/layer-router.js';
+import type {RoutingOptions} from './routing/options.js';
 import {moveBiases} from './selection-bias.js';
 import {NO_LIMIT} from './spike.js';
-import type {TrainState} from './state.js';
+import type {Trained, TrainState} from './state.js';
 
 /** What a step does besides the mathematics of the model. */
 export interface StepOptions {
@@ -30,6 +33,8 @@ export interface StepOptions {
   readonly clip: number;
   readonly balance: BalanceOptions;
   readonly capacity: Capacity;
+  /** How tokens are routed while training; as the model says if absent. */
+  readonly routing?: RoutingOptions;
   readonly precision: Precision;
   /** Share of the input of low-rank terms that is dropped. */
   readonly dropout: number;
@@ -44,19 +49,20 @@ export interface StepOptions {
 /** Nothing, or each layer from its input. */
 export type Recompute = 'none' | 'layer';
 
-/** A model that teaches: see {@link linearDistillation}. */
+/** What teaches: see {@link linearDistillation}. */
 export interface Teacher {
-  readonly model: Pick<Model, 'architecture' | 'parameters'>;
+  /** A model that runs beside the one in training; null where a batch comes with the teacher's likeliest words. */
+  readonly model: Pick<Model, 'architecture' | 'parameters'> | null;
   readonly temperature: number;
   readonly weight: number;
 }
 
 /** The compiled functions of a step; tensors in, tensors out. */
 export interface StepFunctions {
-  /** One whole step: `(batch_NBS, seed_2, rates_N) → report`. */
-  readonly step: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Tensor1D], StepReport>;
-  /** Adds a micro-batch's gradients to the sums: `(batch_NBS, seed_2, share) → report`. */
-  readonly accumulate: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Scalar], StepReport>;
+  /** One whole step: `(batch_NBS, seed_2, rates_N, taught_2TK where there is one) → report`. */
+  readonly step: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Tensor1D, ...tf.Tensor3D[]], StepReport>;
+  /** Adds a micro-batch's gradients to the sums: `(batch_NBS, seed_2, share_2, taught_2TK where there is one) → report`. */
+  readonly accumulate: Compiled<[tf.Tensor3D, tf.Tensor1D, tf.Tensor1D, ...tf.Tensor3D[]], StepReport>;
 }
 
 /** Numbers that change every step. */
@@ -80,17 +86,27 @@ export interface StepReport {
 /** Compiles training. When the gradient's norm is not finite or the loss above its limit, nothing is assigned. */
 export function compileStep(state: TrainState, options: StepOptions): StepFunctions {
   const {precision} = options;
-  const step = (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, rates_N: tf.Tensor1D): StepReport => {
-    const {gradients, figures, loads} = differentiate(state, options, batch_NBS, seed_2);
+  const step = (
+    batch_NBS: tf.Tensor3D,
+    seed_2: tf.Tensor1D,
+    rates_N: tf.Tensor1D,
+    ...[taught_2TK]: tf.Tensor3D[]
+  ): StepReport => {
+    const {gradients, figures, loads} = differentiate(state, options, {batch_NBS, seed_2, taught_2TK});
     const norm = globalNorm(gradients);
     const loss = tf.reshape(tf.slice1d(figures, 0, 1), []) as tf.Scalar;
     const isSafe = applyGradients(state, options, gradients, {norm, loss}, rates_N);
     balanceBiases(state, options, ownLoads(state.architecture, loads), isSafe);
     return {figures: tf.concat1d([figures, tf.reshape(norm, [1])]), loads};
   };
-  const accumulate = (batch_NBS: tf.Tensor3D, seed_2: tf.Tensor1D, share: tf.Scalar): StepReport => {
-    const {gradients, figures, loads} = differentiate(state, options, batch_NBS, seed_2);
-    for (const [i, {sum}] of state.trained.entries()) sum?.assign(tf.add(sum.read(), tf.mul(at(gradients, i), share)));
+  const accumulate = (
+    batch_NBS: tf.Tensor3D,
+    seed_2: tf.Tensor1D,
+    share_2: tf.Tensor1D,
+    ...[taught_2TK]: tf.Tensor3D[]
+  ): StepReport => {
+    const {gradients, figures, loads} = differentiate(state, options, {batch_NBS, seed_2, share_2, taught_2TK});
+    for (const [i, {sum}] of state.trained.entries()) sum?.assign(tf.add(sum.read(), at(gradients, i)));
     for (const [i, load_E] of ownLoads(state.architecture, loads).entries()) {
       const count = at(state.counts, i);
       count.assign(tf.add(count.read(), load_E));
@@ -136,26 +152,45 @@ interface Differentiated {
   readonly loads: tf.Tensor1D;
 }
 
+/** A micro-batch as tensors. */
+export interface StepInput {
+  /** See {@link splitBatch}. */
+  readonly batch_NBS: tf.Tensor3D;
+  readonly seed_2: tf.Tensor1D;
+  /** What it counts in a step of several: its share of the labels, for the loss, and of the passes, for router losses. */
+  readonly share_2?: tf.Tensor1D;
+  /** The teacher's likeliest words, ids and logarithms of their probabilities, float32 [2, T, K], where it gives those. */
+  readonly taught_2TK?: tf.Tensor3D | undefined;
+}
+
 /** Loss and gradients of a micro-batch. */
-export function differentiate(
-  state: TrainState,
-  options: StepOptions,
-  batch_NBS: tf.Tensor3D,
-  seed_2: tf.Tensor1D,
-): Differentiated {
+export function differentiate(state: TrainState, options: StepOptions, given: StepInput): Differentiated {
+  const {batch_NBS, seed_2} = given;
   const variables = state.trained.map(({variable}) => variable);
   const {report, gradients} = valueAndGradients(
-    (given) => {
-      const tensors = new Map(variables.map((variable, i) => [variable, at(given, i)]));
+    (values) => {
+      const tensors = new Map(variables.map((variable, i) => [variable, at(values, i)]));
       const read = (variable: Variable): tf.Tensor => tensors.get(variable) ?? variable.read();
       const weights = weightsOf(state, read, dropoutOf(options, seed_2));
       const earlier = state.counts.map((count) => untaped(() => count.read()) as tf.Tensor1D);
-      return lossOf(weights, state.architecture, batch_NBS, options, {sequences: batch_NBS.shape[1], earlier});
+      const context = {sequences: batch_NBS.shape[1], earlier};
+      return lossOf(weights, state.architecture, given, options, context);
     },
     variables.map((variable) => variable.read()),
   );
   const [figures, loads] = report as [tf.Tensor1D, tf.Tensor1D];
-  return {gradients, figures, loads};
+  const trained = gradients.map((gradient, i) => ofMembers(gradient, at(state.trained, i)));
+  return {gradients: trained, figures, loads};
+}
+
+/** Of a stack the members that train. */
+function ofMembers(stack: tf.Tensor, {members}: Trained): tf.Tensor {
+  return members ? takeMembers(stack, members) : stack;
+}
+
+/** Assigns what trains of a variable. */
+function assignMembers(variable: Variable, value: tf.Tensor, {members}: Trained): void {
+  variable.assign(members ? putMembers(variable.read(), members, value) : value);
 }
 
 /** Dropout with a seed of its own for every place. */
@@ -168,20 +203,32 @@ function dropoutOf({dropout: rate}: StepOptions, seed_2: tf.Tensor1D): (place: n
 function lossOf(
   params: DecoderTree<Weight>,
   architecture: Architecture,
-  batch_NBS: tf.Tensor3D,
-  {balance: options, capacity, teacher, recompute}: StepOptions,
+  {batch_NBS, seed_2, share_2, taught_2TK}: StepInput,
+  {balance: options, capacity, teacher, routing, recompute}: StepOptions,
   context: BalanceContext,
 ): LossWithReport {
   const {input, label_T} = splitBatch(batch_NBS);
   const {hidden_TD, routers} = decode(params, architecture, input, {
     capacity,
     recomputesLayers: recompute === 'layer',
+    ...layerRouters(routing, seed_2),
   });
-  const {learnt, crossEntropy, divergence} = learningLoss(hidden_TD, headOf(params), label_T, teacher, input);
+  const {learnt, crossEntropy, divergence} = learningLoss(
+    hidden_TD,
+    headOf(params),
+    label_T,
+    teacher && {
+      ...teacher,
+      taught: taughtBy(teacher, input, taught_2TK),
+    },
+  );
   const {balance, z} = routerLosses(routers, options, context);
-  const weighted = tf.add(tf.mul(balance, balanceWeight(options)), tf.mul(z, options.zLoss));
+  const weighted: tf.Scalar = tf.add(tf.mul(balance, balanceWeight(options)), tf.mul(z, options.zLoss));
   const figures = tf.stack([crossEntropy, balance, z, divergence]);
-  const loss: tf.Scalar = routers.length > 0 ? tf.add(learnt, weighted) : learnt;
+  const [ofLabels, ofPasses] = share_2 ? (tf.unstack(share_2) as [tf.Scalar, tf.Scalar]) : [null, null];
+  const own: tf.Scalar = ofLabels ? tf.mul(learnt, ofLabels) : learnt;
+  const aside: tf.Scalar = ofPasses ? tf.mul(weighted, ofPasses) : weighted;
+  const loss: tf.Scalar = routers.length > 0 ? tf.add(own, aside) : own;
   return {loss, report: [figures, joinLoads(routers)]};
 }
 
@@ -190,22 +237,32 @@ function learningLoss(
   hidden_TD: tf.Tensor2D,
   head_VD: tf.Tensor2D,
   label_T: tf.Tensor1D,
-  teacher: Teacher | null,
-  input: DecoderInput,
+  lesson: Lesson | null,
 ): Readonly<Record<'learnt' | 'crossEntropy' | 'divergence', tf.Scalar>> {
-  if (!teacher) {
+  if (!lesson) {
     const crossEntropy = linearCrossEntropy(hidden_TD, head_VD, label_T);
     return {learnt: crossEntropy, crossEntropy, divergence: tf.scalar(0)};
   }
-  const {model, temperature, weight} = teacher;
-  const taught = untaped(() => {
-    const weights = weightsOf(model);
-    return [decode(weights, model.architecture, input).hidden_TD, headOf(weights)] as const;
-  });
-  const [hidden_TC, head_VC] = taught;
-  const losses = linearDistillation(hidden_TD, head_VD, label_T, {hidden_TC, head_VC, temperature, weight});
+  const losses = linearDistillation(hidden_TD, head_VD, label_T, lesson);
   const [learnt, crossEntropy, divergence] = tf.unstack(losses) as [tf.Scalar, tf.Scalar, tf.Scalar];
   return {learnt, crossEntropy, divergence};
+}
+
+/** What the teacher foresees of a micro-batch. */
+function taughtBy({model}: Teacher, input: DecoderInput, taught_2TK: tf.Tensor3D | undefined): Taught {
+  return untaped(() => {
+    if (model) {
+      const weights = weightsOf(model);
+      return {
+        kind: 'whole',
+        hidden_TC: decode(weights, model.architecture, input).hidden_TD,
+        head_VC: headOf(weights),
+      };
+    }
+    if (!taught_2TK) throw new Error('a batch came without the words of its teacher');
+    const [word_TK, logShare_TK] = tf.unstack(taught_2TK) as [tf.Tensor2D, tf.Tensor2D];
+    return {kind: 'top', word_TK: tf.cast(word_TK, 'int32'), logShare_TK};
+  });
 }
 
 /** Rows that wanted each expert, and each one inside, layers one after another, int32. */
@@ -252,7 +309,7 @@ function applyGradients(
     const slots = [...one.slots.values()];
     const gradient = factor ? tf.mul(at(gradients, i), factor) : at(gradients, i);
     const after = updated(optimizer, one, {
-      value: one.variable.read(),
+      value: ofMembers(one.variable.read(), one),
       slots: slots.map((slot) => slot.read()),
       gradient,
       learningRate: at(learningRates, PARTS.indexOf(one.part)),
@@ -260,9 +317,11 @@ function applyGradients(
       isSafe,
       decays: one.decays,
     });
-    one.variable.assign(after.value);
+    assignMembers(one.variable, after.value, one);
     for (const [k, slot] of slots.entries()) slot.assign(at(after.slots, k));
-    one.ema?.assign(tf.where(isSafe, mixed(one.ema.read(), after.value, emaDecay), one.ema.read()));
+    if (!one.ema) continue;
+    const mean = ofMembers(one.ema.read(), one);
+    assignMembers(one.ema, tf.where(isSafe, mixed(mean, after.value, emaDecay), mean), one);
   }
   return isSafe;
 }

@@ -11,19 +11,19 @@ const ALL = [CASES.a, CASES.b].flatMap((one) =>
 
 describe('flopsOf', () => {
   it.each(ALL)('is three times the products of one forward pass ($name $kind)', ({one, kind}) => {
-    expect(flopsOf(one, kind)).toBe(3 * forwardFlops(one, kind));
+    expect(flopsOf(one, kind, 'full')).toBe(3 * forwardFlops(one, kind));
   });
 });
 
 describe('setupOf', () => {
   it('has as many weights as SmolLM2-135M in the dense case b', () => {
-    const sizes = setupOf(CASES.b, 'dense', 1).parameters.map(sizeOf);
+    const sizes = setupOf(CASES.b, 'dense', 'full', 1).parameters.map(sizeOf);
     expect(sizes.reduce((a, b) => a + b)).toBe(134_515_008);
   });
 
   it('tells the other side the spread that src/model/init.ts draws our weights with', () => {
     const architecture = architectureOf(CASES.a, 'moe');
-    const {parameters} = setupOf(CASES.a, 'moe', 1);
+    const {parameters} = setupOf(CASES.a, 'moe', 'full', 1);
     for (const [i, spec] of leavesOf(parameterSpecs(architecture)).entries()) {
       const values = initialValues(spec, architecture, 1);
       const truncation = 0.9866; // standard deviation of a standard normal cut at 3
@@ -32,18 +32,37 @@ describe('setupOf', () => {
   });
 
   it('gives rows of sequence + 1 tokens of the vocabulary, the same every time', () => {
-    const {batches, batch, sequence} = setupOf(CASES.a, 'dense', 1);
+    const {batches, batch, sequence} = setupOf(CASES.a, 'dense', 'full', 1);
     for (const tokens of batches) {
       expect(tokens).toHaveLength(batch * (sequence + 1));
       expect(Math.max(...tokens)).toBeLessThan(CASES.a.shape.vocab);
     }
-    expect(setupOf(CASES.a, 'moe', 1).batches).toEqual(batches);
+    expect(setupOf(CASES.a, 'moe', 'full', 1).batches).toEqual(batches);
+  });
+});
+
+describe('what trains', () => {
+  const counted = (finetune: 'full' | 'lora' | 'routers'): readonly number[] => {
+    const {parameters, trained, adapted} = setupOf(CASES.b, 'moe', finetune, 1);
+    const isFactor = ({path}: ParameterSetup): boolean =>
+      adapted.some((base) => [`${base}.a`, `${base}.b`].includes(path));
+    return [total(parameters.filter(({path}) => trained.includes(path))), total(parameters.filter(isFactor))];
+  };
+  const total = (list: readonly ParameterSetup[]): number => list.reduce((sum, spec) => sum + sizeOf(spec), 0);
+
+  it('is all, or routers, or a low-rank term of each matrix of attention and experts', () => {
+    const [D, rank, layers] = [576, 8, 30];
+    const attention = 2 * (D + D) * rank + 2 * (D + 192) * rank;
+    const experts = 8 * 3 * (D + 192) * rank;
+    expect(counted('full')).toEqual([134_515_008 + layers * D * 8, 0]);
+    expect(counted('routers')).toEqual([layers * D * 8, 0]);
+    expect(counted('lora')).toEqual([0, layers * (attention + experts)]);
   });
 });
 
 describe('tinySetup', () => {
-  it('carries a value for every weight', () => {
-    const {parameters, weights} = tinySetup('moe', 1);
+  it.each(['full', 'lora', 'routers'] as const)('carries a value for every weight (%s)', (finetune) => {
+    const {parameters, weights} = tinySetup('moe', finetune, 1);
     expect(parameters.map(({path}) => weights?.[path]?.length)).toEqual(parameters.map(sizeOf));
     expect(TINY.shape.kvHeads).toBeLessThan(TINY.shape.heads); // so that grouped queries are proved too
   });

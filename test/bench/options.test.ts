@@ -27,10 +27,12 @@ describe('parseOptions', () => {
       '--json',
       'x.json',
       '--compile',
+      ...['--finetune', 'lora'],
     ];
     expect(parseOptions(args)).toEqual({
       cases: [CASES.b],
       kinds: ['moe'],
+      finetunes: ['lora'],
       rounds: 3,
       steps: 2,
       json: 'x.json',

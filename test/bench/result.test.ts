@@ -116,7 +116,7 @@ describe('resultTable', () => {
   });
   const ours = side('downcycle', {outside: 0.0123});
   const result: CaseResult = {
-    ...{name: 'a', title: 'small', kind: 'moe'},
+    ...{name: 'a', title: 'small', kind: 'moe', finetune: 'full'},
     sides: [ours, side('torch eager', {msByRound: [200, 220, 240], peakBytes: 8e8})],
     ratios: {'torch eager': {median: 0.5, min: 0.4, max: 0.625}},
   };
@@ -124,7 +124,7 @@ describe('resultTable', () => {
   it('has a line a side, with ratios beside what ours is compared to', () => {
     const [, , , first, second] = resultTable([result]).split('\n');
     expect(first?.split(/ {2,}/)).toEqual([
-      'a moe',
+      'a moe full',
       'downcycle',
       '110.0',
       '100.0 to 120.0',

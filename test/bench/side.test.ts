@@ -56,8 +56,13 @@ describe('findTorch', () => {
 
 const absent = torch.kind === 'missing' ? torch.reason : missingTensorFlow;
 describe.skipIf(absent !== null)(`both sides${absent ? ` (skipped: ${absent})` : ''}`, () => {
-  it.each(['dense', 'moe'] as const)('train a %s model the same way', {timeout: 300_000}, async (kind) => {
+  it.each([
+    {kind: 'dense', finetune: 'full'},
+    {kind: 'moe', finetune: 'full'},
+    {kind: 'moe', finetune: 'lora'},
+    {kind: 'moe', finetune: 'routers'},
+  ] as const)('train a $kind model the same way ($finetune)', {timeout: 300_000}, async (what) => {
     const python = torch.kind === 'found' ? torch.python : '';
-    expect(await checkSameTraining(ourCommand(), torchCommand(python, 'eager'), kind, 1)).toBeLessThan(1e-4);
+    expect(await checkSameTraining(ourCommand(), torchCommand(python, 'eager'), what, 1)).toBeLessThan(1e-4);
   });
 });

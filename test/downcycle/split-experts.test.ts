@@ -342,6 +342,16 @@ describe('a mixture is refused', () => {
     expect(error.message).toBe(`x.yaml:7:5: ${scratch('mixture')} is a mixture; cmoe cuts its experts with ${says}.`);
   });
 
+  it('with weights of one and a scaled score', async () => {
+    await mixture();
+    expect(await refusal({weights: 'one-plus-scaled'})).toMatchObject({
+      message: expect.stringContaining(
+        'cmoe cuts its experts with weights one or score, not one-plus-scaled',
+      ) as string,
+      hint: 'Set weights to one.',
+    });
+  });
+
   it('if more neurons are to be marked than an expert has', async () => {
     await mixture();
     const error = await refusal({}, {profile: profileSchema.parse({markers: {count: 25}})});

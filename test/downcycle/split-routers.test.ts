@@ -23,11 +23,14 @@ import {tinyProfile} from './tiny-profile.js';
 
 const scratch = useScratch();
 const sequences = [0, 1].map((j) => [...calibration.tokens.subarray(j * S, (j + 1) * S)]);
-const EVERY_WAY = (['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const).flatMap((router) =>
+const SCALED = {router: 'representative', weights: 'one-plus-scaled'} as const;
+const SPLITS = (['gate-mean', 'representative', 'ridge', 'centroid', 'random', 'mlp'] as const).flatMap((router) =>
   (['one', 'score'] as const).flatMap((weights) =>
     router === 'ridge' && weights === 'score' ? [] : [{router, weights}],
   ),
 );
+
+const EVERY_WAY = [...SPLITS, SCALED];
 
 async function split(name: string, words: object): Promise<string> {
   const method = splitOptions({method: 'contiguous', experts: 4, shared: 2, topK: 2, ...words});
@@ -53,6 +56,17 @@ for (const {router, weights} of EVERY_WAY) {
     });
   });
 }
+
+describe('weights of one and a scaled score', () => {
+  onEngine('wasm', 'give what weights of one give, to the bit, until they are trained', async () => {
+    const scaled = await hiddenStates(await split('scaled', SCALED));
+    const plain = await hiddenStates(await split('unscaled', {...SCALED, weights: 'one'}));
+    expect(scaled.map(({hidden}) => hidden)).toEqual(plain.map(({hidden}) => hidden));
+    const tensors = await openTensors(scratch('scaled'));
+    expect([...(await tensors.read('model.layers.0.mlp.gate.expert_scale'))]).toEqual([0, 0, 0, 0]);
+    await tensors.close();
+  });
+});
 
 /** Squared distance of a mixture's hidden states after each layer to its parent's, over what the parent's FFN gives. */
 async function errorsOf(mixture: string): Promise<number[]> {

@@ -19,6 +19,11 @@ describe('a recovery', () => {
     const targets = ['attention', 'ffn', 'shared', 'experts'];
     expect(config.train.finetune).toMatchObject({kind: 'lora', rank: 8, alpha: 32, targets});
     expect(config.train.balance).toMatchObject({kind: 'bias', rate: 1e-3});
+    const scaled = {...MOE, routing: {...MOE.routing, weight: 'one-plus-scaled'} as const};
+    const {finetune, optimizer} = recoverConfig(options, scaled).config.train;
+    expect(finetune).toMatchObject({targets, train: ['scales']});
+    expect(optimizer).toMatchObject({lr: 5.65e-5, rates: {scales: 1e-3}});
+    expect(config.train.optimizer.rates).toEqual({});
     const dense = recoverConfig(options, DENSE).config.train;
     expect(dense.finetune).toMatchObject({targets: ['attention', 'ffn']});
     expect(dense.optimizer.lr).toBe(5.65e-5);

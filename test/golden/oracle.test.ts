@@ -59,6 +59,7 @@ describe('oracle routing', () => {
             routerUp: null,
             routerOut: null,
             bias: null,
+            scale: null,
             shared: null,
             expertBias: null,
             inner: null,

@@ -60,7 +60,7 @@ function randomLeaf({path, shape, role}: ReturnType<typeof specsOf>[number], see
       values.map((x) => 1 + 0.2 * x),
     );
   const isBias = role === 'bias' || role === 'attention-bias' || role === 'expert-bias';
-  const inputs = role === 'embedding' ? 1 : isBias ? 25 : shape.at(-2)!;
+  const inputs = role === 'embedding' || role === 'scale' ? 1 : isBias ? 25 : shape.at(-2)!;
   return floats(
     shape,
     values.map((x) => (x * (path.endsWith('.router') ? 2 : 1)) / Math.sqrt(inputs)),

@@ -1,7 +1,7 @@
 import {describe, expect} from 'vitest';
 import {type Architecture, type Routing, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {type EngineName, onEngine, onEveryEngine} from '../support/engines.js';
-import {dot, normals} from '../support/host.js';
+import {dot, floats, normals} from '../support/host.js';
 import {DENSE, MOE, NESTED, randomModel, randomTokens, rowsOf} from './random-model.js';
 import {type ReferenceModel, referenceLogits, referenceLoss} from './reference.js';
 import {forward, type HostModel, lossAndGradients} from './run-model.js';
@@ -37,6 +37,8 @@ const ROUTINGS: Readonly<Record<string, Partial<Routing>>> = {
   'sigmoid times a factor': {score: 'sigmoid', scale: 2.5},
   'sigmoid, renormalised': {score: 'sigmoid', renormalise: true, scale: 1.5},
   'weights of one': {weight: 'one'},
+  'weights of one and a scaled score': {weight: 'one-plus-scaled', scale: 1.5},
+  'weights of one and a scaled sigmoid': {weight: 'one-plus-scaled', score: 'sigmoid', order: 'topk-then-score'},
 };
 
 const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
@@ -46,6 +48,8 @@ const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
   },
   'with a representative router': {ffn: [{...MOE, router: 'representative'}]},
   'with a router of two layers': {ffn: [{...MOE, router: 'mlp'}]},
+  'with a cosine router': {ffn: [{...MOE, router: 'cosine', temperature: 0.3}]},
+  'with an autonomy router': {ffn: [{...MOE, router: 'autonomy', rank: 3}]},
   'with biases of their own': {ffn: [{...MOE, expertBias: true}], routing: {...SOFTMAX_ROUTING, renormalise: true}},
   'with experts inside': {ffn: [NESTED]},
   'with experts inside of weight one, and biases': {
@@ -87,6 +91,19 @@ describe('the logits of the float64 decoder', () => {
     }
   }
 
+  onEveryEngine(
+    'of weights one and a scaled score are those of weights one, to the bit, while scales are 0',
+    async (engine) => {
+      const routing = {...SOFTMAX_ROUTING, order: 'topk-then-score'} as const;
+      const {architecture, weights} = randomModel({ffn: [MOE], routing: {...routing, weight: 'one-plus-scaled'}});
+      const {'layers.0.ffn.scale': scale, ...others} = weights;
+      const fresh = {...others, 'layers.0.ffn.scale': floats(scale!.shape, new Float32Array(MOE.experts))};
+      const {logits} = await forward(engine, {architecture, weights: fresh}, tokens, {gather: ROOM});
+      const plain = {architecture: {...architecture, routing: {...routing, weight: 'one'} as const}, weights: others};
+      expect(logits.values).toEqual((await forward(engine, plain, tokens, {gather: ROOM})).logits.values);
+    },
+  );
+
   onEngine('tensorflow-compiled', 'are those of dense and expert layers', async (engine) => {
     const model = randomModel();
     const {logits} = await forward(engine, model, tokens, {gather: ROOM});
@@ -106,12 +123,21 @@ describe('the gradient of the loss', () => {
     });
   }
 
-  for (const router of ['representative', 'mlp'] as const) {
-    onEveryEngine(`is the slope of the float64 decoder's in every matrix of a router (${router})`, async (engine) => {
-      const routed = randomModel({ffn: [{...MOE, router}]});
-      const {gradients} = await lossAndGradients(engine, routed, tokens);
-      expectSlopes(gradients, slopesOf(routed));
-    });
+  const ROUTERS = [
+    {router: 'representative'},
+    {router: 'mlp'},
+    {router: 'cosine', temperature: 0.3},
+    {router: 'autonomy', rank: 3},
+  ] as const;
+  for (const router of ROUTERS) {
+    onEveryEngine(
+      `is the slope of the float64 decoder's in every matrix of a router (${router.router})`,
+      async (engine) => {
+        const routed = randomModel({ffn: [{...MOE, ...router}]});
+        const {gradients} = await lossAndGradients(engine, routed, tokens);
+        expectSlopes(gradients, slopesOf(routed));
+      },
+    );
   }
   for (const options of [{gather: ROOM}, {}]) {
     const way = 'gather' in options ? 'their tokens' : 'every token';
@@ -124,6 +150,11 @@ describe('the gradient of the loss', () => {
       },
     );
   }
+
+  onEveryEngine("is the slope of the float64 decoder's where weights are one and a scaled score", async (engine) => {
+    const scaled = randomModel({ffn: [MOE], routing: {...SOFTMAX_ROUTING, weight: 'one-plus-scaled'}});
+    expectSlopes((await lossAndGradients(engine, scaled, tokens)).gradients, slopesOf(scaled));
+  });
 
   onEngine('wasm', "is the slope of the float64 decoder's for experts with biases, both ways", async (engine) => {
     const biased = randomModel({ffn: [{...MOE, expertBias: true}]});

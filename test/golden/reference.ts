@@ -3,7 +3,6 @@ import {
   type Architecture,
   type FfnLayout,
   type InnerLayout,
-  type RouterKind,
   type Routing,
   SOFTMAX_ROUTING,
 } from '../../src/model/architecture.js';
@@ -100,7 +99,9 @@ function feedForward(x: Vector, weights: Weights, l: number, layout: FfnLayout, 
   const bias = weights[`${path}.bias`]?.values;
   const expertBias = weights[`${path}.expertBias`]?.values;
   const inside = (e: number): Vector[] => (layout.inner ? [insideExpert(x, matrix, e, layout.inner)] : []);
-  const results = choose(routerLogits(x, layout.router, matrix), bias, layout.topK, routing).map(({expert, weight}) => {
+  const scales = weights[`${path}.scale`]?.values;
+  const logits = routerLogits(x, layout, matrix);
+  const results = choose(logits, bias, layout.topK, routing, scales).map(({expert, weight}) => {
     const y = glu(x, part('gate', expert), part('up', expert), part('down', expert));
     const biased = expertBias ? add(y, rowOf(expertBias, expert, x.length)) : y;
     return scale([biased, ...inside(expert)].reduce(add), weight);
@@ -118,7 +119,7 @@ function insideExpert(
 ): Vector {
   const part = (name: string, at: number, size: number): number[] =>
     Array.from(matrix(`inner.${name}`)).slice(at * size, (at + 1) * size);
-  const logits = routerLogits(x, 'representative', (name) => part(name, e, x.length * experts));
+  const logits = routerLogits(x, {router: 'representative', experts}, (name) => part(name, e, x.length * experts));
   const order = weight === 'one' ? 'topk-then-score' : 'score-then-topk';
   const chosen = choose(logits, undefined, topK, {...SOFTMAX_ROUTING, order, weight});
   return chosen
@@ -129,8 +130,15 @@ function insideExpert(
     .reduce(add);
 }
 
-function routerLogits(x: Vector, kind: RouterKind, matrix: (name: string) => ArrayLike<number>): Vector {
+type RouterLayout = Pick<Extract<FfnLayout, {kind: 'moe'}>, 'router' | 'experts' | 'temperature' | 'rank'>;
+
+function routerLogits(
+  x: Vector,
+  {router: kind, experts, temperature = 1, rank = 1}: RouterLayout,
+  matrix: (name: string) => ArrayLike<number>,
+): Vector {
   const first = times(x, matrix('router'));
+  const lengthOf = (some: Vector): number => Math.sqrt(dot(some, some));
   switch (kind) {
     case 'linear':
       return first;
@@ -140,6 +148,12 @@ function routerLogits(x: Vector, kind: RouterKind, matrix: (name: string) => Arr
     }
     case 'mlp':
       return times(first.map(Math.tanh), matrix('routerOut'));
+    case 'cosine': {
+      const column = (e: number): Vector => x.map((_, d) => matrix('router')[d * experts + e]!);
+      return first.map((value, e) => value / (lengthOf(x) * lengthOf(column(e)) * temperature));
+    }
+    case 'autonomy':
+      return Array.from({length: experts}, (_, e) => lengthOf(first.slice(e * rank, (e + 1) * rank)));
   }
 }
 
@@ -149,6 +163,7 @@ function choose(
   bias: ArrayLike<number> | undefined,
   topK: number,
   {score, order, renormalise, scale: factor, weight}: Routing,
+  scales?: ArrayLike<number>,
 ): {readonly expert: number; readonly weight: number}[] {
   const scoresOf = (some: Vector): Vector => (score === 'softmax' ? softmax(some) : some.map(sigmoid));
   const scores = scoresOf(logits);
@@ -157,7 +172,11 @@ function choose(
   const chosen =
     order === 'score-then-topk' ? experts.map((e) => scores[e]!) : scoresOf(experts.map((e) => logits[e]!));
   const total = renormalise ? chosen.reduce((a, b) => a + b, 0) : 1;
-  return experts.map((expert, k) => ({expert, weight: factor * (weight === 'one' ? 1 : chosen[k]! / total)}));
+  return experts.map((expert, k) => {
+    const own = chosen[k]! / total;
+    const words = {score: own, one: 1, 'one-plus-scaled': 1 + (scales?.[expert] ?? Number.NaN) * own};
+    return {expert, weight: factor * words[weight]};
+  });
 }
 
 function glu(x: Vector, gate: ArrayLike<number>, up: ArrayLike<number>, down: ArrayLike<number>): Vector {

@@ -113,13 +113,18 @@ const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
       expertWidth: fc.integer({min: 1, max: 5}),
       sharedWidth: fc.integer({min: 0, max: 4}),
       selectionBias: fc.boolean(),
-      router: fc.constantFrom('linear', 'representative', 'mlp'),
+      router: fc.oneof(
+        fc.record({router: fc.constantFrom('linear', 'representative', 'mlp')}),
+        fc.record({router: fc.constant('cosine' as const), temperature: fc.constantFrom(0.07, 1)}),
+        fc.record({router: fc.constant('autonomy' as const), rank: fc.integer({min: 1, max: 3})}),
+      ),
       isBiased: fc.boolean(),
       less: fc.nat(3),
       inner: fc.option(inner, {nil: null}),
     })
-    .map(({less, isBiased, inner: inside, ...rest}) => ({
+    .map(({less, isBiased, inner: inside, router, ...rest}) => ({
       ...rest,
+      ...router,
       topK: Math.max(1, rest.experts - less),
       ...(isBiased && {expertBias: true as const}),
       ...(inside && {inner: inside}),
@@ -170,7 +175,7 @@ const plainArchitecture: fc.Arbitrary<Architecture> = fc
       order: fc.constantFrom('score-then-topk' as const, 'topk-then-score' as const),
       renormalise: fc.boolean(),
       scale: fc.constantFrom(1, 2.5),
-      weight: fc.constantFrom('score' as const, 'one' as const),
+      weight: fc.constantFrom('score' as const, 'one' as const, 'one-plus-scaled' as const),
     }),
   })
   .map(({group, ...rest}) => ({family: 'llama', ...PLAIN, ...rest, heads: rest.kvHeads * group}));

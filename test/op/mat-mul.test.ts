@@ -1,5 +1,6 @@
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
+import {routerLogits} from '../../src/model/router.js';
 import {matMul} from '../../src/op/mat-mul.js';
 import {onEngine, onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
@@ -70,6 +71,23 @@ describe('matMul compiled with bfloat16', () => {
       expect(values).not.toBeAllClose(product(a, b, TRANSPOSES[0]), {rtol: 1e-4, atol: 1e-4});
     });
   }
+});
+
+describe('routers compiled with bfloat16', () => {
+  onEngine('tensorflow-compiled', 'have float32 logits and gradients all the same', async (engine) => {
+    const [x, router, dy] = [normals([6, 16], 1), normals([16, 4], 2), normals([6, 4], 3)];
+    const fn = (...given: tf.Tensor[]): tf.Tensor[] => {
+      const [x_TD, router_DE, dy_TE] = given as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D];
+      const logits = (a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D =>
+        routerLogits(a, {router: b, routerUp: null, routerOut: null});
+      const gradients = tf.grads((a, b) => logits(a as tf.Tensor2D, b as tf.Tensor2D))([x_TD, router_DE], dy_TE);
+      return [logits(x_TD, router_DE), ...gradients];
+    };
+    const [narrow, wide] = [engine.prepare(fn, {precision: 'bfloat16'}), engine.prepare(fn)];
+    const [found, expected] = [await narrow(x, router, dy), await wide(x, router, dy)];
+    for (const [i, {values}] of found.entries()) expect([...values]).toEqual([...expected[i]!.values]);
+    for (const each of [narrow, wide]) each.dispose();
+  });
 });
 
 async function runNarrow(engine: TestEngine, a: Host, b: Host): Promise<ArrayLike<number>> {

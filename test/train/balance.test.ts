@@ -4,7 +4,13 @@ import {describe, expect} from 'vitest';
 import {SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import type {RouterTrace} from '../../src/model/moe.js';
 import {route} from '../../src/model/router.js';
-import {type BalanceContext, type BalanceOptions, balanceSchema, routerLosses} from '../../src/train/balance.js';
+import {
+  type BalanceContext,
+  type Balanced,
+  type BalanceOptions,
+  balanceSchema,
+  routerLosses,
+} from '../../src/train/balance.js';
 import {onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, type Host, normals} from '../support/host.js';
@@ -135,6 +141,18 @@ describe('other balance losses', () => {
     expect(await balanceOf(engine, {}, again), 'the same shares').toBeCloseTo(alone, 6);
     expect(await balanceOf(engine, {}, even), 'even shares').toBeCloseTo(1, 5);
     expect(await balanceOf(engine, {scope: 'micro-batch'}, even)).toBeCloseTo(alone, 6);
+  });
+
+  onEveryEngine('with noise has the variation of expected loads besides', async ({run}) => {
+    const cv2 = balanceSchema.parse({kind: 'cv2'});
+    const chances = floats([2, 3], [0.9, 0.5, 0.1, 0.3, 0.6, 0.9]); // summed 1.2, 1.1, 1: variance 0.01 about 1.1
+    const fn = (logit_TE: tf.Tensor2D, chance_TE: tf.Tensor2D): tf.Tensor => {
+      const plain = trace(logit_TE, 2);
+      const balance = (one: Balanced): tf.Scalar => routerLosses([one], cv2, ALONE).balance;
+      return tf.sub(balance({...plain, chance_TE}), balance(plain));
+    };
+    const [besides] = await run(fn, normals([2, 3], 6), chances);
+    expect(besides!.values[0]).toBeCloseTo(0.01 / 1.21, 6);
   });
 
   onEveryEngine('have the gradient of finite differences where the choice stands', async (engine) => {

@@ -1,5 +1,5 @@
 import {existsSync} from 'node:fs';
-import {mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
+import {mkdir, mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
@@ -8,6 +8,7 @@ import type {EvalRecord} from '../../src/format/run-record.js';
 import {loadModel} from '../../src/model/model.js';
 import {writeReport} from '../../src/report/report.js';
 import {type BestLoss, isOutOfPatience, withValidation} from '../../src/train/best.js';
+import {checkpointName, pruneCheckpoints} from '../../src/train/checkpoint.js';
 import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
@@ -87,6 +88,26 @@ describe('the best checkpoint', () => {
       expect(await stepsIn(out)).toEqual(await stepsIn('kept'));
       expect(await readFile(pathOf(`${out}/best.json`))).toEqual(await readFile(pathOf('kept/best.json')));
     }
+  });
+});
+
+describe('pruning', () => {
+  it('spares the best of the checkpoint to go on from, too', async () => {
+    const run = pathOf('pruned');
+    const loader = {version: 2, seed: 7, rng: [1, 2, 3, 4], sources: []};
+    const put = async (step: number, more: object): Promise<void> => {
+      const path = join(run, checkpointName(step));
+      await mkdir(path, {recursive: true});
+      const state = {format: 1, configHash: 'x', step, tokens: 0, flops: 0, seconds: 0, loader, ...more};
+      await writeFile(join(path, 'trainer.json'), JSON.stringify(state));
+    };
+    const best = (step: number): object => ({best: {step, loss: 1, since: 0}});
+    await put(5, best(5));
+    await put(10, best(10));
+    await put(15, best(10));
+    await put(20, {...best(20), light: true});
+    await pruneCheckpoints(run, 1, 20);
+    expect(await stepsIn('pruned')).toEqual([10, 15, 20]);
   });
 });
 

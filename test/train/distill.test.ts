@@ -1,9 +1,11 @@
-import {cp, readFile, writeFile} from 'node:fs/promises';
+import {cp, readFile, rm, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
+import {readRunLog} from '../../src/format/run-log.js';
 import type {StepRecord} from '../../src/format/run-record.js';
 import {train} from '../../src/train/run.js';
-import {DENSE, MOE, type RunChanges, stepsOf, tempFolder, tinyRun, writeModel} from './support.js';
+import type {TrainResult, TrainRun} from '../../src/train/session.js';
+import {DENSE, exactLines, MOE, type RunChanges, stepsOf, tempFolder, tinyRun, writeModel} from './support.js';
 
 describe('a run with a teacher', () => {
   const changes = (from: string, weight: number): RunChanges => ({
@@ -29,6 +31,72 @@ describe('a run with a teacher', () => {
     await writeModel(join(folder, 'model'), DENSE);
     const {out} = await train(tinyRun(folder, changes(join(folder, 'model'), 0.5)));
     expect(divergences(await stepsOf(out))[0]).toBeCloseTo(0, 6);
+  });
+
+  it('from its likeliest words learns as from all of them where those are all, and asks once', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), MOE);
+    const teacher = await writeModel(join(folder, 'teacher'), DENSE, ({role}, values) =>
+      role === 'embedding' ? values.map((value) => 20 * value) : values,
+    );
+    const {engine, train: options} = changes(teacher, 0.5);
+    const taught = (out: string, top?: number): Promise<TrainResult> => {
+      const distill = {...options!.distill!, ...(top !== undefined && {top})};
+      return train(tinyRun(folder, {engine: engine!, out, train: {...options, steps: 4, distill}}));
+    };
+    const [live, all] = [await stepsOf((await taught('live')).out), await stepsOf((await taught('all', 274)).out)];
+    for (const [i, {distillLoss, loss}] of all.entries()) {
+      expect(distillLoss).toBeCloseTo(live[i]!.distillLoss!, 4);
+      expect(loss).toBeCloseTo(live[i]!.loss!, 4);
+    }
+    await taught('few', 8);
+    // Other weights that its fingerprint does not tell apart, which looks at first and last rows: asked again it would answer otherwise.
+    const other = await writeModel(join(folder, 'other'), DENSE, ({role}, values) =>
+      role === 'embedding' ? values.map((value, i) => (i < 32 || i >= 273 * 32 ? 20 * value : value)) : values,
+    );
+    await cp(join(other, 'model.safetensors'), join(teacher, 'model.safetensors'));
+    await taught('few2', 8);
+    expect(await exactLines(join(folder, 'few2'))).toEqual(await exactLines(join(folder, 'few')));
+  });
+
+  it('does not go on with another', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), MOE);
+    const teacher = await writeModel(join(folder, 'teacher'), DENSE);
+    const options = {...changes(teacher, 0.5), train: {...changes(teacher, 0.5).train, checkpoint: {every: 2}}};
+    const crash = train(tinyRun(folder, options), (event) => {
+      if (event.kind === 'step' && event.step === 3) throw new Error('crash');
+    });
+    await expect(crash).rejects.toThrow('crash');
+    await rm(teacher, {recursive: true});
+    await writeModel(teacher, DENSE, (_, values) => values.map((value) => 2 * value));
+    await expect(train(tinyRun(folder, {...options, mode: 'resume'}))).rejects.toThrow(/the weights of .*teacher/);
+    const {reason} = await train(tinyRun(folder, {...options, mode: 'resume', allowsChange: true}));
+    expect(reason).toBe('completed');
+    const records = await readRunLog(join(folder, 'run', 'log.jsonl'));
+    expect(records.findLast(({kind}) => kind === 'resume')).toMatchObject({changed: ['teacher']});
+  });
+
+  it('goes on with the same bytes, whether rows were asked about or not', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), MOE);
+    const teacher = await writeModel(join(folder, 'teacher'), DENSE);
+    const run = (out: string, mode: TrainRun['mode'] = 'new'): TrainRun =>
+      tinyRun(folder, {
+        ...{engine: {device: 'wasm'}, out, mode},
+        train: {
+          steps: 4,
+          checkpoint: {every: 2},
+          batch: {sequences: 4, accumulate: 2},
+          distill: {from: teacher, top: 4},
+        },
+      });
+    await train(run('half'), (event) => {
+      if (event.kind === 'step' && event.step === 2) process.emit('SIGTERM', 'SIGTERM');
+    });
+    await train(run('half', 'resume'));
+    await train(run('whole'));
+    expect(await exactLines(join(folder, 'half'))).toEqual(await exactLines(join(folder, 'whole')));
   });
 
   it('refuses one of other words or of another tokenizer', async () => {

@@ -14,6 +14,7 @@ import {loadModel} from '../../src/model/model.js';
 import {readReportRun} from '../../src/report/read-run.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import type {TrainEvent} from '../../src/train/event.js';
+import {mergeAdapter} from '../../src/train/merge.js';
 import type {TrainInput} from '../../src/train/options.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
@@ -25,6 +26,7 @@ import {
   DENSE,
   exactLines,
   FRESH,
+  MOE,
   PLAIN_STEP,
   type RunChanges,
   ratesAt,
@@ -153,6 +155,16 @@ describe('a run that keeps running means', () => {
     expect((await readdir(pathOf('thin/step-000001/ema'))).sort()).toEqual(
       (await readdir(pathOf('thin/step-000001/adapter'))).sort(),
     );
+  });
+
+  it('merges to the model that was validated, with the biases that balance it', async () => {
+    await writeModel(pathOf('mixture'), MOE);
+    const options = {...OPTIONS, steps: 4, finetune: lora(false), balance: {kind: 'bias', rate: 0.3}} as const;
+    await train(wasm({model: 'mixture', out: 'biased', train: options}));
+    await mergeAdapter({adapter: pathOf('biased/step-000004/ema'), out: pathOf('mean')});
+    expect(await validationLoss(pathOf('mean'))).toBeCloseTo(await lastLoss('biased', 'valid-ema'), 5);
+    await mergeAdapter({adapter: pathOf('biased'), out: pathOf('newest')});
+    expect(await validationLoss(pathOf('newest'))).toBeCloseTo(await lastLoss('biased', 'valid'), 5);
   });
 });
 

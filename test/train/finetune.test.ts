@@ -1,4 +1,4 @@
-import {readdir} from 'node:fs/promises';
+import {readdir, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {readRunLog} from '../../src/format/run-log.js';
@@ -274,6 +274,23 @@ describe('merging', () => {
     const wrong = {adapter: older, out: join(folder, 'wrong'), base: join(folder, 'dense')};
     await expect(mergeAdapter(wrong)).rejects.toThrow(/layers\.1\.ffn\.experts\..* not there in .*dense/);
     expect(await readdir(folder)).not.toContain('wrong');
+  });
+
+  it('takes the newest checkpoint, light or not, and refuses another base', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), MOE);
+    const light: RunChanges = {...changes, train: {...changes.train, checkpoint: {every: 2, optimizer: false}}};
+    const crash = train(tinyRun(folder, light), (event) => {
+      if (event.kind === 'step' && event.step === 3) throw new Error('crash');
+    });
+    await expect(crash).rejects.toThrow('crash');
+    const {matrices} = await mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'merged')});
+    expect(matrices).toBeGreaterThan(0);
+    await rm(join(folder, 'model'), {recursive: true});
+    await writeModel(join(folder, 'model'), MOE, (_, values) => values.map((value) => 2 * value));
+    await expect(mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'other')})).rejects.toThrow(
+      'holds other weights than those that the terms were trained beside',
+    );
   });
 
   it('says what a folder is that has none', async () => {

@@ -58,9 +58,12 @@ describe('the limit of a loss', () => {
 
   it('keeps as many losses as its window holds, spikes among them, and none where nothing is limited', () => {
     expect(
-      [2, 3, 99, Number.NaN, 4].reduce<readonly (number | null)[]>((all, loss) => withLoss(options, all, loss), []),
-    ).toEqual([3, 99, null, 4]);
-    expect(withLoss({policy: 'none'}, [1, 2], 3)).toEqual([]);
+      [2, 3, 99, Number.NaN, 4].reduce<readonly (number | null)[]>(
+        (all, loss) => withLoss(options, all, {loss, gradNorm: loss === 3 ? Number.POSITIVE_INFINITY : 1}),
+        [],
+      ),
+    ).toEqual([null, 99, null, 4]);
+    expect(withLoss({policy: 'none'}, [1, 2], {loss: 3, gradNorm: 1})).toEqual([]);
   });
 
   it('lets a step through at the limit, and none that is not finite', () => {
@@ -184,6 +187,36 @@ describe('a run', () => {
     await expect(train(wasm({...changes, mode: 'resume'})), 'resumed, it meets the same step').rejects.toThrow(
       (error as Error).message,
     );
+    const skips = {...stopping, checkpoint: {every: 0}, spike: SKIP};
+    const other: RunChanges = {...changes, hash: 'other', train: skips, mode: 'resume'};
+    await expect(train(wasm(other))).rejects.toThrow('another config');
+    expect(await train(wasm({...other, allowsChange: true}))).toMatchObject({reason: 'completed'});
+    const records = await readRunLog(pathOf('stop/log.jsonl'));
+    expect(records.findLast(({kind}) => kind === 'resume')).toMatchObject({configHash: 'other', changed: ['config']});
+    expect(await exactLines(pathOf('stop'), ['step'])).toEqual(await exactLines(pathOf('skip'), ['step']));
+    expect(await train(wasm(other)), 'which is complete now').toMatchObject({reason: 'completed'});
+  });
+
+  it('that stops right after a light checkpoint makes it whole', async () => {
+    const first = (await stepsOf(pathOf('skip'))).find(({skipped}) => skipped)!;
+    const checkpoint = {every: first.step - 1, optimizer: false};
+    const changes: RunChanges = {
+      out: 'light',
+      train: {...skipping.train, spike: {...SKIP, policy: 'stop'}, checkpoint},
+    };
+    await expect(train(wasm({...skipping, ...changes}))).rejects.toThrow('is a spike');
+    const last = (await latestCheckpoint(pathOf('light')))!;
+    expect(last.trainer.step).toBe(first.step - 1);
+    expect((await readdir(last.path)).sort()).toEqual(['model', 'optimizer', 'trainer.json']);
+    await expect(train(wasm({...skipping, ...changes, mode: 'resume'}))).rejects.toThrow('is a spike');
+  });
+
+  it('that skips stops where a whole window has no finite gradient, though every loss is', () => {
+    const infinite = {loss: 3, gradNorm: Number.POSITIVE_INFINITY};
+    const options = spikeSchema.parse({policy: 'skip', window: 2});
+    const recent = withLoss(options, withLoss(options, [], infinite), infinite);
+    expect(maySkip(options, withLoss(options, [], infinite))).toBe(true);
+    expect(maySkip(options, recent)).toBe(false);
   });
 
   it('that skips stops where a whole window has no finite loss', async () => {

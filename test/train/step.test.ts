@@ -155,6 +155,29 @@ describe('a step', () => {
       }),
     );
 
+    onEngine(engine, 'counts every label of two micro-batches the same, however many each has', () =>
+      withState(ONE_LAYER, {accumulates: true}, async (state) => {
+        const mask = (count: number): Int32Array =>
+          Int32Array.from({length: 2 * (SEQUENCE + 1)}, (_, i) => (i % (SEQUENCE + 1) <= count ? 1 : 0));
+        const [a, b] = [
+          {...rows(2, 1), mask: mask(1)},
+          {...rows(2, 2), mask: mask(SEQUENCE)},
+        ] as const;
+        const plain = {...OPTIONS, balance: {kind: 'none', zLoss: 0}} as const;
+        const parts = await stepOnce(state, plain, [a, b]);
+        await withState(ONE_LAYER, {}, async (other) => {
+          const both = {
+            tokens: Int32Array.from([...a.tokens, ...b.tokens]),
+            mask: Int32Array.from([...a.mask, ...b.mask]),
+          };
+          const whole = await stepOnce(other, plain, [both]);
+          expect(parts.result.loss).toBeCloseTo(whole.result.loss, 5);
+          expect(parts.result.gradNorm).toBeCloseTo(whole.result.gradNorm, 5);
+          expectSameNumbers(parts.numbers, whole.numbers, ONE_LAYER);
+        });
+      }),
+    );
+
     onEngine(
       engine,
       'loses no token when all of them choose one expert: it equals one where each has room for all',
@@ -229,7 +252,7 @@ async function gradientsOf(state: TrainState, batch: ShardRows): Promise<{gradie
   const [batchTensors, seed_2, share] = [
     batchTensor(batch, SEQUENCE),
     tf.tensor1d([1, 2], 'int32'),
-    tf.scalar(1),
+    tf.tensor1d([1, 1]),
   ] as const;
   const report = await accumulate(batchTensors, seed_2, share);
   const gradients: number[][] = [];

@@ -93,6 +93,7 @@ export interface RunChanges {
   readonly out?: string;
   readonly model?: string;
   readonly mode?: TrainRun['mode'];
+  readonly allowsChange?: boolean;
   readonly train?: TrainInput;
   readonly data?: Partial<DataOptions>;
   readonly engine?: EngineInput;
@@ -120,6 +121,7 @@ export function tinyRun(folder: string, changes: RunChanges = {}): TrainRun {
     engine: changes.engine ?? {device: 'cpu'},
     config: {yaml: 'name: tiny\n', hash: changes.hash ?? 'c0ffee'},
     mode: changes.mode ?? 'new',
+    allowsChange: changes.allowsChange ?? false,
   };
 }
 

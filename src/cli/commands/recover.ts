@@ -1,5 +1,5 @@
 import {Option} from '@commander-js/extra-typings';
-import {count, examples, setOption} from '../option.js';
+import {allowChangeOption, count, examples, setOption} from '../option.js';
 import type {Program} from '../program.js';
 import {showCompare} from '../show/progress.js';
 import {recoveryText} from '../show/recovery.js';
@@ -19,6 +19,7 @@ export function addRecover(program: Program, ui: Ui): void {
     .option('--tokens <count>', 'tokens of a row', count, 512)
     .option('--name <name>', 'the run lies in checkpoints/<name>/model; default: recover-<model>')
     .addOption(new Option('--resume', 'go on from the last checkpoint').conflicts('overwrite'))
+    .addOption(allowChangeOption())
     .option('--overwrite', 'start again where a run of that name exists')
     .addOption(setOption())
     .addHelpText(
@@ -28,13 +29,13 @@ export function addRecover(program: Program, ui: Ui): void {
         'recover models/moe --text texts --samples 512 --set train.optimizer.lr=2e-4',
       ),
     )
-    .action(async (model, {text, samples, tokens, name, resume, overwrite, set}) => {
+    .action(async (model, {text, samples, tokens, name, resume, allowChange, overwrite, set}) => {
       const [{recover}, {exitCodeOf}] = await Promise.all([
         import('../../experiment/recover.js'),
         import('../../train/stop-signal.js'),
       ]);
       const mode = resume ? 'resume' : overwrite ? 'overwrite' : 'new';
-      const options = {model, text, samples, tokens, name, set, mode} as const;
+      const options = {model, text, samples, tokens, name, set, mode, allowsChange: allowChange} as const;
       const recovery = await ui.withStatus((status) => recover(options, showCompare(status)));
       if (recovery.result.reason === 'interrupted') {
         ui.note('Stopped, and saved; --resume goes on.');

@@ -1,7 +1,7 @@
 import {Option} from '@commander-js/extra-typings';
 import {loadConfig} from '../../config/load.js';
 import type {TrainConfigOptions} from '../../experiment/one-arm.js';
-import {examples, setOption} from '../option.js';
+import {allowChangeOption, examples, setOption} from '../option.js';
 import type {Program} from '../program.js';
 import {showCompare} from '../show/progress.js';
 import type {Ui} from '../ui.js';
@@ -18,6 +18,7 @@ export function addTrain(program: Program, ui: Ui): void {
     .option('-a, --arm <name>', 'which arm; default: the `arm` of the config, else its model as it is')
     .option('-o, --out <folder>', 'run folder; default: checkpoints/<name>/<arm>')
     .addOption(new Option('--resume', 'go on from the last checkpoint of the run folder').conflicts('overwrite'))
+    .addOption(allowChangeOption())
     .option('--overwrite', 'start again in a run folder that exists')
     .addOption(
       new Option('--estimate', 'print what the run will need of memory and time, and end').conflicts([
@@ -33,7 +34,7 @@ export function addTrain(program: Program, ui: Ui): void {
         'train configs/quickstart.yaml --set model=models/moe --out checkpoints/moe --set train.steps=500',
       ),
     )
-    .action(async (file, {arm, out, resume, overwrite, estimate, set}) => {
+    .action(async (file, {arm, out, resume, allowChange, overwrite, estimate, set}) => {
       const loaded = await loadConfig(file, {set});
       if (estimate) return printEstimate(ui, {loaded, arm});
       const [{trainConfig}, {exitCodeOf}] = await Promise.all([
@@ -41,7 +42,9 @@ export function addTrain(program: Program, ui: Ui): void {
         import('../../train/stop-signal.js'),
       ]);
       const mode = resume ? 'resume' : overwrite ? 'overwrite' : 'new';
-      const result = await ui.withStatus((status) => trainConfig({loaded, arm, out, mode}, showCompare(status)));
+      const result = await ui.withStatus((status) =>
+        trainConfig({loaded, arm, out, mode, allowsChange: allowChange}, showCompare(status)),
+      );
       if (result.reason === 'interrupted') {
         ui.note('Stopped, and saved; --resume goes on.');
         ui.exitCode = exitCodeOf(result.signal ?? 'SIGINT');

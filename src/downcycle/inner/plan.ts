@@ -43,6 +43,12 @@ export function requireCuttable(architecture: Architecture, method: CmoeOptions,
       hint: 'Give the mixture that it was made from.',
     });
   }
+  if (method.weights === 'one-plus-scaled') {
+    throw new ConfigError(
+      `${where}: ${model} is a mixture; cmoe cuts its experts with weights one or score, not ${method.weights}.`,
+      {hint: 'Set weights to one.'},
+    );
+  }
   const odd = Object.entries(WORDS).find(([name, word]) => method[name as keyof typeof WORDS] !== word);
   if (odd) {
     const [name, word] = odd;

@@ -32,12 +32,13 @@ export function cutExperts(
   if (specs.kind === 'dense') return MATRICES.flatMap((which) => copied(source, specs[which]));
   const before = parameterSpecs(source.architecture).layers[layer]?.ffn;
   if (before?.kind !== 'moe') throw new Error(`layer ${layer} has no experts`);
-  const {router, routerUp, routerOut, bias, shared, expertBias} = specs;
+  const {router, routerUp, routerOut, bias, scale, shared, expertBias} = specs;
   const kept = [
     router,
     routerUp,
     routerOut,
     bias,
+    scale,
     ...(shared ? MATRICES.map((which) => shared[which]) : []),
     expertBias,
   ];

@@ -5,7 +5,7 @@ import {droplessRoom} from '../../model/capacity.js';
 import {addFfn, decoderLayer, throughAttention} from '../../model/decoder.js';
 import {moe} from '../../model/moe.js';
 import type {GluTree} from '../../model/parameters.js';
-import {route, routerLogits} from '../../model/router.js';
+import {routeByModel} from '../../model/router.js';
 import {hiddenTensor, type LayerFunction, startWalk, type Walk} from '../../model/walk.js';
 import {dispatch, expertProduct, expertSlots} from '../../op/experts.js';
 import {multiplied} from '../../op/product.js';
@@ -61,7 +61,7 @@ function compileWatch(walk: Walk, markers: Markers): Watch {
     }
     const {h_TD, y_TD} = throughAttention(x_TD, params, architecture, context);
     const {routing} = architecture;
-    const {expert_TK} = route(routerLogits(y_TD, ffn), ffn.bias as tf.Tensor1D | null, layout.topK, routing);
+    const {expert_TK} = routeByModel({x_TD: y_TD, params: ffn, layout, routing}).route;
     const result = moe(y_TD, ffn, layout, routing, 'dropless');
     return {
       next_TD: addFfn(h_TD, result.y_TD, params, architecture),

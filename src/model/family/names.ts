@@ -17,6 +17,7 @@ export const COMMON_NAMES: Names = {
   'layers.{l}.ffn.routerUp': 'model.layers.{l}.mlp.gate_up.weight',
   'layers.{l}.ffn.routerOut': 'model.layers.{l}.mlp.gate_out.weight',
   'layers.{l}.ffn.bias': 'model.layers.{l}.mlp.gate.e_score_correction_bias',
+  'layers.{l}.ffn.scale': 'model.layers.{l}.mlp.gate.expert_scale',
   'layers.{l}.ffn.shared.gate': 'model.layers.{l}.mlp.shared_expert.gate_proj.weight',
   'layers.{l}.ffn.shared.up': 'model.layers.{l}.mlp.shared_expert.up_proj.weight',
   'layers.{l}.ffn.shared.down': 'model.layers.{l}.mlp.shared_expert.down_proj.weight',

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
-import {matMul} from '../../op/mat-mul.js';
+import {withPrecision} from '../../engine/precision.js';
+import {type MatMulOptions, matMul} from '../../op/mat-mul.js';
 import type {AdamWOptions} from './adamw.js';
 import type {Update} from './update.js';
 
@@ -45,10 +46,12 @@ export function orthogonal(x: tf.Tensor, iterations: number): tf.Tensor {
   const isTall = rows > columns; // the product of the shorter sides is the smaller one
   const norm = tf.sqrt(tf.sum(tf.square(x), [-2, -1], true));
   let y = tf.div(x, tf.maximum(norm, EPSILON));
+  const multiply = (a: tf.Tensor, b: tf.Tensor, how?: MatMulOptions): tf.Tensor =>
+    withPrecision('float32', () => matMul(a, b, how));
   for (let i = 0; i < iterations; i++) {
-    const gram = matMul(y, y, isTall ? {transposeA: true} : {transposeB: true});
-    const inner = tf.add(tf.mul(gram, B), tf.mul(matMul(gram, gram), C));
-    y = tf.add(tf.mul(y, A), isTall ? matMul(y, inner) : matMul(inner, y));
+    const gram = multiply(y, y, isTall ? {transposeA: true} : {transposeB: true});
+    const inner = tf.add(tf.mul(gram, B), tf.mul(multiply(gram, gram), C));
+    y = tf.add(tf.mul(y, A), isTall ? multiply(y, inner) : multiply(inner, y));
   }
   return y;
 }
