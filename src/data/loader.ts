@@ -9,6 +9,8 @@ export interface Batch extends ShardRows {
   /** For each row the index of its source, and its place in that source's shard. */
   readonly sources: readonly number[];
   readonly rows: readonly number[];
+  /** What was wrong with rows that others stand in for, a line each; see {@link LoaderOptions.damaged}. */
+  readonly damaged: readonly string[];
 }
 
 /** Where a loader stands; plain JSON. */
@@ -42,6 +44,11 @@ export interface LoaderOptions {
   /** Rows of a batch. */
   readonly sequences: number;
   readonly seed: number;
+  /**
+   * What becomes of a row that cannot be read: `stop`, the default, throws; `skip` leaves it out, and the next readable row of
+   * its epoch stands in for it, so that the stream hangs on what is damaged alone and never on where a run was resumed.
+   */
+  readonly damaged?: 'stop' | 'skip';
   /** Continues where this was taken. */
   readonly state?: LoaderState;
 }
@@ -63,12 +70,12 @@ const VERSION = 2;
  * the stream and does not change it, so all who read with one seed see the same rows in the same order.
  * @throws DataError if the shards differ in length or boundaries, or `state` belongs to another seed or other shards.
  */
-export function createLoader({shards, sequences, seed, state}: LoaderOptions): Loader {
+export function createLoader({shards, sequences, seed, damaged = 'stop', state}: LoaderOptions): Loader {
   checkAlike(shards);
   if (state) checkState(state, shards, seed);
   const rng = state ? restoreRng(state.rng) : createRng(seed, 'data mixture');
   const masked = shards.some(({shard}) => shard.columns.includes('mask'));
-  const walks = shards.map((shard, i) => createWalk(shard, masked, seed, state?.sources[i]));
+  const walks = shards.map((shard, i) => createWalk(shard, {masked, seed, damaged}, state?.sources[i]));
   const choose = chooser(shards.map(({weight}) => weight));
   const stand = (): LoaderState => ({
     version: VERSION,
@@ -78,10 +85,12 @@ export function createLoader({shards, sequences, seed, state}: LoaderOptions): L
   });
   const read = async (): Promise<Reading> => {
     const sources = Array.from({length: sequences}, () => choose(rng.uniform()));
-    const places = sources.flatMap((source) => walks[source]?.next() ?? []);
+    const reads = sources.flatMap((source) => walks[source]?.next() ?? []);
     const after = stand(); // before the rows are there: the walks have moved on
-    const read = await Promise.all(places.map((place) => place.read()));
-    return {batch: {...joinRows(read), sources, rows: places.map(({row}) => row)}, after};
+    const found = await Promise.all(reads);
+    const faults = found.flatMap((one) => one.faults);
+    const rows = found.map(({row}) => row);
+    return {batch: {...joinRows(found.map(({values}) => values)), sources, rows, damaged: faults}, after};
   };
   return readAhead(read, stand());
 }
@@ -112,12 +121,24 @@ function readAhead(read: () => Promise<Reading>, start: LoaderState): Loader {
 
 /** One source gone through row by row. */
 interface Walk {
-  /** Moves on, and says where it stood. */
-  next(): {readonly row: number; readonly read: () => Promise<ShardRows>};
+  /** Moves on at once and reads the row it stood on. */
+  next(): Promise<FoundRow>;
   state(): SourceState;
 }
 
-function createWalk({name, shard}: WeightedShard, masked: boolean, seed: number, state?: SourceState): Walk {
+/** A row with its place, and what was wrong with those that it stands in for. */
+interface FoundRow {
+  readonly row: number;
+  readonly values: ShardRows;
+  readonly faults: readonly string[];
+}
+
+interface WalkOptions extends Required<Pick<LoaderOptions, 'seed' | 'damaged'>> {
+  /** Whether rows without a mask stand beside masked ones. */
+  readonly masked: boolean;
+}
+
+function createWalk({name, shard}: WeightedShard, {masked, seed, damaged}: WalkOptions, state?: SourceState): Walk {
   const {rows} = shard;
   let {epoch, cursor} = state ?? {epoch: 0, cursor: 0};
   let order = orderOf(name, rows, seed, epoch);
@@ -128,17 +149,34 @@ function createWalk({name, shard}: WeightedShard, masked: boolean, seed: number,
         cursor = 0;
         order = orderOf(name, rows, seed, epoch);
       }
-      const row = order(cursor++);
-      return {row, read: () => readRow(shard, row, masked)};
+      const place = cursor++;
+      return damaged === 'stop' ? readRow(shard, order(place), masked) : readNext(shard, order, place, masked);
     },
     state: () => ({name, rows, epoch, cursor}),
   };
 }
 
 /** A row; beside others with a mask it gets one that leaves nothing out. */
-async function readRow(shard: TokenShard, row: number, masked: boolean): Promise<ShardRows> {
+async function readRow(shard: TokenShard, row: number, masked: boolean): Promise<FoundRow> {
   const read = await shard.readRows(row, row + 1);
-  return masked && !read.mask ? {...read, mask: new Int32Array(read.tokens.length).fill(1)} : read;
+  const isBare = masked && !read.mask;
+  return {row, values: isBare ? {...read, mask: new Int32Array(read.tokens.length).fill(1)} : read, faults: []};
+}
+
+/** Damaged rows in a row after which a shard is given up: more than a torn record batch of short rows holds. */
+const MOST_DAMAGED = 4096;
+
+/** The first row from a place of an order on, around its end, that can be read. @throws DataError if there is none near. */
+async function readNext(shard: TokenShard, order: Permutation, place: number, masked: boolean): Promise<FoundRow> {
+  const faults: string[] = [];
+  for (let i = 0; ; i++) {
+    try {
+      return {...(await readRow(shard, order((place + i) % shard.rows), masked)), faults};
+    } catch (error) {
+      if (!(error instanceof DataError) || i + 1 >= Math.min(shard.rows, MOST_DAMAGED)) throw error;
+      faults.push(error.message);
+    }
+  }
 }
 
 /** The order of a source's rows in one epoch. */

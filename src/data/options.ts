@@ -67,6 +67,12 @@ export const dataSchema = z
       .enum(['keep', 'ignore'])
       .default('ignore')
       .describe('Whether attention and positions stop at the end of a document inside a row (keep) or not (ignore).'),
+    damaged: z
+      .enum(['stop', 'skip'])
+      .default('stop')
+      .describe(
+        'What becomes of a training row that cannot be read, or holds ids outside the vocabulary. stop: the run ends, after saying which. skip: it is left out, named and counted in the log, and the next row of its source stands in for it.',
+      ),
     special: z
       .enum(['recognised', 'text'])
       .default('recognised')

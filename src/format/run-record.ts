@@ -54,6 +54,7 @@ const step = z.object({
     .literal(true)
     .optional()
     .describe('the step changed nothing: its loss was a spike, or a number not finite'),
+  damaged: count.optional().describe('rows that could not be read, for which others stood in'),
   seconds: z.number().nonnegative().describe('wall-clock since the run started, earlier sessions included'),
   tokensPerSecond: measured,
   utilisation: measured.describe('share of the device peak; null where the peak is not known'),

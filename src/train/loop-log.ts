@@ -42,11 +42,13 @@ export interface DoneStep {
   readonly result: StepResult;
   readonly lr: number;
   readonly skipped: boolean;
+  /** Rows that could not be read, for which others stood in. */
+  readonly damaged: number;
   readonly tokensPerSecond: number;
 }
 
 /** Logs and tells a step. */
-export async function logStep(loop: Loop, {result, lr, skipped, tokensPerSecond}: DoneStep): Promise<void> {
+export async function logStep(loop: Loop, {result, lr, skipped, damaged, tokensPerSecond}: DoneStep): Promise<void> {
   const {run, log, progress, onEvent} = loop;
   const {step, tokens, flops} = progress;
   const {loss, balance, z, divergence, gradNorm, load, overflow} = result;
@@ -64,6 +66,7 @@ export async function logStep(loop: Loop, {result, lr, skipped, tokensPerSecond}
     ...(load.length > 0 && {load: load.map((layer) => [...layer])}),
     overflow,
     ...(skipped && {skipped}),
+    ...(damaged > 0 && {damaged}),
     seconds: secondsOf(progress),
     tokensPerSecond,
     utilisation: null,

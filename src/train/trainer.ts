@@ -3,6 +3,7 @@ import {type Batch, createLoader, type Loader, type LoaderState} from '../data/l
 import type {EngineInfo} from '../engine/start.js';
 import {openRunLog} from '../format/run-log.js';
 import {flopsPerToken} from '../model/architecture.js';
+import {countLabels} from '../model/batch.js';
 import {passesOf} from './batch-size.js';
 import {isOutOfPatience, recordBest, withValidation} from './best.js';
 import {whereNotFinite} from './diagnosis.js';
@@ -112,7 +113,13 @@ function isDone(parts: Loop): boolean {
 function openLoader({run, sources, checkpoint}: Session): Loader {
   const shards = sources.map(({name, weight, train}) => ({name, weight, shard: train}));
   const stored = checkpoint && {state: checkpoint.trainer.loader};
-  return createLoader({shards, sequences: run.train.batch.sequences, seed: run.seed, ...stored});
+  return createLoader({
+    shards,
+    sequences: run.train.batch.sequences,
+    seed: run.seed,
+    damaged: run.data.damaged,
+    ...stored,
+  });
 }
 
 /** What the steps of a run do. */
@@ -140,7 +147,13 @@ async function trainStep(parts: Loop): Promise<void> {
   const dataBefore = loader.state();
   const t = progress.step + 1;
   const batches: TrainRows[] = [];
-  for (let i = passesOf(batch, t); i > 0; i--) batches.push(await taught(parts, await loader.next()));
+  const faults: string[] = [];
+  for (let i = passesOf(batch, t); i > 0; i--) {
+    const rows = await loader.next();
+    faults.push(...rows.damaged);
+    batches.push(await taught(parts, rows));
+  }
+  tellOfRows(parts, batches, faults);
   const lr = learningRate(schedule, optimizer.lr, t, steps);
   const limit = lossLimit(policy, progress.recent);
   const rates = {...ratesOf(optimizer, lr, t), lossLimit: limit};
@@ -155,7 +168,17 @@ async function trainStep(parts: Loop): Promise<void> {
   progress.steadyAt ??= performance.now();
   progress.tokens += tokens;
   progress.flops += tokens * flopsPerToken(model.architecture, run.data.sequenceLength);
-  await logStep(parts, {result, lr, skipped, tokensPerSecond: tokens / ((performance.now() - began) / 1000)});
+  const tokensPerSecond = tokens / ((performance.now() - began) / 1000);
+  await logStep(parts, {result, lr, skipped, damaged: faults.length, tokensPerSecond});
+}
+
+/** Says which rows of the step to come could not be read, and whether nothing of the others is to be learnt. */
+function tellOfRows({run, progress, onEvent}: Loop, batches: readonly TrainRows[], faults: readonly string[]): void {
+  const step = progress.step + 1;
+  for (const fault of faults) onEvent({kind: 'note', text: `step ${step} skipped a row: ${fault}`});
+  if (batches.some((rows) => countLabels(rows, run.data.sequenceLength) > 0)) return;
+  const text = `step ${step}: no token of its rows is to be learnt, so its loss is 0 and only what was set in motion before goes on`;
+  onEvent({kind: 'note', text});
 }
 
 /** A batch with what the teacher foresees of it, where that is kept. */

@@ -267,3 +267,56 @@ describe('evaluation batches', () => {
     );
   });
 });
+
+describe('damaged rows', () => {
+  /** A source of 12 rows, some of which cannot be read. */
+  async function source(isDamaged: (row: number) => boolean): Promise<WeightedShard> {
+    const shard = await countingShard(join(await tempFolder(), 'a.arrow'), 12);
+    const readRows = async (begin: number, end: number) => {
+      if (isDamaged(begin)) throw new DataError(`row ${begin} is damaged`);
+      return shard.readRows(begin, end);
+    };
+    return {name: 'a', shard: {...shard, readRows}, weight: 1};
+  }
+  const isBad = (row: number): boolean => [3, 4, 9].includes(row);
+
+  it('end the stream unless the policy says otherwise', async () => {
+    const loader = createLoader({shards: [await source(isBad)], sequences: 12, seed: 5});
+    await expect(loader.next()).rejects.toThrow(/^row \d is damaged$/);
+  });
+
+  it('that are skipped are named, and the next rows of their epoch stand in for them', async () => {
+    const loader = createLoader({shards: [await source(isBad)], sequences: 12, seed: 5, damaged: 'skip'});
+    const whole = createLoader({shards: [await source(() => false)], sequences: 12, seed: 5});
+    const [batch, plain] = [await loader.next(), rowsOf([await whole.next()]).map(([, row]) => row)];
+    const standIn = (place: number): number => {
+      const row = plain[place % 12]!;
+      return isBad(row) ? standIn(place + 1) : row;
+    };
+    expect(rowsOf([batch]).map(([, row]) => row)).toEqual(plain.map((_, place) => standIn(place)));
+    for (const row of [3, 4, 9]) expect(batch.damaged).toContain(`row ${row} is damaged`);
+    expect((await whole.next()).damaged).toEqual([]);
+  });
+
+  it('are the same ones wherever a run is resumed', async () => {
+    const shards = [await source(isBad)];
+    const options = {shards, sequences: 5, seed: 5, damaged: 'skip'} as const;
+    const whole = createLoader(options);
+    const batches = await take(whole, 8);
+    for (const begin of [1, 4, 7]) {
+      const first = createLoader(options);
+      await take(first, begin);
+      const rest = await take(createLoader({...options, state: first.state()}), 8 - begin);
+      expect(rest).toEqual(batches.slice(begin));
+    }
+  });
+
+  it('do not hide that no row of a source can be read, nor another kind of error', async () => {
+    const none = createLoader({shards: [await source(() => true)], sequences: 1, seed: 5, damaged: 'skip'});
+    await expect(none.next()).rejects.toThrow(DataError);
+    const one = await source(() => false);
+    const readRows = (): Promise<never> => Promise.reject(new TypeError('ours'));
+    const faulty = [{...one, shard: {...one.shard, readRows}}];
+    await expect(createLoader({shards: faulty, sequences: 1, seed: 5, damaged: 'skip'}).next()).rejects.toThrow('ours');
+  });
+});

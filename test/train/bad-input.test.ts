@@ -6,6 +6,7 @@ import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import {prepare} from '../../src/data/prepare.js';
 import {readRunLog} from '../../src/format/run-log.js';
+import {createTokenShardWriter} from '../../src/format/token-shard-writer.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
 import type {TrainEvent} from '../../src/train/event.js';
@@ -277,6 +278,27 @@ describe('text that does not fit the model', () => {
   });
 });
 
+describe('rows whose mask leaves nothing to be learnt', () => {
+  it('are said of, and their loss is 0 and no NaN', async () => {
+    const {fingerprint} = await loadTokenizer(TOKENIZER);
+    const [path, width] = [pathOf('silent.arrow'), 33];
+    const writer = await createTokenShardWriter(path, {
+      ...{tokenizerSha256: fingerprint, sequenceLength: 32, source: 'silent', licence: 'none'},
+    });
+    const row = {tokens: new Int32Array(width).fill(5), mask: new Int32Array(width)};
+    for (let i = 0; i < 16; i++) await writer.append(row);
+    await writer.finish(16);
+    const notes: string[] = [];
+    const sources = [{...wasm({}).data.sources[0]!, path}];
+    await train(wasm({out: 'silent', data: {sources}, train: {steps: 2}}), (event) => {
+      if (event.kind === 'note') notes.push(event.text);
+    });
+    expect((await stepsOf(pathOf('silent'))).map(({loss}) => loss)).toEqual([0, 0]);
+    const told = notes.filter((text) => text.includes('no token of its rows is to be learnt'));
+    expect(told.map((text) => text.split(':')[0])).toEqual(['step 1', 'step 2']);
+  });
+});
+
 describe('a pooled balance loss', () => {
   it('of layers with unequal numbers of experts is refused before anything starts', async () => {
     await writeModel(pathOf('uneven'), tiny([experts(8, 2), experts(4, 2)]));
@@ -305,22 +327,24 @@ describe('rows longer than the positions of the model', () => {
 
 describe('a shard that changes during a run', () => {
   /** A run of one shard, to which something happens after its second step. */
-  async function runUntil(name: string, happen: (shard: string) => Promise<void>) {
+  async function runUntil(name: string, happen: (shard: string) => Promise<void>, damaged: 'stop' | 'skip' = 'stop') {
     const {data} = wasm({});
     const out = pathOf(`shards ${name}`);
     await prepare({data, tokenizer: await loadTokenizer(TOKENIZER), out});
     const shard = join(out, 'scripture.train.arrow');
     const sources = [{...data.sources[0]!, path: shard}];
     const happening: Promise<void>[] = [];
-    const run = wasm({out: name, data: {sources}, train: {steps: 12, checkpoint: {every: 1}}});
+    const run = wasm({out: name, data: {sources, damaged}, train: {steps: 12, checkpoint: {every: 1}}});
+    const notes: string[] = [];
     const error = await train(run, (event) => {
+      if (event.kind === 'note') notes.push(event.text);
       if (event.kind === 'step' && event.step === 2) happening.push(happen(shard));
     }).then(
       () => null,
       (thrown: unknown) => thrown,
     );
     await Promise.all(happening);
-    return {error, shard, run};
+    return {error, shard, run, notes};
   }
 
   it('by being cut ends the run with file and row, and leaves the last checkpoint', async () => {
@@ -331,6 +355,18 @@ describe('a shard that changes during a run', () => {
     const step = (await latestCheckpoint(pathOf('cut')))?.trainer.step ?? 0;
     expect(step).toBeGreaterThanOrEqual(2);
     expect((await readRunLog(pathOf('cut/log.jsonl'))).at(-1)).toMatchObject({kind: 'end', step, reason: 'failed'});
+  });
+
+  it('by being cut is read on without the rows that are gone, if the policy says so; each is named and counted', async () => {
+    const {error, shard, notes} = await runUntil('torn', async (path) => truncate(path, 20_000), 'skip');
+    expect(error).toBeNull();
+    const steps = await stepsOf(pathOf('torn'));
+    expect(steps).toHaveLength(12);
+    const counted = steps.reduce((sum, {damaged = 0}) => sum + damaged, 0);
+    const told = notes.filter((text) => /^step \d+ skipped a row: .*row \d+ lies beyond its end/.test(text));
+    expect(counted).toBeGreaterThan(0);
+    expect(told).toHaveLength(counted);
+    expect(told[0]).toContain(shard);
   });
 
   it('by being removed is read to the end, and missed when the run is resumed', async () => {

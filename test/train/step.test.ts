@@ -112,6 +112,30 @@ describe('a step', () => {
   );
 
   for (const engine of BOTH) {
+    onEngine(engine, 'takes nothing from a row without any label, and no NaN from a batch of such rows', () =>
+      withState(ONE_LAYER, {}, async (state) => {
+        const {tokens} = rows(2, 1);
+        const masked = (isLearnt: (i: number) => boolean): ShardRows => ({
+          tokens,
+          mask: tokens.map((_, i) => Number(isLearnt(i))),
+        });
+        const runner = createStepRunner(state, OPTIONS);
+        const still = {...RATES, lossLimit: -1}; // a step that is too high changes nothing: both see the same weights
+        const half = await runner.run([masked((i) => i <= SEQUENCE)], still, SEED);
+        const alone = createStepRunner(state, OPTIONS);
+        const first = await alone.run([{tokens: tokens.slice(0, SEQUENCE + 1)}], still, SEED);
+        expect(half.loss).toBeCloseTo(first.loss, 5);
+        expect(half.gradNorm).toBeCloseTo(first.gradNorm, 4);
+        const none = await runner.run([masked(() => false)], RATES, SEED);
+        expect([none.loss, none.gradNorm]).toEqual([0, 0]);
+        for (const values of await numbersOf(state)) expect(values.every(Number.isFinite)).toBe(true);
+        runner.dispose();
+        alone.dispose();
+      }),
+    );
+  }
+
+  for (const engine of BOTH) {
     onEngine(engine, 'of two accumulated micro-batches equals one of both together', () =>
       withState(ONE_LAYER, {accumulates: true}, async (state) => {
         const [a, b] = [rows(2, 1), rows(2, 2)] as const;
