@@ -9,7 +9,7 @@ type Numbers = ArrayLike<number> | readonly unknown[] | number;
 
 declare module 'vitest' {
   interface Matchers {
-    /** Every element within `atol + rtol * |expected|`; nested arrays are flattened. */
+    /** Every element within `atol + rtol * |expected|`, and none NaN; nested arrays are flattened. */
     toBeAllClose(expected: Numbers, tolerance?: Tolerance): void;
   }
 }
@@ -24,7 +24,7 @@ expect.extend({
     const excess = (i: number): number => Math.abs(a[i]! - b[i]!) - (atol + rtol * Math.abs(b[i]!));
     let worst = -1;
     for (let i = 0; i < a.length; i++) {
-      if (Object.is(a[i], b[i])) continue;
+      if (Object.is(a[i], b[i]) && !Number.isNaN(a[i])) continue; // infinities are alike, what is not a number is like nothing
       if (!(excess(i) <= 0) && (worst < 0 || !(excess(i) <= excess(worst)))) worst = i;
     }
     return {
