@@ -7,15 +7,15 @@ import type {Override} from '../config/override.js';
 import type {Config, ConfigInput} from '../config/schema.js';
 import {readProvenance} from '../downcycle/provenance.js';
 import {readRunLog} from '../format/run-log.js';
-import type {Architecture} from '../model/architecture.js';
-import {leavesOf, parameterSpecs} from '../model/parameters.js';
 import {readArchitecture} from '../model/read-architecture.js';
-import {type Part, partOf} from '../train/part.js';
+import {checkpointModel, latestCheckpoint} from '../train/checkpoint.js';
 import {logPath, type TrainResult, type TrainRun} from '../train/session.js';
 import {UsageError} from '../util/errors.js';
+import {layoutOf} from './layout.js';
 import {modelLoss} from './model-loss.js';
 import {trainConfig} from './one-arm.js';
 import type {OnEvent} from './profile.js';
+import {type Recipe, type RecoverStage, stagesOf} from './recover-stages.js';
 
 /** What is recovered, and on what. */
 export interface RecoverOptions {
@@ -25,6 +25,8 @@ export interface RecoverOptions {
   readonly text: readonly string[];
   /** Rows of text that are trained on. */
   readonly samples: number;
+  /** Default cmoe. */
+  readonly recipe?: Recipe | undefined;
   /** Tokens of a row. */
   readonly tokens: number;
   /** Name of the experiment: the run lies in checkpoints/<name>/model. */
@@ -48,55 +50,80 @@ export interface Recovery {
 
 /** Rows of an optimizer step. */
 const SEQUENCES = 16;
-/** Learning rate of what scores count in the weights of experts. */
-const SCALE_RATE = 1e-3;
-/** Parts whose matrices get low-rank terms. */
-const ADAPTED: readonly Part[] = ['attention', 'ffn', 'shared', 'experts'];
 
 /**
- * Finetunes a converted model as CMoE's recovery does (arXiv 2502.04416, section 4): 2,048 samples, LoRA of rank 8 and
- * alpha 32 on attention and experts, learning rate 5.65e-5, biases in place of a balance loss; what scores count in the weights, if
- * the model has that (weights one-plus-scaled), at 1e-3.
+ * Wins back what a conversion lost with a short finetune: 2,048 samples, by the settings of {@link stagesOf}.
  *
- * @throws UsageError if there are too few samples for a step; what training throws.
+ * @throws UsageError if there are too few samples for a step, or nothing that a recipe trains; what training throws.
  */
 export async function recover(options: RecoverOptions, onEvent: OnEvent = () => undefined): Promise<Recovery> {
-  const loaded = recoverConfig(options, await readArchitecture(options.model));
-  const result = await trainConfig({loaded, mode: options.mode, allowsChange: options.allowsChange}, onEvent);
-  const evals = (await readRunLog(logPath(result.out))).flatMap((record) =>
-    record.kind === 'eval' && record.split === 'valid' ? [record] : [],
-  );
-  return {
-    result,
-    dense: result.reason === 'interrupted' ? null : perplexity(await parentLoss(options.model, loaded.config, onEvent)),
-    converted: perplexity(evals[0]?.loss ?? null),
-    recovered: result.reason === 'completed' ? perplexity(evals.at(-1)?.loss ?? null) : null,
-  };
+  const {recipe = 'cmoe', samples, allowsChange} = options;
+  const given = {...options, name: options.name ?? nameOf(options.model)};
+  const stages = stagesOf(recipe, await readArchitecture(options.model), samples);
+  const results: TrainResult[] = [];
+  let {model} = options;
+  let config: Config | null = null;
+  for (const stage of stages) {
+    const loaded = recoverConfig({...given, model}, stage);
+    config ??= loaded.config;
+    const out = join(layoutOf(loaded.config).root, stage.folder);
+    const isThere = (await stat(out).catch(() => null)) !== null;
+    const mode = options.mode === 'resume' && results.length > 0 && !isThere ? 'new' : options.mode;
+    const result = await trainConfig({loaded, out, mode, allowsChange}, onEvent);
+    results.push(result);
+    if (result.reason === 'interrupted') return recoveryOf(results, null);
+    const checkpoint = await latestCheckpoint(out);
+    if (checkpoint) model = checkpointModel(checkpoint.path);
+  }
+  const dense = config && (await parentLoss(options.model, config, onEvent));
+  return recoveryOf(results, perplexity(dense));
 }
 
-/** The config of a recovery; what is not said here has the defaults of any run. */
-export function recoverConfig(options: RecoverOptions, architecture: Architecture): LoadedConfig {
-  const {model, text, samples, tokens, set} = options;
-  const steps = Math.floor(samples / SEQUENCES);
+function nameOf(model: string): string {
+  return `recover-${basename(resolve(model))}`;
+}
+
+/** What the first and last validation of all stages say. */
+async function recoveryOf(results: readonly TrainResult[], dense: number | null): Promise<Recovery> {
+  const losses: (number | null)[] = [];
+  for (const {out} of results) {
+    for (const record of await readRunLog(logPath(out))) {
+      if (record.kind === 'eval' && record.split === 'valid') losses.push(record.loss);
+    }
+  }
+  const result = results.at(-1);
+  if (!result) throw new Error('a recovery has at least one stage');
+  const recovered = result.reason === 'interrupted' ? null : perplexity(losses.at(-1) ?? null);
+  return {result, dense, converted: perplexity(losses[0] ?? null), recovered};
+}
+
+/** The config of a stage; what is not said here has the defaults of any run. */
+export function recoverConfig(options: RecoverOptions, stage: RecoverStage): LoadedConfig {
+  const loaded = configOf(options, stage, SEQUENCES);
+  const {sequences, accumulate} = loaded.config.train.batch; // --set may have changed them
+  const rows = sequences * accumulate;
+  return rows === SEQUENCES ? loaded : configOf(options, stage, rows);
+}
+
+/** The same with steps of so many rows. */
+function configOf(options: RecoverOptions, {samples, train}: RecoverStage, rows: number): LoadedConfig {
+  const {model, text, tokens, set} = options;
+  const steps = Math.floor(samples / rows);
   if (steps < 1) {
-    throw new UsageError(`${samples} samples make no step of ${SEQUENCES}.`, {
-      hint: `Say --samples ${SEQUENCES} or more.`,
+    throw new UsageError(`${samples} samples make no step of ${rows}.`, {
+      hint: `Say --samples ${Math.ceil((rows * options.samples) / samples)} or more.`,
     });
   }
-  const parts = new Set(leavesOf(parameterSpecs(architecture)).map(partOf));
-  const scales = (['scales'] as const).filter((part) => parts.has(part));
   const config: ConfigInput = {
-    name: options.name ?? `recover-${basename(resolve(model))}`,
+    name: options.name ?? nameOf(model),
     model,
     data: {sequenceLength: tokens, sources: text.map((path, i) => ({name: sourceName(path, i), path}))},
     train: {
       batch: {sequences: SEQUENCES},
       steps,
-      optimizer: {lr: 5.65e-5, weightDecay: 0, ...(scales.length > 0 && {rates: {scales: SCALE_RATE}})},
       schedule: {kind: 'cosine', warmup: Math.floor(steps * 0.03)},
-      finetune: {kind: 'lora', rank: 8, alpha: 32, targets: ADAPTED.filter((part) => parts.has(part)), train: scales},
-      ...(parts.has('routers') && {balance: {kind: 'bias', rate: 1e-3}}),
       validation: {every: Math.max(1, Math.ceil(steps / 4))},
+      ...train,
     },
   };
   return parseConfig(stringify(config), 'recover', {set, flags: flagsOf(options, steps)});

@@ -82,13 +82,18 @@ export function moe(
     : (typeof chooser === 'function' ? chooser : routeByModel)(input);
   const outer = picks
     ? pickedTokens(x_TD, params, picks)
-    : throughExperts(x_TD, params, chosen, roomOf(params.experts, capacity, x_TD.shape[0], layout));
+    : throughExperts(x_TD, params, chosen, roomOf(params.experts, capacity, x_TD.shape[0], asChosen(layout, chosen)));
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
   return {
     y_TD: parts.reduce((sum, part) => tf.add(sum, part)),
     router: {...routed, ...chosen, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
   };
+}
+
+/** A layer with as many experts a token as something else than its router chose. */
+function asChosen(layout: MoeLayout, {expert_TK}: Route): MoeLayout {
+  return {...layout, topK: expert_TK.shape[1]};
 }
 
 function routeByActivity({x_TD, params, layout, routing}: RouterInput, activity_TE: tf.Tensor2D): Routed {

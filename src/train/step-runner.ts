@@ -168,7 +168,8 @@ function loadsByLayer(
     const load_E = loads.subarray(end, end + layout.experts);
     end += layout.experts;
     // Experts that choose their tokens have room for just those.
-    const room = routing?.kind === 'expert-choice' ? 'all' : expertRoom(capacity, tokens, layout);
+    const isComplete = routing?.kind === 'expert-choice' || routing?.kind === 'all-experts';
+    const room = isComplete ? 'all' : expertRoom(capacity, tokens, layout);
     return {load_E, missing: missingRows(load_E, room)};
   };
   return moeLayouts(ffn).map((layout) => {

@@ -1,8 +1,10 @@
 // A conversion that is recovered, as a user types it.
 import {join, resolve} from 'node:path';
 import {describe, expect, it, vi} from 'vitest';
-import {recoverConfig} from '../../src/experiment/recover.js';
+import {type RecoverOptions, recover, recoverConfig} from '../../src/experiment/recover.js';
+import {stagesOf} from '../../src/experiment/recover-stages.js';
 import {readRunLog} from '../../src/format/run-log.js';
+import type {Architecture} from '../../src/model/architecture.js';
 import {spawnCli, tempFolder} from '../cli/support.js';
 import {DENSE, MOE, TEXT, writeModel} from '../train/support.js';
 
@@ -10,9 +12,13 @@ vi.setConfig({testTimeout: 180_000});
 
 const options = {model: 'models/moe', text: ['a/b c.txt', 'a'], samples: 2048, tokens: 512, mode: 'new'} as const;
 
+const configsOf = (given: RecoverOptions, architecture: Architecture) =>
+  stagesOf(given.recipe ?? 'cmoe', architecture, given.samples).map((stage) => recoverConfig(given, stage));
+const configOf = (given: RecoverOptions, architecture: Architecture) => configsOf(given, architecture).at(-1)!;
+
 describe('a recovery', () => {
   it('is the run of the paper, on what the model has', () => {
-    const {config} = recoverConfig({...options, set: ['train.optimizer.lr=1e-4']}, MOE);
+    const {config} = configOf({...options, set: ['train.optimizer.lr=1e-4']}, MOE);
     expect(config).toMatchObject({name: 'recover-moe', model: 'models/moe'});
     expect(config.data.sources.map(({name}) => name)).toEqual(['b-c-1', 'a-2']);
     expect(config.train).toMatchObject({steps: 128, batch: {sequences: 16}, optimizer: {lr: 1e-4, weightDecay: 0}});
@@ -20,29 +26,73 @@ describe('a recovery', () => {
     expect(config.train.finetune).toMatchObject({kind: 'lora', rank: 8, alpha: 32, targets});
     expect(config.train.balance).toMatchObject({kind: 'bias', rate: 1e-3});
     const scaled = {...MOE, routing: {...MOE.routing, weight: 'one-plus-scaled'} as const};
-    const {finetune, optimizer} = recoverConfig(options, scaled).config.train;
+    const {finetune, optimizer} = configOf(options, scaled).config.train;
     expect(finetune).toMatchObject({targets, train: ['scales']});
     expect(optimizer).toMatchObject({lr: 5.65e-5, rates: {scales: 1e-3}});
     expect(config.train.optimizer.rates).toEqual({});
-    const dense = recoverConfig(options, DENSE).config.train;
+    const dense = configOf(options, DENSE).config.train;
     expect(dense.finetune).toMatchObject({targets: ['attention', 'ffn']});
     expect(dense.optimizer.lr).toBe(5.65e-5);
   });
 
+  it('by DIVE trains routers with all experts, then experts by low-rank terms', () => {
+    const [first, second] = configsOf({...options, recipe: 'dive'}, MOE).map(({config}) => config.train);
+    expect(first).toMatchObject({
+      ...{steps: 12, routing: {kind: 'all-experts', temperature: 0.5}, balance: {kind: 'none'}},
+      finetune: {kind: 'parts', train: ['routers']},
+    });
+    expect(second).toMatchObject({
+      ...{steps: 128, routing: {kind: 'as-is'}, balance: {kind: 'none'}},
+      finetune: {kind: 'lora', rank: 8, alpha: 16, targets: ['experts'], train: ['norms', 'routers']},
+    });
+    expect(() => configsOf({...options, recipe: 'dive'}, DENSE)).toThrow('trains routers, and the model has none');
+  });
+
+  it('of two stages goes on where it was stopped, and measures before and after both', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'moe'), MOE);
+    const given: RecoverOptions = {
+      ...{model: join(folder, 'moe'), text: [resolve(TEXT)], samples: 160, tokens: 32, recipe: 'dive', mode: 'new'},
+      ...{name: 'two', set: ['engine.device=wasm', 'data.validation.share=0.2', 'train.optimizer.lr=0.01']},
+    };
+    const cwd = process.cwd();
+    process.chdir(folder);
+    try {
+      const stopped = await recover(given, (event) => {
+        if (event.kind === 'train' && event.event.kind === 'step') process.emit('SIGTERM', 'SIGTERM');
+      });
+      expect(stopped).toMatchObject({dense: null, recovered: null});
+      const {result, converted, recovered} = await recover({...given, mode: 'resume'});
+      expect(result).toMatchObject({step: 10, reason: 'completed'});
+      expect(recovered!).toBeLessThan(converted!);
+      const [head] = await readRunLog('checkpoints/two/model/log.jsonl');
+      expect(head).toMatchObject({kind: 'run'});
+      expect((await readRunLog('checkpoints/two/routers/log.jsonl')).at(-1)).toMatchObject({reason: 'completed'});
+    } finally {
+      process.chdir(cwd);
+    }
+  });
+
+  it('has as many samples whatever a step takes', () => {
+    const set = ['train.batch={sequences: 2, accumulate: 4}'];
+    expect(configOf({...options, set}, MOE).config.train.steps).toBe(2048 / 8);
+    expect(() => configOf({...options, set: ['train.batch.sequences=4096']}, MOE)).toThrow('no step of 4096.');
+  });
+
   it('needs samples for a step', () => {
-    expect(() => recoverConfig({...options, samples: 15}, MOE)).toThrow('15 samples make no step of 16.');
+    expect(() => configOf({...options, samples: 15}, MOE)).toThrow('15 samples make no step of 16.');
   });
 
   it('is told of by the words that asked for it, never by lines of a config that nobody wrote', () => {
-    const {at} = recoverConfig({...options, name: 'again', set: ['train.steps=50']}, MOE);
+    const {at} = configOf({...options, name: 'again', set: ['train.steps=50']}, MOE);
     expect(at(['model'])).toBe('recover models/moe');
     expect(at(['data', 'sources', 1, 'path'])).toBe('--text a');
     expect(at(['data', 'sequenceLength'])).toBe('--tokens 512');
     expect(at(['train', 'steps']), 'which gives way').toBe('--set train.steps=50');
     expect(at(['train', 'optimizer', 'lr']), 'ours').toBe('recover');
-    const named = (): unknown => recoverConfig({...options, name: 'a/b'}, MOE);
+    const named = (): unknown => configOf({...options, name: 'a/b'}, MOE);
     expect(named).toThrow(/^--name a\/b: name: expected letters, digits/);
-    const short = (): unknown => recoverConfig({...options, set: ['train.steps=2']}, MOE);
+    const short = (): unknown => configOf({...options, set: ['train.steps=2']}, MOE);
     expect(short).toThrow(/^recover: train\.schedule\.warmup: schedule\.warmup must be less than steps/);
   });
 

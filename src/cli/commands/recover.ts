@@ -16,6 +16,14 @@ export function addRecover(program: Program, ui: Ui): void {
     .argument('<model>', 'folder of the converted model')
     .requiredOption('-t, --text <path...>', 'text to train on: .txt, .jsonl, .parquet, or folders of them')
     .option('-n, --samples <count>', 'rows of text', count, 2048)
+    .addOption(
+      new Option(
+        '--recipe <name>',
+        'whose settings: cmoe, or dive, which trains routers with all experts active first, on a tenth of the samples',
+      )
+        .choices(['cmoe', 'dive'] as const)
+        .default('cmoe' as const),
+    )
     .option('--tokens <count>', 'tokens of a row', count, 512)
     .option('--name <name>', 'the run lies in checkpoints/<name>/model; default: recover-<model>')
     .addOption(new Option('--resume', 'go on from the last checkpoint').conflicts('overwrite'))
@@ -29,13 +37,13 @@ export function addRecover(program: Program, ui: Ui): void {
         'recover models/moe --text texts --samples 512 --set train.optimizer.lr=2e-4',
       ),
     )
-    .action(async (model, {text, samples, tokens, name, resume, allowChange, overwrite, set}) => {
+    .action(async (model, {text, samples, recipe, tokens, name, resume, allowChange, overwrite, set}) => {
       const [{recover}, {exitCodeOf}] = await Promise.all([
         import('../../experiment/recover.js'),
         import('../../train/stop-signal.js'),
       ]);
       const mode = resume ? 'resume' : overwrite ? 'overwrite' : 'new';
-      const options = {model, text, samples, tokens, name, set, mode, allowsChange: allowChange} as const;
+      const options = {model, text, samples, recipe, tokens, name, set, mode, allowsChange: allowChange} as const;
       const recovery = await ui.withStatus((status) => recover(options, showCompare(status)));
       if (recovery.result.reason === 'interrupted') {
         ui.note('Stopped, and saved; --resume goes on.');

@@ -31,6 +31,10 @@ export function requireRoutable(given: RoutingCase): void {
     case 'expert-dropout':
       for (const layout of layouts) requireDroppable(routing.share, layout);
       return;
+    case 'all-experts':
+      requireNoInner(given, layouts);
+      requireDropless(given);
+      return;
     case 'expert-choice':
       requireUnbalanced(given, layouts);
       requireNoInner(given, layouts);
@@ -59,22 +63,24 @@ function requireDroppable(share: number, {experts, topK}: MoeLayout): void {
 }
 
 /** Where the choice is even by itself, what would balance it has nothing to do, and biases no say. */
-function requireUnbalanced({routing: {kind}, balance, capacity}: RoutingCase, layouts: readonly MoeLayout[]): void {
+function requireUnbalanced({routing, balance, capacity}: RoutingCase, layouts: readonly MoeLayout[]): void {
+  const {kind} = routing;
   if (balance.kind !== 'none') {
     throw new ConfigError(
       `train.balance.kind is ${balance.kind}, but train.routing.kind ${kind} gives every expert as many tokens.`,
       {hint: 'Set train.balance.kind: none.'},
     );
   }
-  if (capacity !== 'dropless') {
-    throw new ConfigError(
-      `train.capacity has a factor, but train.routing.kind ${kind} gives every expert as many tokens.`,
-      {
-        hint: 'Leave train.capacity out.',
-      },
-    );
-  }
+  requireDropless({routing, capacity});
   requireNoBias(kind, layouts);
+}
+
+function requireDropless({routing: {kind}, capacity}: Pick<RoutingCase, 'routing' | 'capacity'>): void {
+  if (capacity === 'dropless') return;
+  throw new ConfigError(
+    `train.capacity has a factor, but train.routing.kind ${kind} gives every expert as many tokens.`,
+    {hint: 'Leave train.capacity out.'},
+  );
 }
 
 function requireNoBias(kind: string, layouts: readonly MoeLayout[]): void {

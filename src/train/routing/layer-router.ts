@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import type {ForwardOptions} from '../../model/decoder.js';
 import type {LayerRouter} from '../../model/router.js';
 import {untaped} from '../../op/untaped.js';
+import {allExperts} from './all-experts.js';
 import {assignEvenly} from './base.js';
 import {expertChoice} from './expert-choice.js';
 import type {RoutingOptions} from './options.js';
@@ -45,6 +46,8 @@ function routerOf(options: RoutingOptions): RandomRouter | null {
       return (input, seed_2) => noisy(input, options.std ?? 1 / input.layout.experts, seed_2);
     case 'expert-dropout':
       return (input, seed_2) => dropExperts(input, options.share, seed_2);
+    case 'all-experts':
+      return (input) => allExperts(input, options.temperature);
     case 'expert-choice':
       return (input) => expertChoice(input, options.capacityFactor);
     case 'base':

@@ -51,6 +51,18 @@ export const routingSchema = z
     }),
     z.strictObject({
       kind: z
+        .literal('all-experts')
+        .describe(
+          'Every token goes through all experts, weighed by softmax(logits / temperature): the first stage of DIVE (ACL 2025, arXiv 2506.09351), in which only routers train.',
+        ),
+      temperature: z
+        .number()
+        .positive()
+        .default(0.05)
+        .describe('DIVE has 0.05 for models of one expert a token and 0.5 for two.'),
+    }),
+    z.strictObject({
+      kind: z
         .literal('base')
         .describe(
           'Tokens of a pass are assigned to experts so that each gets as many and the sum of their logits is nearly the largest possible (BASE layers, arXiv 2103.16716); for models of one expert a token. Future tokens take part in the choice. Needs balance.kind none.',

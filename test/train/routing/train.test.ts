@@ -24,6 +24,7 @@ const KINDS: readonly [Routing, Partial<TrainInput>][] = [
   [{kind: 'jitter', amount: 0.5}, {}],
   [{kind: 'noisy'}, {balance: {kind: 'cv2'}}],
   [{kind: 'expert-dropout', share: 0.25}, {}],
+  [{kind: 'all-experts', temperature: 0.5}, {}],
   [{kind: 'expert-choice', capacityFactor: 1}, {balance: {kind: 'none'}}],
   [{kind: 'base'}, {balance: {kind: 'none'}}],
   [{kind: 'sparse-mixer', jitter: 0.5}, {}],
