@@ -25,6 +25,8 @@ export function examples(...lines: readonly string[]): string {
 export function allowChangeOption() {
   return new Option(
     '--allow-change',
-    'go on although config, model or text is another than when the run began; the log says what changed',
-  );
+    'as --resume, although config, model or text is another than when the run began; the log says what changed',
+  )
+    .implies({resume: true})
+    .conflicts('overwrite');
 }
