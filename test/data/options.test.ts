@@ -12,6 +12,7 @@ describe('the data section', () => {
       validation: {share: 0.05},
       boundaries: 'ignore',
       special: 'recognised',
+      damaged: 'stop',
     });
   });
 

@@ -46,7 +46,7 @@ const METHODS: Readonly<Record<string, Method>> = {
   batch: {balance: {weight: 1, zLoss: 0}, lr: 3e-3, steps: 40},
   sequence: {balance: {weight: 1, scope: 'sequence', zLoss: 0}, lr: 3e-3, steps: 40},
   pooled: {balance: {kind: 'pooled', weight: 1}, lr: 3e-3, steps: 24},
-  cv2: {balance: {kind: 'cv2', weight: 3}, lr: 2e-2, steps: 80},
+  cv2: {balance: {kind: 'cv2', weight: 3}, lr: 2e-2, steps: 68},
   bias: {balance: {kind: 'bias', rate: 0.05}, lr: 1e-3, steps: 24},
   none: {balance: {kind: 'none', zLoss: 0}, lr: 3e-3, steps: 24},
 };
