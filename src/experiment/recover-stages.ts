@@ -1,5 +1,5 @@
 // What a recovery trains, by the settings of the papers.
-import type {Architecture} from '../model/architecture.js';
+import {type Architecture, moeLayouts} from '../model/architecture.js';
 import {leavesOf, parameterSpecs} from '../model/parameters.js';
 import type {TrainInput} from '../train/options.js';
 import {type Part, partOf} from '../train/part.js';
@@ -56,8 +56,8 @@ function cmoe(parts: ReadonlySet<Part>): TrainInput {
   };
 }
 
-function diveRouters({ffn}: Architecture): TrainInput {
-  const topK = Math.max(...ffn.map((layout) => (layout.kind === 'moe' ? layout.topK : 0)));
+function diveRouters(architecture: Architecture): TrainInput {
+  const topK = Math.max(...moeLayouts(architecture).map((layout) => layout.topK));
   return {
     optimizer: {lr: 1e-3, weightDecay: 0},
     routing: {kind: 'all-experts', temperature: topK === 1 ? 0.05 : 0.5},

@@ -22,9 +22,11 @@ const run = z.object({
   device: z.string(),
   parameters: z.object({total: count, active: count, trainable: count}),
   parts: z
-    .array(z.object({part: z.string(), parameters: count, trained: count, lowRank: count}))
+    .array(z.object({part: z.string(), parameters: count, trained: count, moved: count.optional(), lowRank: count}))
     .optional()
-    .describe('by part of the model: its parameters, those that train, and those of low-rank terms beside it'),
+    .describe(
+      'by part of the model: its parameters, those that train, those that move without a gradient, and those of low-rank terms beside it',
+    ),
   experts: z.array(z.array(count)).optional().describe('by MoE layer, the experts that ESFT trains'),
   inputs: z
     .record(z.string(), z.string())

@@ -107,6 +107,9 @@ export type FfnLayout =
       readonly inner?: InnerLayout;
     };
 
+/** A layer of experts. */
+export type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
+
 /** Everything the mathematics of a decoder needs to know besides its weights. */
 export interface Architecture extends Dialect {
   readonly family: Family;
@@ -123,6 +126,11 @@ export interface Architecture extends Dialect {
   /** One entry a layer. */
   readonly ffn: readonly FfnLayout[];
   readonly routing: Routing;
+}
+
+/** The layers of experts of a model, from the first. */
+export function moeLayouts({ffn}: Pick<Architecture, 'ffn'>): MoeLayout[] {
+  return ffn.filter((layout) => layout.kind === 'moe');
 }
 
 /** What a Llama speaks, and every other family but for a word or two. */
@@ -189,7 +197,7 @@ function countFfn(layout: FfnLayout, D: number, {weight}: Routing): ParameterCou
   return {total: always + (outer + inner.total) * experts, active: always + (outer + inner.active) * topK};
 }
 
-function countRouter({router, experts: E, rank = 1}: Extract<FfnLayout, {kind: 'moe'}>, D: number): number {
+function countRouter({router, experts: E, rank = 1}: MoeLayout, D: number): number {
   const counts = {linear: D * E, representative: 2 * D * E, mlp: (D + E) * E, cosine: D * E, autonomy: D * E * rank};
   return counts[router];
 }

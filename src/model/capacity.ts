@@ -1,5 +1,5 @@
 import type {ExpertRoom} from '../op/experts.js';
-import type {FfnLayout} from './architecture.js';
+import type {MoeLayout as FullLayout} from './architecture.js';
 
 /** Room for the rows of experts: enough for any routing, or an even share times `factor` each, beyond which rows drop. */
 export type Capacity = 'dropless' | {readonly factor: number};
@@ -10,7 +10,7 @@ const ROW_MULTIPLE = 8;
 /** Gathering a row and adding it back costs about as much as this many more columns of its expert (docs/log.md). */
 const GATHER_COLUMNS = 64;
 
-type MoeLayout = Pick<Extract<FfnLayout, {kind: 'moe'}>, 'experts' | 'topK' | 'expertWidth'>;
+type MoeLayout = Pick<FullLayout, 'experts' | 'topK' | 'expertWidth'>;
 
 /** Room for T tokens; `'all'` where computing every token in plain matmuls is cheaper than sending rows around. */
 export function expertRoom(capacity: Capacity, T: number, layout: MoeLayout): ExpertRoom | 'all' {

@@ -3,11 +3,9 @@ import * as tf from '@tensorflow/tfjs';
 import {pickBlocks, topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import {mapWeight, solid, type Weight} from '../op/weight.js';
-import {type FfnLayout, type InnerLayout, type Routing, SOFTMAX_ROUTING} from './architecture.js';
+import {type InnerLayout, type MoeLayout, type Routing, SOFTMAX_ROUTING} from './architecture.js';
 import type {GluTree, InnerTree} from './parameters.js';
 import {type Route, route, routerLogits, routeTo} from './router.js';
-
-type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 
 /** The inner experts of a layer as one flat set of G·e, of which a token uses K·k. */
 export function flatLayout(

@@ -15,7 +15,7 @@ import {swiglu} from '../op/swiglu.js';
 import {topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import {isLowRank, project, projectSwiglu, solid, type Weight} from '../op/weight.js';
-import type {FfnLayout, Routing} from './architecture.js';
+import type {MoeLayout, Routing} from './architecture.js';
 import {type Capacity, droplessRoom, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import {flatExperts, flatLayout, routeInside} from './inner.js';
@@ -32,7 +32,6 @@ import {
   scoreScale,
 } from './router.js';
 
-type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 type MoeTree<T> = Extract<FfnTree<T>, {kind: 'moe'}>;
 
 /** What a layer's router did, for balance losses and logs. */

@@ -6,11 +6,11 @@ import {TINY} from '../op/tiny.js';
 import {pickColumns, topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import {project, solid, type Weight} from '../op/weight.js';
-import type {FfnLayout, Routing} from './architecture.js';
+import type {MoeLayout, Routing} from './architecture.js';
 import type {FfnTree, RouterTree} from './parameters.js';
 
 /** What tells routers apart whose matrices are alike. */
-type RouterLayout = Pick<Extract<FfnLayout, {kind: 'moe'}>, 'router' | 'experts' | 'temperature'>;
+type RouterLayout = Pick<MoeLayout, 'router' | 'experts' | 'temperature'>;
 
 /**
  * Logits of all experts, float32 [T, E]; see `RouterKind`.
@@ -56,7 +56,7 @@ export interface Route {
 export interface RouterInput {
   readonly x_TD: tf.Tensor2D;
   readonly params: Pick<Extract<FfnTree<Weight>, {kind: 'moe'}>, keyof RouterTree<unknown> | 'bias' | 'scale'>;
-  readonly layout: Extract<FfnLayout, {kind: 'moe'}>;
+  readonly layout: MoeLayout;
   readonly routing: Routing;
 }
 

@@ -10,7 +10,7 @@ export const emaSchema = z
     decay: z.number().gt(0).lt(1).default(0.999).describe('ema ← decay · ema + (1 - decay) · weight after each step.'),
   })
   .describe(
-    'A running mean of what trains, beginning at the start: validated beside it (split valid-ema) and saved as `ema/` in checkpoints. It costs as much memory as the weights that train.',
+    'A running mean of what trains, beginning at the start: validated beside it (split valid-ema) and saved as `ema/` in checkpoints. It costs as much memory as the weights that train; of experts that esft chose from, as all of their layer.',
   );
 
 /** The model with the running means in place of what trains; null if none are kept. */

@@ -4,6 +4,7 @@ import {createLoader} from '../data/loader.js';
 import {compile} from '../engine/compile.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {weightsOf} from '../model/adapter.js';
+import {moeLayouts} from '../model/architecture.js';
 import {batchTensor, splitBatch} from '../model/batch.js';
 import {decode} from '../model/decoder.js';
 import type {Model} from '../model/model.js';
@@ -71,8 +72,7 @@ export async function expertUse(
     },
     {name: 'expert_use', precision},
   );
-  const sizes = model.architecture.ffn.flatMap((layout) => (layout.kind === 'moe' ? [layout.experts] : []));
-  const sums = sizes.map((experts) => Array.from({length: experts}, () => 0));
+  const sums = moeLayouts(model.architecture).map(({experts}) => Array.from({length: experts}, () => 0));
   try {
     for (const rows of batches) addUse(sums, await usedBy(watch, rows, sequenceLength));
   } finally {

@@ -27,7 +27,9 @@ const loraSchema = z.strictObject({
     .min(0)
     .lt(1)
     .default(0)
-    .describe('Share of the input of the thin matrices that is set to zero in training; embeddings have none.'),
+    .describe(
+      'Share of the input of the thin matrices that is set to zero in training; embeddings, and routers inside experts, have none.',
+    ),
   targets: z
     .array(part)
     .min(1)
@@ -59,7 +61,11 @@ const esftSchema = z.strictObject({
     .describe(
       'Experts are taken, the most used first, until they have this share of all use; the paper has 0.2 for tokens and 0.1 for scores.',
     ),
-  rows: z.int().min(1).default(32).describe('Rows of training text that are looked at before the first step.'),
+  rows: z
+    .int()
+    .min(1)
+    .default(32)
+    .describe('Rows of training text that are looked at before the first step, in whole batches.'),
   train: z.array(part).default([]).describe('Parts that are trained whole besides, for example [norms].'),
 });
 

@@ -1,6 +1,6 @@
 // What a run will hold in memory, from config and config.json alone: no weight is read.
 import type {Variable} from '../engine/variable.js';
-import type {Architecture} from '../model/architecture.js';
+import {type Architecture, moeLayouts} from '../model/architecture.js';
 import {leavesOf, mapTree, parameterSpecs} from '../model/parameters.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {accumulates} from './batch-size.js';
@@ -53,10 +53,8 @@ export async function outlineOf(
 }
 
 /** As many experts of each layer as have that share when all are used the same: more than the text will choose. */
-function evenChoice({ffn}: Architecture, share: number): number[][] {
-  return ffn.flatMap((layout) =>
-    layout.kind === 'moe' ? [Array.from({length: Math.ceil(share * layout.experts)}, (_, e) => e)] : [],
-  );
+function evenChoice(architecture: Architecture, share: number): number[][] {
+  return moeLayouts(architecture).map(({experts}) => Array.from({length: Math.ceil(share * experts)}, (_, e) => e));
 }
 
 /** What is held of a run through all its steps; terms without bytes are left out. */

@@ -83,13 +83,16 @@ async function changesSince(run: TrainRun, checkpoint: Checkpoint, inputs: RunIn
   return [...(await changesOf(run, checkpoint)), ...(await otherInputs(run.out, inputs))];
 }
 
-/** A finished run stays as it is only if it would be the same again; of a model that is gone nobody can tell. */
+/** A finished run stays as it is only if it would be the same again; of a model or text that is gone nobody can tell. */
 async function refuseFinishedOfOther(run: TrainRun, onEvent: (event: TrainEvent) => void): Promise<void> {
   const architecture = await readArchitecture(run.model).catch(() => null);
   if (!architecture) return;
   await withText(run, {path: run.model, architecture}, onEvent, async (sources) =>
     refuseOtherInputs(run, await inputsOf(run, sources)),
-  );
+  ).catch((error: unknown) => {
+    if (!(error instanceof DataError)) throw error; // without its text nobody can tell either
+    onEvent({kind: 'note', text: `the text of the finished run was not looked at: ${error.message}`});
+  });
 }
 
 /** Runs `body` with the packed text of a run open. */

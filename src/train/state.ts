@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {createVariable, type Variable} from '../engine/variable.js';
 import {type Adapter, type Adapters, adapterShapes} from '../model/adapter.js';
-import type {Architecture} from '../model/architecture.js';
+import {type Architecture, moeLayouts} from '../model/architecture.js';
 import type {Model} from '../model/model.js';
 import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {createRng} from '../util/rng.js';
@@ -106,7 +106,7 @@ export async function createTrainState(
       await train(`${spec.path}.b`, spec, adapter.b);
     }
     const counts = options.accumulates
-      ? moeExperts(architecture).map((E, i) => make(`count.${i}`, [E], zeros([E])))
+      ? moeLayouts(architecture).map(({experts: E}, i) => make(`count.${i}`, [E], zeros([E])))
       : [];
     const moved = new Map(biasesOf(architecture, options).map((path) => [path, variables(path)]));
     if (adapted.length > 0) for (const [path, bias] of moved) restore(bias, await options.stored(path));
@@ -198,10 +198,6 @@ async function openAdapter(spec: ParameterSpec, {finetune, seed, stored}: StateO
 function biasesOf(architecture: Architecture, {movesBiases}: StateOptions): string[] {
   const biases = leavesOf(parameterSpecs(architecture)).filter(({role}) => role === 'bias');
   return movesBiases ? biases.map(({path}) => path) : [];
-}
-
-function moeExperts({ffn}: Architecture): number[] {
-  return ffn.flatMap((layout) => (layout.kind === 'moe' ? [layout.experts] : []));
 }
 
 function drawn(shape: readonly number[], rng: ReturnType<typeof createRng>): Float32Array {

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type {ShardRows} from '../format/token-shard-rows.js';
-import type {Architecture, FfnLayout} from '../model/architecture.js';
+import {type Architecture, moeLayouts} from '../model/architecture.js';
 import {batchTensor, countLabels} from '../model/batch.js';
 import {expertRoom, missingRows} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
@@ -159,7 +159,7 @@ interface LayerLoad {
 
 function loadsByLayer(
   loads: Int32Array,
-  {ffn}: Architecture,
+  architecture: Architecture,
   tokens: number,
   {capacity, routing}: StepOptions,
 ): readonly LayerLoad[] {
@@ -167,19 +167,15 @@ function loadsByLayer(
   const take = (layout: Parameters<typeof expertRoom>[2]): LayerLoad => {
     const load_E = loads.subarray(end, end + layout.experts);
     end += layout.experts;
-    // Experts that choose their tokens have room for just those.
+    // Experts that choose their tokens have room for just those, and experts that all compute for all.
     const isComplete = routing?.kind === 'expert-choice' || routing?.kind === 'all-experts';
     const room = isComplete ? 'all' : expertRoom(capacity, tokens, layout);
     return {load_E, missing: missingRows(load_E, room)};
   };
-  return moeLayouts(ffn).map((layout) => {
+  return moeLayouts(architecture).map((layout) => {
     const {load_E, missing} = take(layout);
     return {load_E, missing: missing + (layout.inner ? take(flatLayout(layout, layout.inner)).missing : 0)};
   });
-}
-
-function moeLayouts(ffn: readonly FfnLayout[]): Extract<FfnLayout, {kind: 'moe'}>[] {
-  return ffn.filter((layout) => layout.kind === 'moe');
 }
 
 function summary(reports: readonly Report[], gradNorm: number): StepResult {

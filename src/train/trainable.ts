@@ -9,12 +9,14 @@ export interface TrainablePart {
   readonly parameters: number;
   /** Those of them that train. */
   readonly trained: number;
+  /** Those of them that move without a gradient: biases that balance experts. */
+  readonly moved: number;
   /** Numbers of low-rank terms that train beside the part. */
   readonly lowRank: number;
 }
 
 /** What trains and what is frozen, by the parts that the model has. */
-export function trainableParts({architecture, trained}: TrainState): TrainablePart[] {
+export function trainableParts({architecture, trained, moved}: TrainState): TrainablePart[] {
   const specs = leavesOf(parameterSpecs(architecture));
   const own = new Set(specs.map(({path}) => path));
   return PARTS.map((part) => {
@@ -23,6 +25,7 @@ export function trainableParts({architecture, trained}: TrainState): TrainablePa
       part,
       parameters: total(specs.filter((spec) => partOf(spec) === part)),
       trained: total(training.filter(({path}) => own.has(path))),
+      moved: total(specs.filter((spec) => partOf(spec) === part && moved.has(spec.path))),
       lowRank: total(training.filter(({path}) => !own.has(path))),
     };
   }).filter(({parameters}) => parameters > 0);

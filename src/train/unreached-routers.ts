@@ -1,6 +1,4 @@
-import type {Architecture, FfnLayout, Routing} from '../model/architecture.js';
-
-type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
+import {type Architecture, type MoeLayout, moeLayouts, type Routing} from '../model/architecture.js';
 
 /**
  * Which routers of a mixture the language-model loss teaches nothing, and why, in words; null if there are none.
@@ -8,9 +6,9 @@ type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
  * A router learns through the weights of what it chose: where those are 1 whatever the logits, only balance losses move
  * it, and nothing moves a router inside an expert.
  */
-export function unreachedRouters({ffn, routing}: Architecture): string | null {
-  const layouts = ffn.flatMap((layout) => (layout.kind === 'moe' ? [layout] : []));
-  const notes = [outerNote(layouts, routing), innerNote(layouts)].filter((note) => note !== null);
+export function unreachedRouters(architecture: Architecture): string | null {
+  const layouts = moeLayouts(architecture);
+  const notes = [outerNote(layouts, architecture.routing), innerNote(layouts)].filter((note) => note !== null);
   return notes.length === 0 ? null : notes.join(' ');
 }
 

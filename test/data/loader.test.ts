@@ -4,6 +4,7 @@ import {describe, expect, it, onTestFinished} from 'vitest';
 import {evaluationBatches} from '../../src/data/evaluation.js';
 import {type Batch, createLoader, type Loader, type LoaderState, type WeightedShard} from '../../src/data/loader.js';
 import {openTokenShard} from '../../src/format/token-shard.js';
+import type {ShardRows} from '../../src/format/token-shard-rows.js';
 import {DataError} from '../../src/util/errors.js';
 import {collect, countingRows, countingShard, tempFolder, writeShard} from './support.js';
 
@@ -233,7 +234,8 @@ describe('evaluation batches', () => {
   async function rows(available: number, sequences: number, maxRows: number): Promise<number[][]> {
     const shard = await countingShard(join(await tempFolder(), 'x.arrow'), available);
     const batches = await collect(evaluationBatches(shard, sequences, maxRows));
-    return batches.map(({tokens}) => [...tokens].filter((_, i) => i % 5 === 0).map((id) => id / 1000));
+    const isCounted = ({mask}: ShardRows, i: number): boolean => i % 5 === 0 && mask?.[i] !== 0;
+    return batches.map((batch) => [...batch.tokens].filter((_, i) => isCounted(batch, i)).map((id) => id / 1000));
   }
 
   it('spread evenly over the shard', async () => {
@@ -244,8 +246,17 @@ describe('evaluation batches', () => {
     ]);
   });
 
-  it('are all of one size', async () => {
-    expect((await rows(11, 4, 100)).map((batch) => batch.length)).toEqual([4, 4]);
+  it('are all of one size, the last one filled up with nothing to predict', async () => {
+    const shard = await countingShard(join(await tempFolder(), 'x.arrow'), 11);
+    const batches = await collect(evaluationBatches(shard, 4, 100));
+    expect(batches.map(({tokens}) => tokens.length)).toEqual([20, 20, 20]);
+    expect([...batches[2]!.mask!]).toEqual([...new Array<number>(15).fill(1), ...new Array<number>(5).fill(0)]);
+    expect(batches[0]!.mask).toBeUndefined();
+  });
+
+  it('hold the same rows whatever their size', async () => {
+    const whole = (await rows(11, 1, 7)).flat();
+    for (const sequences of [2, 3, 5, 20]) expect((await rows(11, sequences, 7)).flat()).toEqual(whole);
   });
 
   it('hold all rows of a shard that has fewer than one batch', async () => {

@@ -35,23 +35,25 @@ function showTrain(status: StatusLine, label: string): (event: TrainEvent) => vo
 
 /** Whether a part is frozen, or has low-rank terms. */
 function isPartial(parts: readonly TrainablePart[]): boolean {
-  return parts.some(({parameters, trained, lowRank}) => trained < parameters || lowRank > 0);
+  return parts.some(({parameters, trained, moved, lowRank}) => trained + moved < parameters || lowRank > 0);
 }
 
 const PART_COLUMNS: readonly TableColumn[] = [
   {title: 'part', align: 'left'},
   {title: 'parameters', align: 'right'},
   {title: 'trained', align: 'right'},
+  {title: 'moved', align: 'right'},
   {title: 'low-rank terms', align: 'right'},
 ];
 
-/** What trains and what is frozen. */
+/** What trains and what is frozen; biases that balance experts move without a gradient. */
 function partsTable(parts: readonly TrainablePart[]): string {
   const shown = (count: number): string => (count === 0 ? '-' : formatCount(count));
-  const rows = parts.map(({part, parameters, trained, lowRank}) => [
+  const rows = parts.map(({part, parameters, trained, moved, lowRank}) => [
     part,
     formatCount(parameters),
     trained === 0 ? 'frozen' : formatCount(trained),
+    shown(moved),
     shown(lowRank),
   ]);
   return textTable(PART_COLUMNS, rows);

@@ -1,11 +1,9 @@
 // What can be told of `train.routing` before a step is run.
-import type {Architecture, FfnLayout} from '../../model/architecture.js';
+import {type Architecture, type MoeLayout, moeLayouts} from '../../model/architecture.js';
 import {ConfigError} from '../../util/errors.js';
 import type {TrainOptions} from '../options.js';
 import {rowsOfExpert} from './expert-choice.js';
 import {numDropped} from './perturb.js';
-
-type MoeLayout = Extract<FfnLayout, {kind: 'moe'}>;
 
 /** What decides whether a way of routing is possible. */
 export interface RoutingCase extends Pick<TrainOptions, 'routing' | 'balance' | 'capacity'> {
@@ -21,7 +19,7 @@ export interface RoutingCase extends Pick<TrainOptions, 'routing' | 'balance' | 
  */
 export function requireRoutable(given: RoutingCase): void {
   const {routing, architecture} = given;
-  const layouts = architecture.ffn.filter((layout) => layout.kind === 'moe');
+  const layouts = moeLayouts(architecture);
   if (layouts.length === 0) return;
   switch (routing.kind) {
     case 'as-is':

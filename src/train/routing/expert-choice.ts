@@ -1,6 +1,6 @@
 // Experts that choose their tokens (Zhou et al. 2022, arXiv 2202.09368).
 import * as tf from '@tensorflow/tfjs';
-import type {FfnLayout} from '../../model/architecture.js';
+import type {MoeLayout} from '../../model/architecture.js';
 import {type ExpertPicks, type Routed, type RouterInput, routeByModel} from '../../model/router.js';
 import {takeRows} from '../../op/expert-choice.js';
 import {topIndices} from '../../op/top-k.js';
@@ -21,7 +21,7 @@ export function expertChoice(input: RouterInput, capacityFactor: number): Routed
 export function rowsOfExpert(
   capacityFactor: number,
   T: number,
-  {experts, topK}: Pick<Extract<FfnLayout, {kind: 'moe'}>, 'experts' | 'topK'>,
+  {experts, topK}: Pick<MoeLayout, 'experts' | 'topK'>,
 ): number {
   return Math.floor((capacityFactor * T * topK) / experts);
 }
