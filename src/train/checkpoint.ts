@@ -28,6 +28,8 @@ const trainerState = z.strictObject({
   }),
   configHash: z.string(),
   step: z.int(),
+  /** Steps that were applied, where some were skipped. */
+  applied: z.int().optional(),
   tokens: z.int(),
   flops: z.number(),
   seconds: z.number(),

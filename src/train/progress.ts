@@ -6,6 +6,8 @@ import type {RecentLosses} from './spike.js';
 /** What the loop carries from step to step. */
 export interface Progress {
   step: number;
+  /** Steps that changed something: what the optimizer counts by, as torch's does under a gradient scaler. */
+  applied: number;
   tokens: number;
   flops: number;
   /** Step of the newest checkpoint; 0 before there is one. */
@@ -29,6 +31,7 @@ export function startOf({model, checkpoint}: Session): Progress {
   const {step, tokens, flops, seconds} = checkpoint?.trainer ?? {step: 0, tokens: 0, flops: 0, seconds: 0};
   return {
     step,
+    applied: checkpoint?.trainer.applied ?? step,
     tokens,
     flops,
     savedStep: step,

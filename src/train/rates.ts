@@ -3,7 +3,7 @@ import {stepFigures} from './optimizer/update.js';
 import {PARTS, type Part} from './part.js';
 import type {StepRates} from './step.js';
 
-/** The rates of step t, at which parts without a rate of their own have the learning rate `lr`. */
+/** The rates of the t-th step that is applied, at which parts without a rate of their own have the learning rate `lr`. */
 export function ratesOf(settings: OptimizerSettings, lr: number, t: number): StepRates {
   const learningRate = Object.fromEntries(PARTS.map((part) => [part, rateOf(settings, lr, part)]));
   return {learningRate: learningRate as Record<Part, number>, figures: stepFigures(optimizerOf(settings), t)};

@@ -27,12 +27,13 @@ export async function saveStep(loop: Loop, {data, light = false, prunes = true}:
   const {finetune} = run.train;
   const isLora = finetune.kind === 'lora';
   const withModel = !isLora || finetune.merge;
-  const {step, tokens, flops, recent, best} = progress;
+  const {step, applied, tokens, flops, recent, best} = progress;
   await log.sync();
   const trainer: TrainerState = {
     format: 1,
     configHash: run.config.hash,
     step,
+    ...(applied !== step && {applied}),
     tokens,
     flops,
     seconds: secondsOf(progress),

@@ -156,13 +156,14 @@ async function trainStep(parts: Loop): Promise<void> {
   tellOfRows(parts, batches, faults);
   const lr = learningRate(schedule, optimizer.lr, t, steps);
   const limit = lossLimit(policy, progress.recent);
-  const rates = {...ratesOf(optimizer, lr, t), lossLimit: limit};
+  const rates = {...ratesOf(optimizer, lr, progress.applied + 1), lossLimit: limit};
   const result = await runner.run(batches, rates, {seed: run.seed, step: t});
   const skipped = !isApplied(result, limit);
   const recent = withLoss(policy, progress.recent, result);
   if (skipped && !maySkip(policy, recent)) await refuseStep(parts, {result, lr, limit, batches, dataBefore});
   const tokens = batches.length * batch.sequences * run.data.sequenceLength;
   progress.step = t;
+  if (!skipped) progress.applied++;
   progress.isLight = false;
   progress.recent = recent;
   progress.steadyAt ??= performance.now();

@@ -150,6 +150,8 @@ describe('a run', () => {
     expect(expected.filter((skipped) => skipped).length, 'this run has spikes').toBeGreaterThan(0);
     expect(notes).toHaveLength(expected.filter((skipped) => skipped).length);
     expect(notes[0]).toMatch(/^step \d+ was skipped: loss /);
+    const {trainer} = (await latestCheckpoint(pathOf('skip')))!;
+    expect(trainer.applied, 'what the optimizer counts').toBe(expected.filter((skipped) => !skipped).length);
   });
 
   it('that skipped goes on with the same bytes when it is killed', async () => {
