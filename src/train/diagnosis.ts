@@ -5,7 +5,7 @@ import {weightsOf} from '../model/adapter.js';
 import {splitBatch} from '../model/batch.js';
 import {decode} from '../model/decoder.js';
 import type {TrainState} from './state.js';
-import {differentiate} from './step.js';
+import {differentiate} from './step-loss.js';
 import {type RunnerOptions, type StepSeed, seedWords, type TrainRows, withBatch} from './step-runner.js';
 
 /** The first place of a step that is not finite, in words; null if every number of it is. */

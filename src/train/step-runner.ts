@@ -11,11 +11,11 @@ import {
   compileStep,
   ratesTensor,
   type StepFunctions,
-  type StepInput,
   type StepOptions,
   type StepRates,
   type StepReport,
 } from './step.js';
+import type {StepInput} from './step-loss.js';
 
 /** What one optimizer step gave. */
 export interface StepResult {
