@@ -42,10 +42,6 @@ async function runOf(name: string, architecture: Architecture, train: TrainInput
 const DENSE_LAYER: FfnLayout = {kind: 'dense', width: 1536};
 const SHAPES: Readonly<Record<string, readonly [Architecture, TrainInput]>> = {
   full: [wide(DENSE_LAYER), {batch: {sequences: 8}}],
-  'low-rank terms': [
-    wide(DENSE_LAYER),
-    {batch: {sequences: 8}, finetune: {kind: 'lora', rank: 8, targets: ['attention', 'ffn']}},
-  ],
   'experts and accumulation': [
     wide({...experts(8, 2), expertWidth: 192, sharedWidth: 192}),
     {batch: {sequences: 4, accumulate: 2}},
