@@ -9,17 +9,19 @@ import {findTorch} from './python.js';
 import type {CaseResult} from './result.js';
 import {runScript} from './run-script.js';
 import {checkSameTraining} from './same-training.js';
-import {ourCommand, type SideCommand, torchCommand} from './side.js';
+import {ourCommand, type SideCommand, type TorchWay, torchCommand} from './side.js';
 import {remarks, resultTable} from './table.js';
 
 async function main(options: BenchOptions): Promise<void> {
   if (options.json) await refuseExisting(options.json);
   const machine = await describeMachine();
   const threads = availableParallelism();
-  const commands = await sideCommands(options);
-  const agreements = await compareTraining(commands, options, threads);
-  const results = await measureAll(commands, options, threads);
-  const versions = (results[0]?.sides ?? []).map(({name, version}) => `${name} on ${version}`);
+  const sides = await findSides(options);
+  const agreements = await compareTraining(sides, options, threads);
+  const results = await measureAll(sides, options, threads);
+  const versions = [
+    ...new Set(results.flatMap(({sides: all}) => all.map(({name, version}) => `${name} on ${version}`))),
+  ];
   console.log(`\n${machineLine(machine, versions)}; ${threads} threads, float32, ${options.rounds} rounds in turns\n`);
   console.log(resultTable(results));
   const doubt = busyWarning(machine) ?? [];
@@ -27,49 +29,71 @@ async function main(options: BenchOptions): Promise<void> {
   if (options.json) await writeFileAtomic(options.json, `${JSON.stringify({machine, threads, results}, null, 1)}\n`);
 }
 
-async function sideCommands({compile}: BenchOptions): Promise<SideCommand[]> {
-  const torch = await findTorch(process.env);
-  if (torch.kind === 'missing') {
-    console.log(torch.reason);
-    return [ourCommand()];
-  }
-  const compiled = compile ? [torchCommand(torch.python, 'compile')] : [];
-  return [ourCommand(), torchCommand(torch.python, 'eager'), ...compiled];
+/** A side with what it can train. */
+interface Entrant {
+  readonly command: SideCommand;
+  readonly fits: (what: Training) => boolean;
 }
 
-/** What is trained, and how much of it; a dense model has no routers to train. */
-function trainings({kinds, finetunes}: BenchOptions): {readonly kind: Kind; readonly finetune: Finetune}[] {
+/** What is trained, and how much of it. */
+interface Training {
+  readonly kind: Kind;
+  readonly finetune: Finetune;
+}
+
+async function findSides({compile, transformers}: BenchOptions): Promise<Entrant[]> {
+  const torch = await findTorch(process.env);
+  const ours: Entrant = {command: ourCommand(), fits: () => true};
+  if (torch.kind === 'missing') {
+    console.log(torch.reason);
+    return [ours];
+  }
+  const of = (way: TorchWay): SideCommand => torchCommand(torch.python, way);
+  return [
+    ours,
+    {command: of('eager'), fits: () => true},
+    ...(compile ? [{command: of('compile'), fits: () => true}] : []),
+    ...(transformers ? [{command: of('transformers'), fits: fitsTransformers}] : []),
+  ];
+}
+
+function fitsTransformers({kind, finetune}: Training): boolean {
+  return kind === 'moe' && finetune !== 'lora';
+}
+
+/** A dense model has no routers to train. */
+function trainings({kinds, finetunes}: BenchOptions): Training[] {
   return kinds.flatMap((kind) =>
     finetunes.filter((finetune) => trains(kind, finetune)).map((finetune) => ({kind, finetune})),
   );
 }
 
 async function compareTraining(
-  [ours, torch]: readonly SideCommand[],
+  [ours, ...others]: readonly Entrant[],
   options: BenchOptions,
   threads: number,
 ): Promise<string[]> {
-  if (!ours || !torch) return [];
+  if (!ours) return [];
   const lines: string[] = [];
   for (const what of trainings(options)) {
-    const difference = await checkSameTraining(ours, torch, what, threads);
-    lines.push(
-      `Same training: from the same weights, losses of six steps of a tiny ${what.kind} model (${what.finetune}) differ by ${difference.toExponential(0)}.`,
-    );
+    for (const {command, fits} of others) {
+      if (command.compiles || !fits(what)) continue;
+      const difference = await checkSameTraining(ours.command, command, what, threads);
+      lines.push(
+        `Same training: from the same weights, losses of six steps of a tiny ${what.kind} model (${what.finetune}) differ by ${difference.toExponential(0)} from ${command.name}.`,
+      );
+    }
   }
   return lines;
 }
 
-async function measureAll(
-  commands: readonly SideCommand[],
-  options: BenchOptions,
-  threads: number,
-): Promise<CaseResult[]> {
+async function measureAll(sides: readonly Entrant[], options: BenchOptions, threads: number): Promise<CaseResult[]> {
   const results: CaseResult[] = [];
   for (const one of options.cases) {
     for (const what of trainings(options)) {
       const turns = {rounds: options.rounds, steps: options.steps ?? one.steps, capacity: options.capacity, threads};
       const report = (line: string): void => console.log(`${one.name} ${what.kind} ${what.finetune}, ${line}`);
+      const commands = sides.filter(({fits}) => fits(what)).map(({command}) => command);
       results.push(await measureCase(one, what, commands, turns, report));
     }
   }

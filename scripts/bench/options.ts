@@ -15,6 +15,8 @@ export interface BenchOptions {
   readonly capacity: number | null;
   /** Whether PyTorch is also timed through torch.compile. */
   readonly compile: boolean;
+  /** Whether Qwen2-MoE of transformers is also timed, where every weight or the routers train. */
+  readonly transformers: boolean;
 }
 
 const ROUNDS = 9;
@@ -49,6 +51,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     )
     .option('--json <file>', 'also write every number; the file must not exist')
     .option('--compile', 'also time torch.compile, which may take minutes to start', false)
+    .option('--transformers', 'also time Qwen2-MoE of transformers, which has no low-rank terms here', false)
     .allowExcessArguments(false)
     .exitOverride();
   const {
@@ -60,6 +63,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     json,
     capacity,
     compile,
+    transformers,
   } = command.parse([...args], {from: 'user'}).opts();
   return {
     cases: name === 'all' ? Object.values(CASES) : [CASES[name]],
@@ -70,6 +74,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     json: json ?? null,
     capacity: capacity ?? null,
     compile,
+    transformers,
   };
 }
 

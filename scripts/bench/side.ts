@@ -42,9 +42,12 @@ export function ourCommand(env: Readonly<Record<string, string>> = {}): SideComm
   };
 }
 
+/** How PyTorch takes the step: a model written by hand, eager or compiled, or Qwen2-MoE of transformers, eager. */
+export type TorchWay = 'eager' | 'compile' | 'transformers';
+
 /** The process of PyTorch's side. */
-export function torchCommand(python: string, way: 'eager' | 'compile'): SideCommand {
-  const script = join(import.meta.dirname, 'torch_step.py');
+export function torchCommand(python: string, way: TorchWay): SideCommand {
+  const script = join(import.meta.dirname, way === 'transformers' ? 'transformers_step.py' : 'torch_step.py');
   return {name: `torch ${way}`, command: python, args: [script], isOurs: false, compiles: way === 'compile'};
 }
 

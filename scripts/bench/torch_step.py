@@ -56,16 +56,19 @@ def make_weights(setup, parameters):
     return {**parameters, **terms}
 
 
-def make_optimizer(setup, parameters):
-    """Fused AdamW of what trains, decay on matrices only."""
+def build(setup):
+    """The loss of the model written by hand, and what trains: (decays, tensor) each."""
+    parameters = make_parameters(setup)
     trained = trained_paths(setup)
+    specs = [spec for spec in setup["parameters"] if spec["path"] in trained]
+    return make_loss(setup, make_weights(setup, parameters)), [(spec["decays"], parameters[spec["path"]]) for spec in specs]
+
+
+def make_optimizer(setup, trained):
+    """Fused AdamW of what trains, decay on matrices only."""
     groups = [
         {
-            "params": [
-                parameters[spec["path"]]
-                for spec in setup["parameters"]
-                if spec["decays"] is decays and spec["path"] in trained
-            ],
+            "params": [tensor for tensor_decays, tensor in trained if tensor_decays is decays],
             "weight_decay": setup["weightDecay"] if decays else 0.0,
         }
         for decays in (True, False)
@@ -169,12 +172,11 @@ def make_loss(setup, parameters):
 class Training:
     """A model in training; steps go round the given batches."""
 
-    def __init__(self, setup):
+    def __init__(self, setup, build):
         torch.set_num_threads(setup["threads"])
-        parameters = make_parameters(setup)
-        loss = make_loss(setup, make_weights(setup, parameters))
+        loss, trained = build(setup)
         self.loss = torch.compile(loss) if setup["compile"] else loss
-        self.optimizer = make_optimizer(setup, parameters)
+        self.optimizer = make_optimizer(setup, trained)
         width = setup["sequence"] + 1
         self.batches = [torch.tensor(batch).view(-1, width) for batch in setup["batches"]]
         self.num_steps = 0
@@ -203,14 +205,14 @@ def matmul_ms(size, repeats):
     return times
 
 
-def answers(requests):
+def answers(requests, build, version):
     """One answer a request, in order."""
     training = None
     for line in requests:
         request = json.loads(line)
         if request["kind"] == "start":
-            training = Training(request["setup"])
-            yield {"kind": "ready", "version": torch.__version__}
+            training = Training(request["setup"], build)
+            yield {"kind": "ready", "version": version}
         elif request["kind"] == "steps":
             steps = [training.step() for _ in range(request["count"])]
             loads = [(load / load.sum()).tolist() for load in training.loads]
@@ -221,12 +223,13 @@ def answers(requests):
             raise ValueError(f"unknown request {request['kind']}")
 
 
-def main():
+def main(build, version):
+    """Answers until stdin ends. `build(setup)` gives `(ids, labels) -> cross-entropy, loss, loads` and what trains."""
     out = sys.stdout
     sys.stdout = sys.stderr  # what a library prints must not get among the answers
-    for answer in answers(sys.stdin):
+    for answer in answers(sys.stdin, build, version):
         print(json.dumps(answer), file=out, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(build, torch.__version__)

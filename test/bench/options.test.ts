@@ -27,6 +27,7 @@ describe('parseOptions', () => {
       '--json',
       'x.json',
       '--compile',
+      '--transformers',
       ...['--finetune', 'lora'],
     ];
     expect(parseOptions(args)).toEqual({
@@ -38,6 +39,7 @@ describe('parseOptions', () => {
       json: 'x.json',
       capacity: 1.25,
       compile: true,
+      transformers: true,
     });
   });
 

@@ -37,9 +37,9 @@ describe('a side', () => {
   });
 });
 
-describe.skipIf(!hasPython)('torch_step.py', () => {
-  it('is Python', () => {
-    const [path = ''] = torchCommand('python3', 'eager').args;
+describe.skipIf(!hasPython)("PyTorch's side", () => {
+  it.each(['eager', 'transformers'] as const)('is Python (%s)', (way) => {
+    const [path = ''] = torchCommand('python3', way).args;
     execFileSync('python3', ['-c', 'import ast, sys; ast.parse(open(sys.argv[1]).read())', path]);
   });
 });
@@ -57,12 +57,14 @@ describe('findTorch', () => {
 const absent = torch.kind === 'missing' ? torch.reason : missingTensorFlow;
 describe.skipIf(absent !== null)(`both sides${absent ? ` (skipped: ${absent})` : ''}`, () => {
   it.each([
-    {kind: 'dense', finetune: 'full'},
-    {kind: 'moe', finetune: 'full'},
-    {kind: 'moe', finetune: 'lora'},
-    {kind: 'moe', finetune: 'routers'},
-  ] as const)('train a $kind model the same way ($finetune)', {timeout: 300_000}, async (what) => {
+    {way: 'eager', kind: 'dense', finetune: 'full'},
+    {way: 'eager', kind: 'moe', finetune: 'full'},
+    {way: 'eager', kind: 'moe', finetune: 'lora'},
+    {way: 'eager', kind: 'moe', finetune: 'routers'},
+    {way: 'transformers', kind: 'moe', finetune: 'full'},
+    {way: 'transformers', kind: 'moe', finetune: 'routers'},
+  ] as const)('train a $kind model the same way ($finetune, $way)', {timeout: 300_000}, async ({way, ...what}) => {
     const python = torch.kind === 'found' ? torch.python : '';
-    expect(await checkSameTraining(ourCommand(), torchCommand(python, 'eager'), what, 1)).toBeLessThan(1e-4);
+    expect(await checkSameTraining(ourCommand(), torchCommand(python, way), what, 1)).toBeLessThan(1e-4);
   });
 });
