@@ -1,11 +1,11 @@
-// Shows what XLA made of a training step: npx tsx scripts/bench/profile.ts --case a --kind moe --out <folder>
+// Shows what XLA made of a training step: npx tsx scripts/bench/profile.ts --case a --kind moe --finetune full --out <folder>
 import {readdir, readFile, stat} from 'node:fs/promises';
 import {availableParallelism} from 'node:os';
 import {join, resolve} from 'node:path';
 import {Command, Option} from '@commander-js/extra-typings';
 import {textTable} from '../../src/report/table.js';
 import {refuseExisting} from '../../src/util/atomic.js';
-import {CASES, type Case, type Kind, setupOf} from './cases.js';
+import {CASES, type Case, type Finetune, type Kind, setupOf} from './cases.js';
 import {entryInstructions, type Instruction, signatureOf} from './hlo.js';
 import {flopsOf} from './result.js';
 import {runScript} from './run-script.js';
@@ -15,24 +15,25 @@ import {openSide, ourCommand} from './side.js';
 const NUM_SHAPES = 25;
 
 async function main(): Promise<void> {
-  const {one, kind, out} = options();
+  const {one, kind, finetune, out} = options();
   await refuseExisting(out);
-  await runOnce(one, kind, out);
+  await runOnce(one, {kind, finetune}, out);
   const modules = await stepModules(out);
   const last = modules.at(-1);
   if (last === undefined) throw new Error(`XLA wrote no step into ${out}`);
   const instructions = entryInstructions(await readFile(join(out, last), 'utf8'));
   const dots = instructions.reduce((sum, {dot}) => sum + (dot?.flops ?? 0), 0);
   console.log(`${last}: ${instructions.length} instructions one after the other`);
-  console.log(`matrix products ${gigaflop(dots)} GFLOP, the model needs ${gigaflop(flopsOf(one, kind, 'full'))}\n`);
+  console.log(`matrix products ${gigaflop(dots)} GFLOP, the model needs ${gigaflop(flopsOf(one, kind, finetune))}\n`);
   console.log(groupTable(instructions, ({opcode}) => opcode, 'instruction'));
   console.log(`\n${groupTable(instructions, signatureOf, `shape (the ${NUM_SHAPES} with most work)`)}`);
 }
 
-function options(): {one: Case; kind: Kind; out: string} {
+function options(): {one: Case; kind: Kind; finetune: Finetune; out: string} {
   const {
     case: name,
     kind,
+    finetune,
     out,
   } = new Command('profile')
     .description('Shows what XLA made of a training step.')
@@ -40,15 +41,24 @@ function options(): {one: Case; kind: Kind; out: string} {
     .addOption(
       new Option('--kind <kind>', 'feed-forward part').choices(['dense', 'moe'] as const).default('moe' as const),
     )
+    .addOption(
+      new Option('--finetune <what>', 'what trains')
+        .choices(['full', 'lora', 'routers'] as const)
+        .default('full' as const),
+    )
     .requiredOption('--out <folder>', 'for what XLA writes; must not exist')
     .exitOverride()
     .parse()
     .opts();
-  return {one: CASES[name], kind, out: resolve(out)};
+  return {one: CASES[name], kind, finetune, out: resolve(out)};
 }
 
 /** One step is enough: XLA writes a module when it compiles it. */
-async function runOnce(one: Case, kind: Kind, out: string): Promise<void> {
+async function runOnce(
+  one: Case,
+  {kind, finetune}: {readonly kind: Kind; readonly finetune: Finetune},
+  out: string,
+): Promise<void> {
   const ours = [
     process.env.XLA_FLAGS,
     `--xla_dump_to=${out}`,
@@ -57,7 +67,7 @@ async function runOnce(one: Case, kind: Kind, out: string): Promise<void> {
   ];
   const side = openSide(ourCommand({XLA_FLAGS: ours.join(' ')}));
   try {
-    await side.ask({kind: 'start', setup: setupOf(one, kind, 'full', availableParallelism())});
+    await side.ask({kind: 'start', setup: setupOf(one, kind, finetune, availableParallelism())});
     await side.ask({kind: 'steps', count: 1});
   } finally {
     await side.close();
