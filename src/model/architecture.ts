@@ -56,6 +56,12 @@ export interface Routing {
    * (dynamic routing, arXiv 2403.07652).
    */
   readonly topP?: number;
+  /**
+   * There if a chosen expert weighs its softmax among those alone that were not chosen before it and whose logit is at most
+   * `reach · max(|logit|, largest)` below the largest of these (Phi-3.5-MoE, where it is 2 x `router_jitter_noise`; GRIN,
+   * arXiv 2409.12136).
+   */
+  readonly reach?: number;
 }
 
 /**

@@ -22,15 +22,15 @@ export function expertRoom(capacity: Capacity, T: number, layout: MoeLayout): Ex
 }
 
 /**
- * An even share for every expert and blocks of half a share for those that want more: shapes are fixed when a step is
- * compiled, and this holds any routing in less than twice the rows there are, but for rounding.
+ * Half an even share for every expert and blocks of as much for those that want more: shapes are fixed when a step is
+ * compiled, and this holds any routing in less than one and a half times the rows there are, but for rounding.
  *
- * With H rows a block, all rows are at most 2·E·H. If m experts want more than their 2·H, what they want beyond is at
- * most 2·(E − m)·H rows, so fewer than 2·(E − m) + m blocks, which is largest for m = 1: 2·E − 2.
+ * With H rows a block, all rows are at most 2·E·H. If m experts want more than their H, what they want beyond is at most
+ * (2·E − m)·H rows, so fewer than 2·E − m + m blocks: 2·E − 1.
  */
 export function droplessRoom(T: number, {experts: E, topK}: Pick<MoeLayout, 'experts' | 'topK'>): ExpertRoom {
   const blockRows = multiple((T * topK) / E / 2);
-  return {rows: 2 * blockRows, blockRows, blocks: 2 * E - 2};
+  return {rows: blockRows, blockRows, blocks: 2 * E - 1};
 }
 
 function droppingRoom(factor: number, T: number, {experts, topK}: MoeLayout): ExpertRoom {

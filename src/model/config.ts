@@ -69,6 +69,7 @@ const moeSchema = z
         .gt(0, 'a number above 0 is needed')
         .max(1, 'at most 1 is needed')
         .optional(),
+      reach: z.number('a number is needed').positive('a number above 0 is needed').optional(),
     }),
     layers: z.array(layerSchema, {error: 'a list with one entry a layer is needed'}),
   })
@@ -85,6 +86,16 @@ const moeSchema = z
       error: 'top_p does not go with experts inside experts',
       path: ['routing', 'top_p'],
     },
+  )
+  .refine(({routing}) => routing.reach === undefined || isPlainSoftmax(routing), {
+    error:
+      'reach says how experts are weighed: it needs score "softmax", order "score-then-topk", weight "score", renormalise false and no top_p',
+    path: ['routing', 'reach'],
+  })
+  .refine(
+    ({routing, layers}) =>
+      routing.reach === undefined || !layers.some((layer) => 'experts' in layer && layer.selection_bias),
+    {error: 'reach does not go with selection biases', path: ['routing', 'reach']},
   );
 const sectionSchema = z.looseObject({moe: moeSchema});
 
@@ -135,8 +146,16 @@ function moeArchitecture(config: ConfigRecord, file: string): Architecture {
   return {...dense, ffn: moe.layers.map(layoutOf), routing: routingOf(moe.routing)};
 }
 
-function routingOf({top_p, ...words}: z.output<typeof moeSchema>['routing']): Routing {
-  return {...words, ...(top_p !== undefined && {topP: top_p})};
+function routingOf({top_p, reach, ...words}: z.output<typeof moeSchema>['routing']): Routing {
+  return {...words, ...(top_p !== undefined && {topP: top_p}), ...(reach !== undefined && {reach})};
+}
+
+interface ScoreWords extends Pick<Routing, 'score' | 'order' | 'weight' | 'renormalise'> {
+  readonly top_p?: number | undefined;
+}
+
+function isPlainSoftmax({score, order, weight: by, renormalise, top_p: mass}: ScoreWords): boolean {
+  return score === 'softmax' && order === 'score-then-topk' && by === 'score' && !renormalise && mass === undefined;
 }
 
 function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
@@ -165,10 +184,14 @@ function innerSection({experts, topK, expertWidth, weight}: InnerLayout): z.outp
 }
 
 function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSchema> {
-  const {score, order, renormalise, scale, weight, topP} = routing;
+  const {score, order, renormalise, scale, weight, topP, reach} = routing;
   return {
     source_model_type: family,
-    routing: {score, order, renormalise, scale, weight, ...(topP !== undefined && {top_p: topP})},
+    routing: {
+      ...{score, order, renormalise, scale, weight},
+      ...(topP !== undefined && {top_p: topP}),
+      ...(reach !== undefined && {reach}),
+    },
     layers: ffn.map((layout) =>
       layout.kind === 'dense'
         ? {width: layout.width}

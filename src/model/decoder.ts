@@ -13,7 +13,7 @@ import {glu} from './glu.js';
 import {type Chooser, moe, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
 import {type LayerFunction, type LayerResult, recomputedLayer} from './recomputed-layer.js';
-import type {LayerRouter} from './router.js';
+import type {LayerRouter, Routed, RouterInput} from './router.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
 export interface DecoderInput {
@@ -61,15 +61,20 @@ export function decode(
     const layout = architecture.ffn[index];
     if (!layout) throw new Error(`the architecture has no layer ${index}`);
     const onInput = (y_TD: tf.Tensor2D): void => options.onFfnInput?.(index, y_TD);
-    const run: LayerFunction = (input_TD, weights, given) =>
-      decoderLayer(input_TD, weights, layout, architecture, given, {
+    const other = options.routerOf?.(index);
+    const run: LayerFunction = (input_TD, weights, given) => {
+      const {seed_2} = given; // the very tensor: where a layer is computed again it waits for the gradient
+      const chooser = other && seed_2 ? (input: RouterInput) => other.route(input, seed_2) : options.chooser;
+      return decoderLayer(input_TD, weights, layout, architecture, given, {
         ...options,
-        ...(options.routerOf && {chooser: options.routerOf(index)}),
+        ...(chooser && {chooser}),
         onInput,
       });
+    };
+    const given = {...context, seed_2: other?.seed_2 ?? null};
     const {next_TD, router} = options.recomputesLayers
-      ? recomputedLayer(run, x_TD, layer, context)
-      : run(x_TD, layer, context);
+      ? recomputedLayer(run, x_TD, layer, given)
+      : run(x_TD, layer, given);
     if (router) routers.push(router);
     x_TD = next_TD;
   }
@@ -126,7 +131,7 @@ export function headOf({head, embed: table}: DecoderTree<Weight>): tf.Tensor2D {
 
 /** How one layer is run. */
 interface LayerOptions extends Pick<ForwardOptions, 'capacity'> {
-  readonly chooser?: Chooser | LayerRouter;
+  readonly chooser?: Chooser | ((input: RouterInput) => Routed);
   readonly onInput?: (y_TD: tf.Tensor2D) => void;
 }
 

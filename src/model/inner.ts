@@ -1,5 +1,6 @@
 // Experts inside experts. Shapes besides those of architecture.ts: G routed experts, e inside each, k of them chosen.
 import * as tf from '@tensorflow/tfjs';
+import {EXACT_MATRIX} from '../op/mat-mul.js';
 import {pickBlocks, topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import {mapWeight, solid, type Weight} from '../op/weight.js';
@@ -61,7 +62,7 @@ export function routeInside(
 
 /** Routers [G, D, e] side by side: [D, G·e]. */
 function wide(router: Weight): tf.Tensor2D {
-  const router_GDe = solid(router);
+  const router_GDe = solid(router, EXACT_MATRIX);
   const [G, D, e] = router_GDe.shape as [number, number, number];
   return tf.reshape(tf.transpose(router_GDe, [1, 0, 2]), [D, G * e]);
 }

@@ -22,7 +22,6 @@ import {flatExperts, flatLayout, routeInside} from './inner.js';
 import type {FfnTree, GluTree} from './parameters.js';
 import {
   type ExpertPicks,
-  type LayerRouter,
   type Route,
   type Routed,
   type RouterInput,
@@ -68,7 +67,7 @@ export function moe(
   layout: MoeLayout,
   routing: Routing,
   capacity: Capacity,
-  chooser: Chooser | LayerRouter = 'router',
+  chooser: Chooser | ((input: RouterInput) => Routed) = 'router',
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
   const activity = chooser === 'oracle' ? activityOf(x_TD, params) : null;
   const input = {x_TD, params, layout, routing};

@@ -12,15 +12,21 @@ export interface LayerResult {
   readonly router: RouterTrace | null;
 }
 
+/** What a layer needs besides weights. */
+export interface LayerContext extends AttentionContext {
+  /** Of what its router draws, two int32 words; null if it draws nothing. */
+  readonly seed_2: tf.Tensor1D | null;
+}
+
 /** A layer as a function of everything it computes with. */
-export type LayerFunction = (x_TD: tf.Tensor2D, layer: LayerTree<Weight>, context: AttentionContext) => LayerResult;
+export type LayerFunction = (x_TD: tf.Tensor2D, layer: LayerTree<Weight>, context: LayerContext) => LayerResult;
 
 /** The result of `run`, which is run again when the gradient needs what it computed. */
 export function recomputedLayer(
   run: LayerFunction,
   x_TD: tf.Tensor2D,
   layer: LayerTree<Weight>,
-  context: AttentionContext,
+  context: LayerContext,
 ): LayerResult {
   const weights = tensorsOf(layer);
   let columns: number[] = [];
@@ -62,11 +68,11 @@ function tensorsOf(layer: LayerTree<Weight>): tf.Tensor[] {
   return tensors;
 }
 
-/** Those that have none: the seeds of dropout, and what attention knows of the batch. */
-function contextTensors(layer: LayerTree<Weight>, {rope, segment_BS}: AttentionContext): tf.Tensor[] {
+/** Those that have none: the seeds of dropout, what attention knows of the batch, the seed of the router. */
+function contextTensors(layer: LayerTree<Weight>, {rope, segment_BS, seed_2}: LayerContext): tf.Tensor[] {
   const seeds: tf.Tensor[] = [];
   mapLayer(layer, (leaf) => isLowRank(leaf) && leaf.dropout && seeds.push(leaf.dropout.seed_2));
-  return [...seeds, rope.cos, rope.sin, ...(segment_BS ? [segment_BS] : [])];
+  return [...seeds, rope.cos, rope.sin, ...(segment_BS ? [segment_BS] : []), ...(seed_2 ? [seed_2] : [])];
 }
 
 /** The same layer with tensors from a queue: weights first, then seeds. */
@@ -86,8 +92,9 @@ function layerOf(layer: LayerTree<Weight>, queue: tf.Tensor[]): LayerTree<Weight
   });
 }
 
-function contextOf(context: AttentionContext, queue: readonly tf.Tensor[]): AttentionContext {
-  const [cos, sin, segment_BS] = queue;
+function contextOf(context: LayerContext, [cos, sin, ...others]: readonly tf.Tensor[]): LayerContext {
   if (!cos || !sin) throw new Error('too few tensors for the context of a layer');
-  return {...context, rope: {cos, sin}, segment_BS: (segment_BS ?? null) as tf.Tensor2D | null};
+  const segment_BS = (context.segment_BS && others.shift()) as tf.Tensor2D | null;
+  const seed_2 = (context.seed_2 && others.shift()) as tf.Tensor1D | null;
+  return {...context, rope: {cos, sin}, segment_BS, seed_2};
 }

@@ -8,6 +8,7 @@ import {untaped} from '../op/untaped.js';
 import {project, solid, type Weight} from '../op/weight.js';
 import type {MoeLayout, Routing} from './architecture.js';
 import type {FfnTree, RouterTree} from './parameters.js';
+import {reachedScores} from './reach.js';
 
 /** What tells routers apart whose matrices are alike. */
 type RouterLayout = Pick<MoeLayout, 'router' | 'experts' | 'temperature'>;
@@ -22,7 +23,8 @@ export function routerLogits(
   {router, routerUp, routerOut}: RouterTree<Weight>,
   layout?: RouterLayout,
 ): tf.Tensor2D {
-  if (layout?.router === 'cosine') return cosines(x_TD, solid(router) as tf.Tensor2D, layout.temperature ?? 1);
+  if (layout?.router === 'cosine')
+    return cosines(x_TD, solid(router, EXACT_MATRIX) as tf.Tensor2D, layout.temperature ?? 1);
   const first_TE = project(x_TD, router as Weight<tf.Tensor2D>, EXACT_MATRIX);
   if (routerUp) return tf.abs(swiglu(first_TE, project(x_TD, routerUp as Weight<tf.Tensor2D>, EXACT_MATRIX)));
   if (layout?.router === 'autonomy') return norms(first_TE, layout.experts);
@@ -79,8 +81,12 @@ export interface Routed {
   readonly chance_TE?: tf.Tensor2D;
 }
 
-/** Routes the tokens of a layer in another way than the model itself does: what training may ask for. */
-export type LayerRouter = (input: RouterInput) => Routed;
+/** What routes the tokens of a layer in another way than the model itself does: what training may ask for. */
+export interface LayerRouter {
+  route(input: RouterInput, seed_2: tf.Tensor1D): Routed;
+  /** Two int32 words of what it draws. */
+  readonly seed_2: tf.Tensor1D;
+}
 
 /** Routes as the model does. */
 export function routeByModel({x_TD, params, layout, routing}: RouterInput): Routed {
@@ -149,16 +155,25 @@ function weights({logit_TE, score_TE, expert_TK, scale_E}: Scored, routing: Rout
   if (routing.weight === 'one') {
     return onlyChosen(tf.fill([expert_TK.shape[0], expert_TK.shape[1]], routing.scale), expert_TK, score_TE, routing);
   }
-  const picked_TK =
-    routing.order === 'topk-then-score'
-      ? scores(pickColumns(logit_TE, expert_TK), routing)
-      : pickColumns(score_TE, expert_TK);
+  const picked_TK = pickedScores(logit_TE, score_TE, expert_TK, routing);
   const shared_TK: tf.Tensor2D = routing.renormalise ? tf.div(picked_TK, tf.sum(picked_TK, -1, true)) : picked_TK;
   const weight_TK =
     routing.weight === 'score'
       ? shared_TK
       : onlyChosen(onePlus(shared_TK, expert_TK, scale_E, logit_TE.shape[1]), expert_TK, score_TE, routing);
   return routing.scale === 1 ? weight_TK : tf.mul(weight_TK, routing.scale);
+}
+
+/** The score of each chosen expert. */
+function pickedScores(
+  logit_TE: tf.Tensor2D,
+  score_TE: tf.Tensor2D,
+  expert_TK: tf.Tensor2D,
+  routing: Routing,
+): tf.Tensor2D {
+  if (routing.reach !== undefined) return reachedScores(logit_TE, expert_TK, routing.reach);
+  if (routing.order === 'topk-then-score') return scores(pickColumns(logit_TE, expert_TK), routing);
+  return pickColumns(score_TE, expert_TK);
 }
 
 /** Weights with zeros where a top p left an expert out. */

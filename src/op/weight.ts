@@ -1,6 +1,6 @@
 // Weights with a low-rank term beside them (LoRA, Hu et al. 2022, arXiv 2106.09685).
 import * as tf from '@tensorflow/tfjs';
-import {matMul} from './mat-mul.js';
+import {MATRIX} from './mat-mul.js';
 import {multiplied, type Product, swigluMultiplied} from './product.js';
 import {randomUniform} from './random.js';
 import {swiglu} from './swiglu.js';
@@ -25,11 +25,11 @@ export interface Dropout {
   readonly seed_2: tf.Tensor1D;
 }
 
-/** The weight as one tensor: for small ones, and for uses that are no product of rows. */
-export function solid<W extends tf.Tensor>(weight: Weight<W>): W {
+/** The weight as one tensor: for small ones, and for uses that are no product of rows. @param product of its factors. */
+export function solid<W extends tf.Tensor>(weight: Weight<W>, product: Product<tf.Tensor, tf.Tensor> = MATRIX): W {
   if (!isLowRank(weight)) return weight;
   const {base, a, b, scale} = weight;
-  return tf.add(base, tf.mul(matMul(a, b), scale)) as W;
+  return tf.add(base, tf.mul(multiplied(a, b, product), scale)) as W;
 }
 
 /** The same weight in another shape of its leading axes: `reshape` sees base, a and b. */

@@ -23,7 +23,7 @@ export async function chooseExperts(
 ): Promise<ChosenExperts> {
   const shards = sources.map(({name, weight, train}) => ({name, weight, shard: train}));
   const {sequences} = run.train.batch;
-  const loader = createLoader({shards, sequences, seed: run.seed});
+  const loader = createLoader({shards, sequences, seed: run.seed, damaged: run.data.damaged});
   const batches: ShardRows[] = [];
   for (let read = 0; read < rows; read += sequences) batches.push(await loader.next());
   const use = await expertUse(model, batches, {

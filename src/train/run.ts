@@ -4,7 +4,7 @@ import {startEngine} from '../engine/start.js';
 import {loadModel, type Model} from '../model/model.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
-import {DataError} from '../util/errors.js';
+import {DataError, UsageError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
 import {refuseUnevenPool} from './balance.js';
 import {accumulates} from './batch-size.js';
@@ -64,8 +64,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
       await refuseIdsBeyond(model, tokenizer, sources);
       const inputs = await inputsOf(run, sources);
       const changes = checkpoint ? await changesSince(run, checkpoint, inputs) : [];
-      const {precision} = engine;
-      const teacher = await openTeacher({run, model, tokenizer, sources, precision});
+      const teacher = await openTeacher({run, model, tokenizer, sources, engine});
       try {
         return await trainSession({run, model, teacher, sources, engine, checkpoint, inputs, changes}, onEvent);
       } finally {
@@ -80,7 +79,18 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
 /** What is another than when the run began, in words; refused unless that is allowed. */
 async function changesSince(run: TrainRun, checkpoint: Checkpoint, inputs: RunInputs): Promise<string[]> {
   if (!run.allowsChange) await refuseOtherInputs(run, inputs);
-  return [...(await changesOf(run, checkpoint)), ...(await otherInputs(run.out, inputs))];
+  const keys = await changesOf(run, checkpoint);
+  refuseOtherFinetune(keys, checkpoint);
+  return [...keys, ...(await otherInputs(run.out, inputs))];
+}
+
+/** What trains has its moments, low-rank terms and chosen experts in the checkpoint: others would have none. */
+function refuseOtherFinetune(keys: readonly string[], {path}: Checkpoint): void {
+  const key = keys.find((one) => one.startsWith('train.finetune'));
+  if (key === undefined) return;
+  throw new UsageError(`${key} is another than when the run began: what trains cannot change within a run.`, {
+    hint: `Begin a run of another name with it, for example from ${checkpointModel(path)}.`,
+  });
 }
 
 /** A finished run stays as it is only if it would be the same again; of a model or text that is gone nobody can tell. */

@@ -6,7 +6,7 @@ import {shardFingerprint} from '../data/fingerprint.js';
 import type {Batch} from '../data/loader.js';
 import type {SourceShards} from '../data/shards.js';
 import {compile} from '../engine/compile.js';
-import type {Precision} from '../engine/precision.js';
+import type {EngineInfo} from '../engine/start.js';
 import {openRowCache, type RowCache} from '../format/row-cache.js';
 import {weightsOf} from '../model/adapter.js';
 import {batchTensor, splitBatch} from '../model/batch.js';
@@ -29,7 +29,9 @@ export interface TeacherWordsOptions {
   readonly topK: number;
   readonly temperature: number;
   readonly sequenceLength: number;
-  readonly precision: Precision;
+  /** Rows that are asked about together: the last bits of an answer hang on it, as they do on the engine. */
+  readonly sequences: number;
+  readonly engine: EngineInfo;
   readonly sources: readonly SourceShards[];
   /** Folder of the files, one a source. */
   readonly folder: string;
@@ -45,9 +47,18 @@ export async function openTeacherWords(options: TeacherWordsOptions): Promise<Te
     for (const cache of caches) await cache.close();
   };
   try {
-    const fingerprint = await fingerprintOf(options.from);
+    const {topK, temperature, sequences, engine} = options;
+    const asked = [
+      await fingerprintOf(options.from),
+      topK,
+      temperature,
+      sequences,
+      engine.engine,
+      engine.device,
+      engine.precision,
+    ];
     for (const {name, train} of options.sources) {
-      const key = [fingerprint, await shardFingerprint(train), options.topK, options.temperature, options.precision];
+      const key = [await shardFingerprint(train), ...asked];
       const hash = createHash('sha256').update(JSON.stringify(key)).digest('hex').slice(0, 16);
       const path = join(options.folder, `${name}.teacher-${hash}.safetensors`);
       caches.push(await openRowCache(path, train.rows, width));
@@ -106,7 +117,7 @@ interface Teacher {
   dispose(): void;
 }
 
-function createTeacher({from, topK, temperature, sequenceLength, precision}: TeacherWordsOptions): Teacher {
+function createTeacher({from, topK, temperature, sequenceLength, engine}: TeacherWordsOptions): Teacher {
   let model: Model | null = null;
   const open = async () => {
     const opened = await loadModel(from);
@@ -118,7 +129,7 @@ function createTeacher({from, topK, temperature, sequenceLength, precision}: Tea
         const {word_TK, logShare_TK} = topWords(hidden_TD, headOf(weights), {topK, temperature});
         return {words: tf.stack([tf.cast(word_TK, 'float32'), logShare_TK])};
       },
-      {name: 'teacher_words', precision},
+      {name: 'teacher_words', precision: engine.precision},
     );
   };
   let opening: ReturnType<typeof open> | null = null;

@@ -1,5 +1,5 @@
 import type {SourceShards} from '../data/shards.js';
-import type {Precision} from '../engine/precision.js';
+import type {EngineInfo} from '../engine/start.js';
 import {loadModel, type Model} from '../model/model.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
@@ -18,7 +18,7 @@ export interface Pupil {
   readonly model: Model;
   readonly tokenizer: Tokenizer;
   readonly sources: readonly SourceShards[];
-  readonly precision: Precision;
+  readonly engine: EngineInfo;
 }
 
 /**
@@ -26,7 +26,7 @@ export interface Pupil {
  *
  * @throws ModelError if it has other words or another tokenizer: its words would mean something else.
  */
-export async function openTeacher({run, model, tokenizer, sources, precision}: Pupil): Promise<RunTeacher | null> {
+export async function openTeacher({run, model, tokenizer, sources, engine}: Pupil): Promise<RunTeacher | null> {
   const {distill} = run.train;
   if (!distill) return null;
   const {from, temperature, top: topK} = distill;
@@ -39,7 +39,8 @@ export async function openTeacher({run, model, tokenizer, sources, precision}: P
     topK: Math.min(topK, model.architecture.vocab),
     temperature,
     sequenceLength,
-    precision,
+    sequences: run.train.batch.sequences,
+    engine,
     sources,
   };
   return {kind: 'top', words: await openTeacherWords({...options, folder: run.shards})};

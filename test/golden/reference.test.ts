@@ -41,6 +41,7 @@ const ROUTINGS: Readonly<Record<string, Partial<Routing>>> = {
   'a top p and renormalised weights': {topP: 0.3, renormalise: true},
   'a top p and weights of one': {topP: 0.3, weight: 'one'},
   'a top p and weights of one and a scaled score': {topP: 0.4, weight: 'one-plus-scaled'},
+  'a reach': {reach: 0.8, scale: 1.5},
   'weights of one and a scaled score': {weight: 'one-plus-scaled', scale: 1.5},
   'weights of one and a scaled sigmoid': {weight: 'one-plus-scaled', score: 'sigmoid', order: 'topk-then-score'},
 };
@@ -170,6 +171,11 @@ describe('the gradient of the loss', () => {
     for (const options of [{gather: ROOM}, {}]) {
       expectSlopes((await lossAndGradients(engine, model, tokens, options)).gradients, expected);
     }
+  });
+
+  onEngine('wasm', "is the slope of the float64 decoder's with a reach", async (engine) => {
+    const model = randomModel({ffn: [MOE], routing: {...SOFTMAX_ROUTING, reach: 0.8}});
+    expectSlopes((await lossAndGradients(engine, model, tokens, {gather: ROOM})).gradients, slopesOf(model));
   });
 
   onEveryEngine("is the slope of the float64 decoder's where weights are one and a scaled score", async (engine) => {

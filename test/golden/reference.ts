@@ -162,7 +162,7 @@ function choose(
   logits: Vector,
   bias: ArrayLike<number> | undefined,
   topK: number,
-  {score, order, renormalise, scale: factor, weight, topP = Infinity}: Routing,
+  {score, order, renormalise, scale: factor, weight, topP = Infinity, reach}: Routing,
   scales?: ArrayLike<number>,
 ): {readonly expert: number; readonly weight: number}[] {
   const scoresOf = (some: Vector): Vector => (score === 'softmax' ? softmax(some) : some.map(sigmoid));
@@ -171,14 +171,24 @@ function choose(
   const best = [...ranked.keys()].sort((a, b) => ranked[b]! - ranked[a]! || a - b).slice(0, topK);
   const before = (k: number): number => best.slice(0, k).reduce((sum, e) => sum + scores[e]!, 0);
   const experts = best.filter((_, k) => before(k) < topP);
-  const chosen =
+  const scored = (): Vector =>
     order === 'score-then-topk' ? experts.map((e) => scores[e]!) : scoresOf(experts.map((e) => logits[e]!));
+  const chosen =
+    reach === undefined ? scored() : experts.map((_, k) => reached(logits, experts.slice(0, k + 1), reach));
   const total = renormalise ? chosen.reduce((a, b) => a + b, 0) : 1;
   return experts.map((expert, k) => {
     const own = chosen[k]! / total;
     const words = {score: own, one: 1, 'one-plus-scaled': 1 + (scales?.[expert] ?? Number.NaN) * own};
     return {expert, weight: factor * words[weight]};
   });
+}
+
+/** The softmax of the last of these experts among those that are not before it, and near enough to the largest of them. */
+function reached(logits: Vector, experts: readonly number[], reach: number): number {
+  const left = [...logits.keys()].filter((e) => !experts.slice(0, -1).includes(e));
+  const largest = Math.max(...left.map((e) => logits[e]!));
+  const near = left.filter((e) => largest - logits[e]! <= reach * Math.max(Math.abs(logits[e]!), largest));
+  return softmax(near.map((e) => logits[e]!))[near.indexOf(experts.at(-1)!)]!;
 }
 
 function glu(x: Vector, gate: ArrayLike<number>, up: ArrayLike<number>, down: ArrayLike<number>): Vector {

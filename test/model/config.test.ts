@@ -87,6 +87,8 @@ describe('a config of a mixture of experts', () => {
       {...layer, router: 'autonomy', rank: 2},
     ];
     const said = {...config, moe: {...moe, routing: {...routing, top_p: 0.6}, layers: routers}};
+    const near = {...config, moe: {...moe, routing: {...routing, reach: 0.02}}};
+    expect(read(architectureToConfig(read(near))).routing).toEqual({...SOFTMAX_ROUTING, reach: 0.02});
     const architecture = read(said);
     expect(architecture.routing).toEqual({...SOFTMAX_ROUTING, topP: 0.6});
     expect(architecture.ffn).toMatchObject([
@@ -125,6 +127,9 @@ describe('a config of a mixture of experts', () => {
     [{routing: {...routing, top_p: 0}}, 'moe.routing.top_p is 0: a number above 0 is needed'],
     [{routing: {...routing, top_p: 0.5, score: 'sigmoid'}}, 'moe.routing.top_p'],
     [{routing: {...routing, top_p: 0.5}, layers: [layer, {...layer, inner}]}, 'moe.routing.top_p'],
+    [{routing: {...routing, reach: 0}}, 'moe.routing.reach is 0: a number above 0 is needed'],
+    [{routing: {...routing, reach: 0.1, renormalise: true}}, 'moe.routing.reach'],
+    [{routing: {...routing, reach: 0.1}, layers: [layer, {...layer, selection_bias: true}]}, 'moe.routing.reach'],
     [{layers: [layer, {...layer, router: 'cosine'}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, router: 'cosine', temperature: 0}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, temperature: 1}]}, 'moe.layers.1'],

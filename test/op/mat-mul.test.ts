@@ -88,6 +88,23 @@ describe('routers compiled with bfloat16', () => {
     for (const [i, {values}] of found.entries()) expect([...values]).toEqual([...expected[i]!.values]);
     for (const each of [narrow, wide]) each.dispose();
   });
+
+  onEngine(
+    'tensorflow-compiled',
+    'have them with a low-rank term, too, where lengths are divided out',
+    async (engine) => {
+      const given = [normals([6, 16], 1), normals([16, 4], 2), normals([16, 2], 3), normals([2, 4], 4)];
+      const fn = (...[x_TD, base, a, b]: tf.Tensor[]): tf.Tensor[] => {
+        const cosine = {router: 'cosine', experts: 4, temperature: 0.1} as const;
+        const router = {...({base, a, b} as {base: tf.Tensor; a: tf.Tensor; b: tf.Tensor}), scale: 2, dropout: null};
+        return [routerLogits(x_TD as tf.Tensor2D, {router, routerUp: null, routerOut: null}, cosine)];
+      };
+      const [narrow, wide] = [engine.prepare(fn, {precision: 'bfloat16'}), engine.prepare(fn)];
+      const [[found], [expected]] = [await narrow(...given), await wide(...given)];
+      expect([...found!.values]).toEqual([...expected!.values]);
+      for (const each of [narrow, wide]) each.dispose();
+    },
+  );
 });
 
 async function runNarrow(engine: TestEngine, a: Host, b: Host): Promise<ArrayLike<number>> {

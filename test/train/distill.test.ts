@@ -1,4 +1,4 @@
-import {cp, readFile, rm, writeFile} from 'node:fs/promises';
+import {cp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {readRunLog} from '../../src/format/run-log.js';
@@ -97,6 +97,12 @@ describe('a run with a teacher', () => {
     await train(run('half', 'resume'));
     await train(run('whole'));
     expect(await exactLines(join(folder, 'half'))).toEqual(await exactLines(join(folder, 'whole')));
+    const kept = async () => (await readdir(run('').shards)).filter((name) => name.includes('.teacher-'));
+    expect(await kept()).toHaveLength(1);
+    await train(
+      tinyRun(folder, {...run('pairs'), train: {steps: 1, batch: {sequences: 2}, distill: {from: teacher, top: 4}}}),
+    );
+    expect(await kept(), 'the last bits of an answer hang on the batch').toHaveLength(2);
   });
 
   it('refuses one of other words or of another tokenizer', async () => {

@@ -6,6 +6,7 @@ import {loadModel, type Model} from '../../src/model/model.js';
 import {expertUse, mostUsed} from '../../src/train/esft.js';
 import {type FinetuneOptions, finetuneSchema, selectParameters} from '../../src/train/finetune.js';
 import {train} from '../../src/train/run.js';
+import type {TrainRun} from '../../src/train/session.js';
 import {
   createTrainState,
   disposeTrainState,
@@ -173,6 +174,22 @@ describe('a run', () => {
     const {experts, parameters} = head as Extract<typeof head, {kind: 'run'}>;
     expect(experts).toHaveLength(1);
     expect(parameters.trainable).toBe(experts![0]!.length * 3 * 32 * 64);
+  });
+
+  it('does not go on with another share, whoever allows it', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), MOE);
+    const runOf = (share: number): TrainRun => ({
+      ...tinyRun(folder, {...changes, train: {...changes.train, finetune: {kind: 'esft', share, rows: 8}}}),
+      config: {yaml: `train: {finetune: {share: ${share}}}`, hash: `share ${share}`},
+    });
+    const crash = train(runOf(0.4), (event) => {
+      if (event.kind === 'step' && event.step === 4) throw new Error('crash');
+    });
+    await expect(crash).rejects.toThrow('crash');
+    await expect(train({...runOf(0.9), mode: 'resume', allowsChange: true})).rejects.toThrow(
+      'train.finetune.share is another than when the run began',
+    );
   });
 
   it.each([

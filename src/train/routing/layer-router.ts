@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type {ForwardOptions} from '../../model/decoder.js';
-import type {LayerRouter} from '../../model/router.js';
+import type {LayerRouter, Routed, RouterInput} from '../../model/router.js';
 import {untaped} from '../../op/untaped.js';
 import {allExperts} from './all-experts.js';
 import {assignEvenly} from './base.js';
@@ -21,22 +21,14 @@ export function layerRouters(
   options: RoutingOptions | undefined,
   seed_2: tf.Tensor1D,
 ): Pick<ForwardOptions, 'routerOf'> {
-  const router = options && routerOf(options);
-  if (!router) return {};
+  const route = options && routeOf(options);
+  if (!route) return {};
   const seedOf = (layer: number): tf.Tensor1D =>
     untaped(() => tf.add(seed_2, tf.tensor1d([ROUTERS, layer], 'int32')) as tf.Tensor1D);
-  return {
-    routerOf: (layer): LayerRouter => {
-      const ofLayer = seedOf(layer);
-      return (input) => router(input, ofLayer);
-    },
-  };
+  return {routerOf: (layer): LayerRouter => ({route, seed_2: seedOf(layer)})};
 }
 
-/** A router that draws random numbers. */
-type RandomRouter = (input: Parameters<LayerRouter>[0], seed_2: tf.Tensor1D) => ReturnType<LayerRouter>;
-
-function routerOf(options: RoutingOptions): RandomRouter | null {
+function routeOf(options: RoutingOptions): ((input: RouterInput, seed_2: tf.Tensor1D) => Routed) | null {
   switch (options.kind) {
     case 'as-is':
       return null;
@@ -53,6 +45,6 @@ function routerOf(options: RoutingOptions): RandomRouter | null {
     case 'base':
       return assignEvenly;
     case 'sparse-mixer':
-      return (input, seed_2) => sparseMixer(input, options.jitter, seed_2);
+      return sparseMixer;
   }
 }

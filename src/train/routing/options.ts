@@ -31,7 +31,7 @@ export const routingSchema = z
       kind: z
         .literal('expert-dropout')
         .describe(
-          'A share of the experts of each layer, drawn anew for each pass, is left out: no token chooses them, and the others share the scores.',
+          'A share of the experts of each layer, drawn anew for each pass, is left out: no token chooses them, and the others share the scores. More must remain than a token uses.',
         ),
       share: z.number().gt(0).lt(1).default(0.1).describe('Share of the experts that is left out.'),
     }),
@@ -72,13 +72,8 @@ export const routingSchema = z
       kind: z
         .literal('sparse-mixer')
         .describe(
-          'Experts are drawn by their softmax, and the gradient tells the router what drawing others would have changed (SparseMixer-v2 of GRIN, arXiv 2409.12136); for models of one or two experts a token.',
+          'Experts are drawn by their softmax among those within reach, and the gradient tells the router what drawing others would have changed (SparseMixer-v2 of GRIN, arXiv 2409.12136); for models of one or two experts a token whose config.json has moe.routing.reach.',
         ),
-      jitter: z
-        .number()
-        .positive()
-        .default(0.01)
-        .describe('Experts can be drawn whose logit is less than the largest by at most 2 x jitter of it.'),
     }),
   ])
   .describe(

@@ -57,12 +57,12 @@ function chances(clean_TE: tf.Tensor2D, noisy_TE: tf.Tensor2D, topK: number, std
   return tf.mul(tf.add(tf.erf(tf.div(z_TE, Math.SQRT2)), 1), 0.5);
 }
 
-/** Routes among those experts that are left when a share of them, but for K at most, is drawn for all tokens and left out. */
+/** Routes among those experts that are left when a share of them is drawn for all tokens and left out. */
 export function dropExperts({x_TD, params, layout, routing}: RouterInput, share: number, seed_2: tf.Tensor1D): Routed {
   const {experts: E, topK} = layout;
   const out_E = untaped(() => {
     const draw_1E = tf.reshape(randomUniform(seed_2, [E]), [1, E]) as tf.Tensor2D;
-    return tf.mul(tf.sum(oneHot(topIndices(draw_1E, numDropped(share, E, topK)), E), [0, 1]), OUT);
+    return tf.mul(tf.sum(oneHot(topIndices(draw_1E, numDropped(share, E)), E), [0, 1]), OUT);
   }) as tf.Tensor1D;
   const bias_E = selectionBias(params);
   const moved_E = bias_E ? (tf.add(bias_E, out_E) as tf.Tensor1D) : out_E;
@@ -70,7 +70,7 @@ export function dropExperts({x_TD, params, layout, routing}: RouterInput, share:
   return {logit_TE, route: route(logit_TE, moved_E, topK, routing, scoreScale(params))};
 }
 
-/** How many of E experts are left out, so that K remain. */
-export function numDropped(share: number, E: number, topK: number): number {
-  return Math.min(Math.round(share * E), E - topK);
+/** How many of E experts are left out. */
+export function numDropped(share: number, E: number): number {
+  return Math.round(share * E);
 }

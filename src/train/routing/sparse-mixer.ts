@@ -1,33 +1,29 @@
 // Experts that are drawn, with an estimate of what drawing others would change (SparseMixer-v2: Liu et al. 2024, GRIN,
 // arXiv 2409.12136; the code is that of Phi-3.5-MoE, `sparsemixer` of transformers).
 import * as tf from '@tensorflow/tfjs';
+import {withinReach} from '../../model/reach.js';
 import {type Routed, type RouterInput, routerLogits} from '../../model/router.js';
 import {randomUniform} from '../../op/random.js';
 import {pickColumns} from '../../op/top-k.js';
 import {untaped} from '../../op/untaped.js';
 
-/** The logit of an expert that cannot be drawn. */
-const NEVER = -1e30;
 /** Heun's third-order rule, `f(x) - f(0) = (f'(x) + 3·f'(x/3))·x/4`, takes the first point this often, else a third of the way. */
 const FULL_SHARE = 0.25;
 
 /** Routes by {@link drawExperts}, whose weights count `scale` times; scores are softmax over all experts. */
-export function sparseMixer(
-  {x_TD, params, layout, routing: {scale}}: RouterInput,
-  jitter: number,
-  seed_2: tf.Tensor1D,
-): Routed {
+export function sparseMixer({x_TD, params, layout, routing}: RouterInput, seed_2: tf.Tensor1D): Routed {
   const {topK, experts} = layout;
+  const {scale, reach} = routing;
+  if (reach === undefined) throw new Error('experts are drawn within reach, and the model has none');
   const logit_TE = routerLogits(x_TD, params, layout);
   const draws = randomUniform(seed_2, [topK, x_TD.shape[0], experts + 1]) as tf.Tensor3D;
-  const {expert_TK, weight_TK} = drawExperts(logit_TE, jitter, draws);
+  const {expert_TK, weight_TK} = drawExperts(logit_TE, reach, draws);
   const scaled_TK: tf.Tensor2D = scale === 1 ? weight_TK : tf.mul(weight_TK, scale);
   return {logit_TE, route: {expert_TK, weight_TK: scaled_TK, score_TE: tf.softmax(logit_TE)}};
 }
 
 /**
- * Draws K experts one after the other, each from the softmax of those whose logit lies within `2·jitter·max(|logit|, largest)`
- * of the largest that is left; it weighs its share of that softmax.
+ * Draws K experts one after the other, each from the softmax of those {@link withinReach}; it weighs its share of that softmax.
  *
  * Unless it is the likeliest one, three times out of four its weight is a third of that, while the gradient reaches the logits
  * as if it were whole: so the gradient of a loss L(weight · result) is, over many draws, that of
@@ -36,14 +32,14 @@ export function sparseMixer(
  */
 export function drawExperts(
   logit_TE: tf.Tensor2D,
-  jitter: number,
+  reach: number,
   draw_KTX: tf.Tensor3D,
 ): {readonly expert_TK: tf.Tensor2D; readonly weight_TK: tf.Tensor2D} {
   const E = logit_TE.shape[1];
   const experts: tf.Tensor2D[] = [];
   const weights: tf.Tensor2D[] = [];
   for (const draw_TX of untaped(() => tf.unstack(draw_KTX)) as tf.Tensor2D[]) {
-    const masked_TE = tf.where(within(logit_TE, experts, jitter), logit_TE, NEVER) as tf.Tensor2D;
+    const masked_TE = withinReach(logit_TE, experts, reach);
     const score_TE: tf.Tensor2D = tf.softmax(masked_TE);
     const {expert_T1, factor_T1} = untaped(() => drawOne(masked_TE, tf.split(draw_TX, [E, 1], 1) as Draws));
     weights.push(shrunk(pickColumns(score_TE, expert_T1), factor_T1));
@@ -53,19 +49,6 @@ export function drawExperts(
 }
 
 type Draws = [perExpert: tf.Tensor2D, point: tf.Tensor2D];
-
-/** Which experts can be drawn, bool [T, E]: not drawn before, and near enough to the largest logit. */
-function within(logit_TE: tf.Tensor2D, drawn: readonly tf.Tensor2D[], jitter: number): tf.Tensor2D {
-  return untaped(() => {
-    const E = logit_TE.shape[1];
-    const gone = drawn.map((expert_T1) => tf.reshape(tf.oneHot(expert_T1, E), logit_TE.shape));
-    const gone_TE: tf.Tensor = gone.reduce((sum, one) => tf.add(sum, one), tf.zeros(logit_TE.shape));
-    const isLeft_TE = tf.equal(gone_TE, 0);
-    const largest_T1 = tf.max(tf.where(isLeft_TE, logit_TE, NEVER), 1, true);
-    const reach_TE = tf.mul(tf.maximum(tf.abs(logit_TE), largest_T1), 2 * jitter);
-    return tf.logicalAnd(isLeft_TE, tf.lessEqual(tf.sub(largest_T1, logit_TE), reach_TE)) as tf.Tensor2D;
-  });
-}
 
 /** The largest logit after Gumbel noise, int32 [T, 1], and what its weight is multiplied with. */
 function drawOne(

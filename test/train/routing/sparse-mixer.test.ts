@@ -21,9 +21,9 @@ const [T, E, K] = [torch.tokens, torch.numExperts, torch.topK];
 describe('drawn experts', () => {
   onEveryEngine('are those of transformers, with its weights and gradient', async ({run}) => {
     const fn = (logit_TE: tf.Tensor2D, draws: tf.Tensor3D, toward: tf.Tensor2D): tf.Tensor[] => {
-      const {expert_TK, weight_TK} = drawExperts(logit_TE, torch.jitter, draws);
+      const {expert_TK, weight_TK} = drawExperts(logit_TE, 2 * torch.jitter, draws);
       const weights = (logits: tf.Tensor): tf.Tensor =>
-        drawExperts(logits as tf.Tensor2D, torch.jitter, draws).weight_TK;
+        drawExperts(logits as tf.Tensor2D, 2 * torch.jitter, draws).weight_TK;
       return [expert_TK, weight_TK, tf.grad(weights)(logit_TE, toward)];
     };
     const inputs = [
@@ -69,7 +69,7 @@ async function estimate({run}: TestEngine, loss: Loss): Promise<{mean: number[];
     const logit_TE = tf.tile(logit_1E, [draws, 1]);
     const uniform = randomUniform(seed_2, [1, draws, 4]) as tf.Tensor3D;
     const total = (logits: tf.Tensor): tf.Tensor => {
-      const {expert_TK, weight_TK} = drawExperts(logits as tf.Tensor2D, 100, uniform);
+      const {expert_TK, weight_TK} = drawExperts(logits as tf.Tensor2D, 200, uniform);
       return loss.of(
         tf.mul(weight_TK, tf.expandDims(tf.gather(tf.reshape(result_1E, [3]), tf.reshape(expert_TK, [draws])), 1)),
       );

@@ -24,16 +24,18 @@ const KINDS: readonly [Routing, Partial<TrainInput>][] = [
   [{kind: 'jitter', amount: 0.5}, {}],
   [{kind: 'noisy'}, {balance: {kind: 'cv2'}}],
   [{kind: 'expert-dropout', share: 0.25}, {}],
-  [{kind: 'all-experts', temperature: 0.5}, {}],
+  [{kind: 'all-experts', temperature: 0.5}, {balance: {kind: 'cv2'}}],
   [{kind: 'expert-choice', capacityFactor: 1}, {balance: {kind: 'none'}}],
   [{kind: 'base'}, {balance: {kind: 'none'}}],
-  [{kind: 'sparse-mixer', jitter: 0.5}, {}],
+  [{kind: 'sparse-mixer'}, {}],
 ];
 
 describe('routing in training', () => {
   it.each(KINDS)('%o is that of its seed and step, whenever the run was stopped', async (routing, options) => {
     const folder = await tempFolder();
-    await writeModel(join(folder, 'model'), tiny([experts(8, 1)]));
+    const {routing: words, ...architecture} = tiny([experts(8, 1)]);
+    const reach = routing.kind === 'sparse-mixer' && {reach: 1};
+    await writeModel(join(folder, 'model'), {...architecture, routing: {...words, ...reach}});
     const changes = (out: string, more: Partial<TrainInput> = {}): RunChanges => ({
       out,
       engine: {device: 'wasm'},
@@ -66,7 +68,6 @@ describe('routing in training', () => {
 
   it.each([
     [{kind: 'expert-choice'}, 2],
-    [{kind: 'expert-choice', capacityFactor: 4}, 2],
     [{kind: 'base'}, 1],
   ] as const)('%o says that later tokens take part, and loads all experts alike', async (routing, topK) => {
     const folder = await tempFolder();
@@ -93,20 +94,37 @@ describe('routing that a model cannot be trained with', () => {
   const choice = (capacityFactor = 1) => ({routing: {kind: 'expert-choice', capacityFactor} as const, ...EVEN});
 
   it.each<[string, FfnLayout, Partial<TrainInput>, string, string, Partial<Architecture['routing']>?]>([
-    ['a share of experts that is none', ...share(1, 0.05), 'train.routing.share: 0.05 of 8 experts', 'Raise it.'],
-    ['dropout where all are used', ...share(8, 0.5), 'a token uses 8, leaves out none', 'every token uses all of them'],
+    ['a share of experts that is none', ...share(1, 0.05), 'at least one must be left out', 'from 0.125 to 0.75 fits'],
+    ['dropout of too many', ...share(2, 0.7), 'layer 0 is 6, and a token uses 2: more', 'from 0.125 to 0.625 fits'],
+    ['dropout where all are used', ...share(8, 0.5), 'layer 0 is 4, and a token uses 8: none can', 'Leave'],
+    [
+      'dropout with biases',
+      LAYOUT,
+      {routing: {kind: 'expert-dropout'}, balance: {kind: 'bias'}},
+      'bias would move',
+      'aux',
+    ],
+    [
+      'balance where all are used',
+      LAYOUT,
+      {routing: {kind: 'all-experts'}},
+      'is aux, but train.routing.kind all',
+      'none',
+    ],
+    ['biases and a reach', LAYOUT, {balance: {kind: 'bias'}}, 'bias moves choices', 'aux', {reach: 0.1}],
+    ['a reach that is not known', LAYOUT, choice(), 'expert-choice knows no reach', 'sparse-mixer', {reach: 0.1}],
     [
       'rows of none',
       LAYOUT,
       choice(0.001),
-      'train.routing.capacityFactor: 0.001 gives each of 8 experts 0 of the 256',
+      'train.routing.capacityFactor: 0.001 gives each of the 8 experts of layer 0 0 of the 256',
       'Raise',
     ],
     [
       'rows beyond all',
       LAYOUT,
       choice(9),
-      'capacityFactor: 9 gives each of 8 experts 576 of the 256 tokens',
+      'capacityFactor: 9 gives each of the 8 experts of layer 0 576 of the 256 tokens',
       'Lower it.',
     ],
     ['balance of what is even', LAYOUT, {...choice(), balance: {}}, 'train.balance.kind is aux, but', 'kind: none'],
@@ -122,17 +140,7 @@ describe('routing that a model cannot be trained with', () => {
       'none',
     ],
     ['a draw of three', experts(8, 3), DRAW, 'sparse-mixer gives each token two experts at most, the', 'topK 2'],
-    ['a draw by sigmoid', LAYOUT, DRAW, 'but the model scores by sigmoid', 'softmax', {score: 'sigmoid'}],
-    ['a draw without weights', LAYOUT, DRAW, 'but the model weighs all chosen experts one', 'score', {weight: 'one'}],
-    [
-      'a draw and biases',
-      LAYOUT,
-      {...DRAW, balance: {kind: 'bias'}},
-      'sparse-mixer knows no selection biases',
-      'as-is',
-    ],
-    ['a draw and a top p', LAYOUT, DRAW, 'sparse-mixer knows no top p', 'as-is', {topP: 0.5}],
-    ['a drawn sum', LAYOUT, DRAW, "divides by the sum of a token's own", 'as-is', {renormalise: true}],
+    ['a draw among all', LAYOUT, DRAW, 'sparse-mixer weighs experts by their softmax among', '"reach": 0.02'],
     ['a sum that is not there', LAYOUT, choice(), "divides by the sum of a token's own", 'as-is', {renormalise: true}],
   ])('is refused: %s', async (_, layout, options, message, hint, words = {}) => {
     const folder = await tempFolder();
