@@ -181,14 +181,14 @@ describe('a run', () => {
     await writeModel(join(folder, 'model'), MOE);
     const runOf = (share: number): TrainRun => ({
       ...tinyRun(folder, {...changes, train: {...changes.train, finetune: {kind: 'esft', share, rows: 8}}}),
-      config: {yaml: `train: {finetune: {share: ${share}}}`, hash: `share ${share}`},
+      config: {yaml: `train: {finetune: {kind: esft, share: ${share}}}`, hash: `share ${share}`},
     });
     const crash = train(runOf(0.4), (event) => {
       if (event.kind === 'step' && event.step === 4) throw new Error('crash');
     });
     await expect(crash).rejects.toThrow('crash');
     await expect(train({...runOf(0.9), mode: 'resume', allowsChange: true})).rejects.toThrow(
-      'train.finetune.share is another than when the run began',
+      'train.finetune.share (0.4, now 0.9) is another than when the run began',
     );
   });
 
