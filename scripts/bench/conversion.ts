@@ -1,5 +1,5 @@
 // Times profile + convert against the same steps in PyTorch and SciPy, in turns: npm run bench:conversion -- --help
-import {spawn} from 'node:child_process';
+import {execFileSync, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {mkdtemp, readdir, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
@@ -167,8 +167,10 @@ function rows(method: Method, {ours: mine, theirs: others}: Rounds): string[][] 
 async function measure(place: Place, method: Method, rounds: number): Promise<Rounds> {
   const result: Rounds = {ours: [], theirs: []};
   for (let round = 1; round <= rounds; round++) {
+    const isOurTurn = round % 2 === 1; // each side goes first every other round
+    const before = isOurTurn ? null : await theirs(place, method, round);
     const mine = await ours(place, method, round);
-    const other = await theirs(place, method, round);
+    const other = isOurTurn ? await theirs(place, method, round) : before;
     result.ours.push(mine);
     if (other) result.theirs.push(other);
     const same = other
@@ -187,7 +189,7 @@ async function measure(place: Place, method: Method, rounds: number): Promise<Ro
 async function main(args: readonly string[]): Promise<void> {
   const {model, rounds} = new Command('bench:conversion')
     .description(
-      'Times `downcycle profile` and `downcycle convert` to the end of the process against the same steps in PyTorch and SciPy, in turns: ExpertWeaver to 64 chunks and CMoE S3A3E8 on 8 x 2048 tokens. Run `npm run build` before. DOWNCYCLE_BENCH_PYTHON names a Python that has torch, transformers and scipy.',
+      'Times `downcycle profile` and `downcycle convert` to the end of the process against the same steps in PyTorch and SciPy, in turns: ExpertWeaver to 64 chunks and CMoE S3A3E8 on 8 x 2048 tokens. DOWNCYCLE_BENCH_PYTHON names a Python that has torch, transformers and scipy.',
     )
     .requiredOption('--model <folder>', 'dense model, such as SmolLM2-135M')
     .option('--rounds <count>', 'turns of each side', wholeNumber, 3)
@@ -197,6 +199,7 @@ async function main(args: readonly string[]): Promise<void> {
   const torch = await findTorch(process.env);
   if (torch.kind === 'missing') console.log(torch.reason);
   const root = resolve(import.meta.dirname, '../..');
+  execFileSync(process.execPath, [join(root, 'scripts/setup.mjs')], {cwd: root, stdio: 'inherit'}); // dist is of these sources
   const work = await mkdtemp(join(tmpdir(), 'downcycle-bench-'));
   const python = torch.kind === 'found' ? torch.python : null;
   const place: Place = {work, cli: join(root, 'dist/cli/main.js'), python, model: resolve(model)};

@@ -71,7 +71,7 @@ export const dataSchema = z
       .enum(['stop', 'skip'])
       .default('stop')
       .describe(
-        'What becomes of a training row that cannot be read, or holds ids outside the vocabulary. stop: the run ends, after saying which. skip: it is left out, named and counted in the log, and the next row of its source stands in for it.',
+        'What becomes of a training row that cannot be read, or holds ids outside the vocabulary. stop: the run ends, after saying which. skip: it is left out, named and counted in the log, and the next row of its source stands in for it; a file without its end cannot be opened by either.',
       ),
     special: z
       .enum(['recognised', 'text'])

@@ -93,7 +93,7 @@ export async function* readSamples(source: Source, format: SampleFormat): AsyncG
     return;
   }
   const {field, path} = source;
-  const fields = format === 'chat' && field !== undefined ? [field] : SAMPLE_FIELDS[format];
+  const fields = format === 'chat' && field !== undefined ? [field, 'system'] : SAMPLE_FIELDS[format];
   for (const file of await listSourceFiles(path)) {
     const read = SAMPLE_READERS[kindOf(file)];
     if (!read) {

@@ -159,9 +159,15 @@ async function howToSplit(
   profile: () => Promise<Profile>,
   where: string,
 ): Promise<Omit<ConvertOptions, 'out'>> {
-  const isWatched = profileNeeds(method).profile || isScaled(method) || needsCalibration(method); // the record names the text
-  const watched = isWatched ? {profile: await profile()} : {};
+  const watched = readsProfile(method) ? {profile: await profile()} : {};
   return {model, method, seed, where, ...watched};
+}
+
+/** Whether making an arm from a dense model looks at a profile, or at its text, which the record names. */
+export function readsProfile(method: Exclude<ArmOptions, {like: string}>): boolean {
+  if (isDive(method)) return true;
+  if (isUpcycle(method)) return false;
+  return profileNeeds(method).profile || isScaled(method) || needsCalibration(method);
 }
 
 /**

@@ -15,7 +15,7 @@ import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
 import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
-import {type Arm, armsOf, makeStart, planArm, runOf, type StartingModel} from './arm.js';
+import {type Arm, armsOf, makeStart, planArm, readsProfile, runOf, type StartingModel} from './arm.js';
 import {checkArms} from './check.js';
 import {cutsExperts} from './inner-arm.js';
 import {layoutOf} from './layout.js';
@@ -126,13 +126,18 @@ export async function estimateConfig(
   return {run, estimate: await estimateRun(run)};
 }
 
-/** A profile says nothing about the experts of a mixture. */
+/** A profile that nothing reads is a mistake: of a method that needs none, or of a mixture, whose experts are watched. */
 async function refuseUnused({config}: LoadedConfig, {name}: Arm, profile: string | undefined): Promise<void> {
   const options = config.arms[name];
-  if (profile === undefined || !options || !(await cutsExperts(options, config))) return;
-  throw new UsageError(`${config.model} is a mixture: its experts are watched as they are cut, not profiled before.`, {
-    hint: 'Leave --profile out.',
-  });
+  if (profile === undefined || !options) return;
+  const hint = 'Leave --profile out.';
+  if (await cutsExperts(options, config)) {
+    const message = `${config.model} is a mixture: its experts are watched as they are cut, not profiled before.`;
+    throw new UsageError(message, {hint});
+  }
+  if (!('like' in options) && !readsProfile(options)) {
+    throw new UsageError(`${options.method} reads no profile, and --profile names ${profile}.`, {hint});
+  }
 }
 
 /** Before the arm's model is made, which may take long; `train` looks again. */

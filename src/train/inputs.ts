@@ -14,13 +14,16 @@ import {logPath, type TrainRun} from './session.js';
 export type RunInputs = Readonly<Record<string, string>>;
 
 /** The fingerprints of what a run reads. A model that is no more there has none: a full finetune goes on without it. */
-export async function inputsOf({model, train}: TrainRun, sources: readonly SourceShards[]): Promise<RunInputs> {
+export async function inputsOf(
+  {model, train, data: {damaged}}: TrainRun,
+  sources: readonly SourceShards[],
+): Promise<RunInputs> {
   const inputs: Record<string, string> = {};
   if (await stat(join(model, 'config.json')).catch(() => null)) inputs.model = await fingerprintOf(model);
   if (train.distill) inputs.teacher = await fingerprintOf(train.distill.from);
   for (const {name, train, valid} of sources) {
-    inputs[`${name}.train`] = await shardFingerprint(train);
-    if (valid) inputs[`${name}.valid`] = await shardFingerprint(valid);
+    inputs[`${name}.train`] = await shardFingerprint(train, damaged);
+    if (valid) inputs[`${name}.valid`] = await shardFingerprint(valid, damaged);
   }
   return inputs;
 }

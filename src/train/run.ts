@@ -12,6 +12,7 @@ import {checkpointModel, openStored} from './checkpoint.js';
 import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
 import {type EsftOptions, selectParameters} from './finetune.js';
+import {ignoredWithoutExperts} from './ignored.js';
 import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
 import {requireRoutable, routingNote} from './routing/check.js';
@@ -54,14 +55,19 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   const loaded = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
   const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
   const {architecture, warnings} = model;
-  for (const text of [...warnings, unreachedRouters(architecture), routingNote(run.train.routing, architecture)]) {
+  const notes = [
+    unreachedRouters(architecture),
+    routingNote(run.train.routing, architecture),
+    ignoredWithoutExperts(run.train, architecture),
+  ];
+  for (const text of [...warnings, ...notes]) {
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
     requireRoutable({...run.train, architecture, tokens: run.train.batch.sequences * run.data.sequenceLength});
     refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
-      await refuseIdsBeyond(model, tokenizer, sources);
+      await refuseIdsBeyond(model, tokenizer, sources, run.data.damaged);
       const inputs = await inputsOf(run, sources);
       const changes = checkpoint ? await changesSince(run, checkpoint, inputs) : [];
       const teacher = await openTeacher({run, model, tokenizer, sources, engine});

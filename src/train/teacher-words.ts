@@ -33,6 +33,8 @@ export interface TeacherWordsOptions {
   readonly sequences: number;
   readonly engine: EngineInfo;
   readonly sources: readonly SourceShards[];
+  /** As in {@link shardFingerprint}. */
+  readonly damaged: 'stop' | 'skip';
   /** Folder of the files, one a source. */
   readonly folder: string;
 }
@@ -58,7 +60,7 @@ export async function openTeacherWords(options: TeacherWordsOptions): Promise<Te
       engine.precision,
     ];
     for (const {name, train} of options.sources) {
-      const key = [await shardFingerprint(train), ...asked];
+      const key = [await shardFingerprint(train, options.damaged), ...asked];
       const hash = createHash('sha256').update(JSON.stringify(key)).digest('hex').slice(0, 16);
       const path = join(options.folder, `${name}.teacher-${hash}.safetensors`);
       caches.push(await openRowCache(path, train.rows, width));

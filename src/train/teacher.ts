@@ -33,7 +33,7 @@ export async function openTeacher({run, model, tokenizer, sources, engine}: Pupi
   await refuseStranger(from, model, tokenizer);
   await refuseShort(from, run.data.sequenceLength);
   if (topK === undefined) return {kind: 'live', model: await loadModel(from)};
-  const {sequenceLength} = run.data;
+  const {sequenceLength, damaged} = run.data;
   const options = {
     from,
     topK: Math.min(topK, model.architecture.vocab),
@@ -42,6 +42,7 @@ export async function openTeacher({run, model, tokenizer, sources, engine}: Pupi
     sequences: run.train.batch.sequences,
     engine,
     sources,
+    damaged,
   };
   return {kind: 'top', words: await openTeacherWords({...options, folder: run.shards})};
 }

@@ -10,7 +10,8 @@ export function limitedTo({architecture}: Pick<Model, 'architecture'>, tokenizer
 }
 
 /**
- * Reads all shards through if the tokenizer knows ids that the embedding has no row for, as a few models' do.
+ * Reads all shards through if the tokenizer knows ids that the embedding has no row for, as a few models' do; those of
+ * training are not read where rows that hold such ids are left out.
  *
  * @throws ModelError if the text uses one of them: without this a run would end at the row that holds it.
  */
@@ -18,9 +19,13 @@ export async function refuseIdsBeyond(
   {architecture, path}: Model,
   {vocabSize}: Tokenizer,
   sources: readonly SourceShards[],
+  damaged: 'stop' | 'skip',
 ): Promise<void> {
   if (vocabSize <= architecture.vocab) return;
-  const shards = sources.flatMap(({train, valid}) => (valid ? [train, valid] : [train]));
+  const shards = sources.flatMap(({train, valid}) => [
+    ...(damaged === 'stop' ? [train] : []),
+    ...(valid ? [valid] : []),
+  ]);
   try {
     for (const shard of shards) await readThrough(shard);
   } catch (error) {

@@ -31,6 +31,8 @@ describe('downcycle convert', () => {
     const flags = ['--method', 'contiguous', '--experts', '5', '--shared', '1', '--top-k', '2', '--pad'];
     const plan = await spawnCli(['convert', config, ...flags, '--dry-run'], {cwd: folder});
     expect(plan.stdout).toMatch(/^padding +2 a layer: neurons of zeros, appended$/m);
+    const unread = await spawnCli(['convert', config, ...flags, '--profile', 'none.st', '--dry-run'], {cwd: folder});
+    expect(unread).toMatchObject({code: 2, stderr: expect.stringContaining('contiguous reads no profile') as string});
     const made = await spawnCli(['convert', config, ...flags, '--out', 'moe'], {cwd: folder});
     expect(made.stdout).toMatch(/^contiguous .*equal to its parent: largest logit difference \d/);
     expect(made.code).toBe(0);

@@ -135,10 +135,12 @@ describe('a conversation of ShareGPT', () => {
     const path = await lines(
       {conversations: [system, question, answer]},
       {system: 's', conversations: [question, answer]},
+      {system: 's', messages: [user('q'), assistant('a')]},
     );
     const messages = [{role: 'system', content: 's'}, user('q'), assistant('a')];
     const found = await samples(path, 'chat');
     expect(found).toMatchObject([
+      {kind: 'chat', messages, promptLength: 0},
       {kind: 'chat', messages, promptLength: 0},
       {kind: 'chat', messages, promptLength: 0},
     ]);

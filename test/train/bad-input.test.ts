@@ -369,6 +369,23 @@ describe('a shard that changes during a run', () => {
     expect(told[0]).toContain(shard);
   });
 
+  it('by an id that no tokenizer has does not hinder a run from its start, or one that goes on, if the policy says so', async () => {
+    const {run, shard} = await runUntil('spoilt', async () => undefined, 'skip');
+    const bytes = await readFile(shard);
+    for (let at = 4096; at < bytes.length / 4; at += 4) bytes.writeInt32LE(99_999, at);
+    await writeFile(shard, bytes);
+    const notes: string[] = [];
+    const result = await train({...run, out: pathOf('anew'), mode: 'new'}, (event) => {
+      if (event.kind === 'note') notes.push(event.text);
+    });
+    expect(result.reason).toBe('completed');
+    expect(notes.join('\n')).toMatch(/skipped a row: .*holds token id 99999/);
+    await rm(pathOf('spoilt/step-000012'), {recursive: true});
+    const log = await readFile(pathOf('spoilt/log.jsonl'), 'utf8');
+    await writeFile(pathOf('spoilt/log.jsonl'), log.replace(/\{"kind":"end".*\n/, ''));
+    expect((await train({...run, mode: 'resume'})).reason).toBe('completed');
+  });
+
   it('by being removed is read to the end, and missed when the run is resumed', async () => {
     const {error, shard, run} = await runUntil('removed', async (path) => rm(path));
     expect(error).toBeNull();

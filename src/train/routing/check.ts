@@ -199,8 +199,7 @@ const CHOOSERS = {'expert-choice': 'Experts choose their tokens', base: 'Tokens 
 /** What a person should know of a way of routing, in words; null if nothing. */
 export function routingNote({kind}: TrainOptions['routing'], {ffn}: Architecture): string | null {
   if (kind === 'as-is') return null;
-  if (ffn.every((layout) => layout.kind === 'dense'))
-    return `The model has no routers: train.routing (${kind}) is ignored.`;
+  if (ffn.every((layout) => layout.kind === 'dense')) return null; // `ignoredWithoutExperts` says so
   const notes: string[] = [];
   if (kind in CHOOSERS) {
     notes.push(

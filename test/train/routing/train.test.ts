@@ -59,11 +59,14 @@ describe('routing in training', () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'model'), DENSE);
     const notes: string[] = [];
-    const run = tinyRun(folder, {engine: {device: 'wasm'}, train: {steps: 1, routing: {kind: 'noisy'}}});
+    const run = tinyRun(folder, {
+      engine: {device: 'wasm'},
+      train: {steps: 1, routing: {kind: 'noisy'}, capacity: {factor: 2}},
+    });
     await train(run, (event) => {
       if (event.kind === 'note') notes.push(event.text);
     });
-    expect(notes).toContain('The model has no routers: train.routing (noisy) is ignored.');
+    expect(notes).toContain('The model has no experts, so nothing comes of train.routing (noisy), train.capacity.');
   });
 
   it.each([
