@@ -1,12 +1,13 @@
 // The tensors of a mixture of experts that are made out of a model on disk, one at a time.
 import {DTYPE_BYTES, type FloatDtype, isFloatDtype, widen} from '../format/dtype.js';
 import {writeModelFolder} from '../format/model-folder.js';
-import {numElements, type TensorSpec} from '../format/safetensors-header.js';
+import type {TensorSpec} from '../format/safetensors-header.js';
 import type {Architecture} from '../model/architecture.js';
 import {architectureToConfig} from '../model/config.js';
 import {diskTensors} from '../model/names.js';
 import {type FfnTree, type GluTree, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {ModelError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import type {GluMatrix, RawMatrix} from './convert-gather.js';
 import {requireFinite, requireFiniteWeights} from './finite-weights.js';
 import type {DenseSource, ModelSource} from './model-source.js';

@@ -5,6 +5,7 @@ import {FAMILIES} from '../model/family/registry.js';
 import {diskTensors} from '../model/names.js';
 import {leavesOf, parameterSpecs} from '../model/parameters.js';
 import {ModelError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 
 /**
  * Refuses a model with a weight that is NaN or infinite: everything made of it would be. Reads every weight once, one
@@ -25,7 +26,7 @@ export function requireFinite(tensors: TensorStore, name: string, bytes: Uint8Ar
   const bad = firstNonFinite(bytes, dtype);
   if (bad < 0) return;
   const {shape} = tensors.info(name);
-  const [columns, size] = [shape.at(-1) ?? 1, bytes.length / shape.reduce((product, length) => product * length, 1)];
+  const [columns, size] = [shape.at(-1) ?? 1, bytes.length / numElements(shape)];
   const [value] = widen(bytes.slice(bad * size, (bad + 1) * size), dtype);
   const place = shape.length > 1 ? `in row ${Math.floor(bad / columns)}` : `at place ${bad}`;
   throw new ModelError(`${tensors.fileOf(name)}: tensor "${name}" has ${value} ${place}.`, {

@@ -3,6 +3,7 @@ import type {SafetensorsFile} from '../format/safetensors.js';
 import {renderHeader, type TensorSpec} from '../format/safetensors-header.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import type {LayerProfile} from './statistics.js';
 
 /** A tensor and its numbers. */
@@ -149,7 +150,7 @@ async function readNumbers(
   shapeFor: (size: number) => number[],
 ): Promise<Numbers> {
   const info = file.info(name);
-  const expected = shapeFor(info.shape.reduce((product, length) => product * length, 1));
+  const expected = shapeFor(numElements(info.shape));
   if (info.dtype !== dtype || info.shape.join() !== expected.join()) {
     throw new DataError(
       `${file.path}: tensor "${name}" is ${info.dtype} [${info.shape.join(', ')}], a profile has ${dtype} [${expected.join(', ')}].`,

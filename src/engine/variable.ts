@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {numElements} from '../util/shape.js';
 import {ATTR, TF} from './native/dtype.js';
 import {getEngine} from './state.js';
 import {boolAttr, shapeAttr, stringAttr, typeAttr} from './tensorflow/attributes.js';
@@ -18,7 +19,7 @@ export interface Variable {
 
 /** A variable holding a copy of `values` (row-major). */
 export function createVariable(name: string, shape: readonly number[], values: Float32Array): Variable {
-  const size = shape.reduce((a, b) => a * b, 1);
+  const size = numElements(shape);
   if (values.length !== size) throw new Error(`variable ${name} needs ${size} values, got ${values.length}`);
   const engine = getEngine();
   if (engine.kind === 'wasm') return guarded(name, shape, tensorStorage(shape, values));

@@ -1,5 +1,6 @@
 import {z} from 'zod';
 import {ModelError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import {DTYPE_BYTES, type Dtype, isDtype} from './dtype.js';
 import {repeatedName} from './json.js';
 
@@ -39,11 +40,6 @@ const entrySchema = z.object({
   shape: z.array(z.int().nonnegative()).max(MAX_DIMS, `more than ${MAX_DIMS} axes`),
   data_offsets: z.tuple([z.int().nonnegative(), z.int().nonnegative()]),
 });
-
-/** How many elements a shape holds; a scalar's shape is empty and holds one. */
-export function numElements(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1);
-}
 
 /** How many bytes a tensor takes. */
 export function tensorBytes({dtype, shape}: Pick<TensorSpec, 'dtype' | 'shape'>): number {

@@ -2,15 +2,9 @@ import {type FileHandle, open, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {refuseExisting, writeFileAtomic} from '../util/atomic.js';
 import {ModelError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import {isFloatDtype, narrow} from './dtype.js';
-import {
-  checkSpecs,
-  numElements,
-  renderHeader,
-  type TensorInfo,
-  type TensorSpec,
-  tensorBytes,
-} from './safetensors-header.js';
+import {checkSpecs, renderHeader, type TensorInfo, type TensorSpec, tensorBytes} from './safetensors-header.js';
 
 /** Gives a tensor to the writer: numbers, which are rounded to its dtype, or its bytes as they are. */
 export type TensorSource = (name: string) => Promise<Float32Array | Uint8Array>;

@@ -1,4 +1,5 @@
 import {createRng, type Rng} from '../util/rng.js';
+import {numElements} from '../util/shape.js';
 import type {Architecture} from './architecture.js';
 import type {ParameterSpec} from './parameters.js';
 
@@ -18,7 +19,7 @@ export function initialValues(
   {ffn}: Architecture,
   seed: number,
 ): Float32Array {
-  const values = new Float32Array(shape.reduce((product, size) => product * size, 1));
+  const values = new Float32Array(numElements(shape));
   switch (role) {
     case 'norm':
       return values.fill(1);

@@ -1,8 +1,8 @@
 import {isFloatDtype} from '../format/dtype.js';
 import {expectTensor, type ModelFolder} from '../format/model-folder.js';
-import {numElements} from '../format/safetensors-header.js';
 import type {TensorStore} from '../format/tensor-store.js';
 import {ModelError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import {transpose} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import type {FamilyDefinition} from './family/definition.js';

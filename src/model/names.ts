@@ -1,4 +1,6 @@
 // Our parameters and the tensors of Hugging Face folders: one table a family, read in both directions.
+
+import {numElements} from '../util/shape.js';
 import type {FamilyDefinition} from './family/definition.js';
 import type {ParameterSpec} from './parameters.js';
 
@@ -63,7 +65,7 @@ export function parameterName(name: string, names: Names): ParameterName | null 
 /** Linear weights are [out, in] on disk; embedding and head are tables [V, D] in both places. */
 function diskTensor(name: string, shape: readonly number[], index: number, isLinear: boolean): DiskTensor {
   const isTransposed = isLinear && shape.length === 2;
-  const size = shape.reduce((product, length) => product * length, 1);
+  const size = numElements(shape);
   return {
     name,
     shape: isTransposed ? shape.toReversed() : shape,

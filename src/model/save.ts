@@ -1,7 +1,7 @@
 import type {FloatDtype} from '../format/dtype.js';
 import {writeModelFolder} from '../format/model-folder.js';
-import {numElements} from '../format/safetensors-header.js';
 import {ModelError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import {transposed} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import {architectureToConfig, withDtype} from './config.js';

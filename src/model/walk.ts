@@ -4,7 +4,7 @@ import {type Compiled, compile} from '../engine/compile.js';
 import type {TensorTree} from '../engine/tensor-tree.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
-import {numElements} from '../format/safetensors-header.js';
+import {numElements} from '../util/shape.js';
 import type {Architecture, FfnLayout} from './architecture.js';
 import type {AttentionContext} from './attention.js';
 import {attentionContext} from './decoder.js';
@@ -151,7 +151,7 @@ function takeShelf(architecture: Architecture, layer: number, shelves: Shelf[]):
 
 function makeShelf(layout: FfnLayout, specs: LayerTree<ParameterSpec>): Shelf {
   const variables = mapLayer(specs, ({path, shape}) =>
-    createVariable(path, shape, new Float32Array(shape.reduce((product, size) => product * size, 1))),
+    createVariable(path, shape, new Float32Array(numElements(shape))),
   );
   return {layout, variables, compiled: new Map()};
 }

@@ -7,6 +7,7 @@ import {type Architecture, flopsPerToken} from '../model/architecture.js';
 import {type Capacity, expertRoom} from '../model/capacity.js';
 import {leavesOf} from '../model/parameters.js';
 import {EnvironmentError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import {accumulates, passesOf} from './batch-size.js';
 import {type HeldTerm, heldTerms, outlineOf, type RunOutline} from './outline.js';
 import type {TrainRun} from './session.js';
@@ -129,7 +130,7 @@ function timeOf(run: TrainRun, {state, teacher}: RunOutline, {flopsPerSecond}: S
 
 function trainedShare({trained, parameters}: RunOutline['state']): number {
   const size = (list: readonly {readonly shape: readonly number[]}[]): number =>
-    list.reduce((sum, {shape}) => sum + shape.reduce((product, length) => product * length, 1), 0);
+    list.reduce((sum, {shape}) => sum + numElements(shape), 0);
   return Math.min(1, size(trained) / size(leavesOf(parameters)));
 }
 

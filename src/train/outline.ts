@@ -3,6 +3,7 @@ import type {Variable} from '../engine/variable.js';
 import {type Architecture, moeLayouts} from '../model/architecture.js';
 import {leavesOf, mapTree, parameterSpecs} from '../model/parameters.js';
 import {readArchitecture} from '../model/read-architecture.js';
+import {numElements} from '../util/shape.js';
 import {accumulates} from './batch-size.js';
 import {optimizerOf} from './optimizer/options.js';
 import {withBiases} from './selection-bias.js';
@@ -82,6 +83,5 @@ function shapeOnly(name: string, shape: readonly number[]): Variable {
 }
 
 function bytesOf(variables: readonly Variable[]): number {
-  const size = ({shape}: Variable): number => shape.reduce((product, length) => product * length, 1);
-  return variables.reduce((sum, variable) => sum + Float32Array.BYTES_PER_ELEMENT * size(variable), 0);
+  return variables.reduce((sum, {shape}) => sum + Float32Array.BYTES_PER_ELEMENT * numElements(shape), 0);
 }

@@ -12,14 +12,14 @@ export interface Progress {
   flops: number;
   /** Step of the newest checkpoint; 0 before there is one. */
   savedStep: number;
+  /** Whether that one is light, and of this step: a run does not end on such. */
+  isLight: boolean;
   /** Where the next checkpoint copies its tokenizer and origin from: the newest one, since older ones are pruned. */
   filesFrom: string;
   /** Wall-clock of earlier sessions. */
   readonly secondsBefore: number;
   readonly startStep: number;
   readonly startedAt: number;
-  /** Whether that one is light, and of this step: a run does not end on such. */
-  isLight: boolean;
   recent: RecentLosses;
   best: BestLoss | null;
   /** When the first step of this session was done: until then it compiled, which tells nothing of the speed. */
@@ -35,11 +35,11 @@ export function startOf({model, checkpoint}: Session): Progress {
     tokens,
     flops,
     savedStep: step,
+    isLight: false,
     filesFrom: model.path,
     secondsBefore: seconds,
     startStep: step,
     startedAt: performance.now(),
-    isLight: false,
     recent: checkpoint?.trainer.recent ?? [],
     best: checkpoint?.trainer.best ?? null,
     steadyAt: null,

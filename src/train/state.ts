@@ -5,6 +5,7 @@ import {type Architecture, moeLayouts} from '../model/architecture.js';
 import type {Model} from '../model/model.js';
 import {type DecoderTree, leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {createRng} from '../util/rng.js';
+import {numElements} from '../util/shape.js';
 import type {ChosenExperts} from './esft.js';
 import {type FinetuneOptions, selectParameters} from './finetune.js';
 import {type OptimizerOptions, slotShapes} from './optimizer/update.js';
@@ -206,5 +207,5 @@ function drawn(shape: readonly number[], rng: ReturnType<typeof createRng>): Flo
 }
 
 function zeros(shape: readonly number[]): Float32Array {
-  return new Float32Array(shape.reduce((product, size) => product * size, 1));
+  return new Float32Array(numElements(shape));
 }

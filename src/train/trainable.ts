@@ -1,4 +1,5 @@
 import {leavesOf, parameterSpecs} from '../model/parameters.js';
+import {numElements} from '../util/shape.js';
 import {PARTS, type Part, partOf} from './part.js';
 import type {TrainState} from './state.js';
 
@@ -37,5 +38,5 @@ export function countTrainable({trained}: Pick<TrainState, 'trained'>): number {
 }
 
 function total(list: readonly {readonly shape: readonly number[]}[]): number {
-  return list.reduce((sum, {shape}) => sum + shape.reduce((product, size) => product * size, 1), 0);
+  return list.reduce((sum, {shape}) => sum + numElements(shape), 0);
 }

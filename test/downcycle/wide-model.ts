@@ -1,13 +1,13 @@
 // A llama of real width, made by lot in a moment: every layer takes its numbers from the same buffer.
 import {narrow} from '../../src/format/dtype.js';
 import {writeModelFolder} from '../../src/format/model-folder.js';
-import {numElements} from '../../src/format/safetensors-header.js';
 import {type Architecture, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {architectureToConfig, withDtype} from '../../src/model/config.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
 import {diskTensors} from '../../src/model/names.js';
 import {leavesOf, parameterSpecs} from '../../src/model/parameters.js';
 import {createRng} from '../../src/util/rng.js';
+import {numElements} from '../../src/util/shape.js';
 
 export const WIDTH = 1024;
 export const FFN_WIDTH = 4096;

@@ -1,3 +1,4 @@
+import {numElements} from '../../util/shape.js';
 import {type Pointer, viewMemory} from './c-api.js';
 import {bytesOf, TF} from './dtype.js';
 import {check, type Runtime} from './runtime.js';
@@ -7,7 +8,7 @@ export type HostValues = Float32Array | Int32Array | Uint8Array | BigInt64Array 
 
 /** A new `TF_Tensor` holding a copy of `values`; the caller deletes it. */
 export function toNativeTensor({c}: Runtime, shape: readonly number[], dtype: number, values: HostValues): Pointer {
-  const size = shape.reduce((a, b) => a * b, 1);
+  const size = numElements(shape);
   const bytes = size * bytesOf(dtype);
   const tensor = c.TF_AllocateTensor(dtype, shape.map(BigInt), shape.length, bytes);
   if (bytes === 0) return tensor;

@@ -1,4 +1,5 @@
 import type * as tf from '@tensorflow/tfjs';
+import {numElements} from '../../../util/shape.js';
 import {TF} from '../../native/dtype.js';
 import {boolAttr, typeAttr} from '../attributes.js';
 import type {TensorFlowBackend} from '../backend.js';
@@ -10,7 +11,7 @@ import {input, type KernelCall} from './register.js';
 export function expertSlots({binding, toIds, toTensor}: TensorFlowBackend, call: KernelCall): tf.TensorInfo[] {
   const expert_TK = input(call, 'expert_TK');
   const {numExperts, ...room} = call.attrs as Room & {readonly numExperts: number} & tf.NamedAttrMap;
-  const numPairs = expert_TK.shape.reduce((a, b) => a * b, 1);
+  const numPairs = numElements(expert_TK.shape);
   const results = withRaw(binding, (raw) => {
     const shape = [typeAttr('T', TF.INT32), typeAttr('Tshape', TF.INT32)];
     const expert = raw.run('Reshape', shape, [...toIds([expert_TK]), raw.int([numPairs])]).id;

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {numElements} from '../../../util/shape.js';
 import type {WasmKernel} from './register.js';
 
 /** Philox-4x32-10 (Salmon et al. 2011) from counter 0: the low 23 bits of each word as a number in [0, 1). */
@@ -6,7 +7,7 @@ export const randomUniform: WasmKernel = ({seed}, attrs) => {
   if (!seed) throw new Error('random numbers need a seed');
   const {shape} = attrs as {shape: number[]};
   const [low = 0, high = 0] = seed.dataSync();
-  const size = shape.reduce((a, b) => a * b, 1);
+  const size = numElements(shape);
   const values = new Float32Array(size);
   for (let block = 0; block * 4 < size; block++) {
     const words = philox([block, 0, 0, 0], [low >>> 0, high >>> 0]);

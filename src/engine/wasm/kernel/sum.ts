@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {numElements} from '../../../util/shape.js';
 import type {WasmKernel} from './register.js';
 
 /**
@@ -22,7 +23,7 @@ function reduce(x: tf.Tensor | undefined, attrs: tf.NamedAttrMap, factorOf: (cou
   return tf.tidy(() => {
     const isInner = kept.every((axisKept, position) => axisKept === position);
     const values = (isInner ? x : tf.transpose(x, [...kept, ...axes])).dataSync();
-    const sums = x.dtype === 'float32' ? new Float32Array(sizeOf(shape)) : new Int32Array(sizeOf(shape));
+    const sums = x.dtype === 'float32' ? new Float32Array(numElements(shape)) : new Int32Array(numElements(shape));
     addRuns(values, count, factorOf(count), sums);
     return tf.tensor(sums, shape, x.dtype === 'float32' ? 'float32' : 'int32');
   });
@@ -35,8 +36,4 @@ function addRuns(values: ArrayLike<number>, count: number, factor: number, sums:
     for (let i = run * count; i < (run + 1) * count; i++) total += values[i] ?? 0;
     sums[run] = total * factor;
   }
-}
-
-function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1);
 }
