@@ -52,3 +52,29 @@ export function describeError(error: unknown): string {
 export function systemCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
+
+/** An error as one process tells it another. */
+export interface ErrorRecord {
+  readonly name: string;
+  readonly message: string;
+  readonly hint?: string;
+  readonly stack?: string;
+}
+
+/** An error as a plain record, without its cause. */
+export function recordOf(error: unknown): ErrorRecord {
+  if (!(error instanceof Error)) return {name: 'Error', message: String(error)};
+  const hint = error instanceof DowncycleError ? error.hint : undefined;
+  const {name, message, stack} = error;
+  return {name, message, ...(hint !== undefined && {hint}), ...(stack !== undefined && {stack})};
+}
+
+const CLASSES = [UsageError, ConfigError, DataError, ModelError, EnvironmentError];
+
+/** The error of a record, of the same class; a plain one where that is none of those here. */
+export function errorOf({name, message, hint, stack}: ErrorRecord): Error {
+  const known = CLASSES.find((one) => one.name === name);
+  const error = known ? new known(message, hint === undefined ? {} : {hint}) : new Error(message);
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}
