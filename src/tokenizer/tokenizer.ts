@@ -74,19 +74,35 @@ type Definition = z.infer<typeof definitionSchema>;
  * @throws ModelError if a file is missing, is not JSON, or is no tokenizer we can run.
  */
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
-  const path = join(folder, 'tokenizer.json');
-  const bytes = await readFile(path).catch((error: unknown) => throwMissing(path, error));
+  const {path, bytes} = await readDefinition(folder);
   const definition = parse(path, bytes.toString('utf8'), definitionSchema);
   const settings = await readSettings(join(folder, 'tokenizer_config.json'));
   const recognising = build(path, definition, settings);
   const literal = once(() => build(path, withoutSpecialTokens(definition), settings));
-  const fingerprint = createHash('sha256').update(bytes).digest('hex');
   return {
     ...createTokenizer(recognising, literal, settings),
     folder,
-    fingerprint,
+    fingerprint: sha256(bytes),
     chat: await readChat(folder, settings),
   };
+}
+
+/**
+ * The {@link Tokenizer} fingerprint of a folder, without making its tokenizer.
+ *
+ * @throws ModelError if there is no tokenizer.json.
+ */
+export async function tokenizerFingerprint(folder: string): Promise<string> {
+  return sha256((await readDefinition(folder)).bytes);
+}
+
+async function readDefinition(folder: string): Promise<{readonly path: string; readonly bytes: Buffer}> {
+  const path = join(folder, 'tokenizer.json');
+  return {path, bytes: await readFile(path).catch((error: unknown) => throwMissing(path, error))};
+}
+
+function sha256(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
 }
 
 async function readChat(folder: string, settings: Settings): Promise<ChatTemplate | null> {

@@ -6,21 +6,21 @@ import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, UsageError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
-import {refuseUnevenPool} from './balance.js';
 import {accumulates} from './batch-size.js';
 import {checkpointModel, openStored} from './checkpoint.js';
 import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
-import {type EsftOptions, selectParameters} from './finetune.js';
+import type {EsftOptions} from './finetune.js';
 import {ignoredWithoutExperts} from './ignored.js';
 import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
-import {requireRoutable, routingNote} from './routing/check.js';
+import {routingNote} from './routing/check.js';
 import {changesOf, checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
 import type {Checkpoint, Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState, type TrainState} from './state.js';
 import {closeTeacher, openTeacher} from './teacher.js';
+import {requireTrainable} from './trainable-run.js';
 import {trainLoop} from './trainer.js';
 import {unreachedRouters} from './unreached-routers.js';
 import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
@@ -46,13 +46,14 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     await refuseFinishedOfOther(run, onEvent);
     return done;
   }
-  const found = await readArchitecture(run.model).catch(() => null); // loading it says what is wrong with it
-  if (found) refuseUnevenPool(found, run.train.balance);
-  const engine = await startEngine(run.engine);
-  for (const text of engine.notes) onEvent({kind: 'note', text});
   const checkpoint = await findCheckpoint(run);
   const hasAdapter = run.train.finetune.kind === 'lora';
-  const loaded = await loadModel(checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model);
+  const path = checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model;
+  const found = await readArchitecture(path).catch(() => null); // loading it says what is wrong with it
+  if (found) await requireTrainable(run, {path, architecture: found});
+  const engine = await startEngine(run.engine);
+  for (const text of engine.notes) onEvent({kind: 'note', text});
+  const loaded = await loadModel(path);
   const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
   const {architecture, warnings} = model;
   const notes = [
@@ -64,13 +65,11 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     if (text !== null) onEvent({kind: 'note', text});
   }
   try {
-    requireRoutable({...run.train, architecture, tokens: run.train.batch.sequences * run.data.sequenceLength});
-    refuseLongRows(model, run.data.sequenceLength);
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources, run.data.damaged);
       const inputs = await inputsOf(run, sources);
       const changes = checkpoint ? await changesSince(run, checkpoint, inputs) : [];
-      const teacher = await openTeacher({run, model, tokenizer, sources, engine});
+      const teacher = await openTeacher({run, model, sources, engine});
       try {
         return await trainSession({run, model, teacher, sources, engine, checkpoint, inputs, changes}, onEvent);
       } finally {
@@ -128,14 +127,6 @@ async function withText<T>(
   }
 }
 
-function refuseLongRows({architecture, path}: Model, sequenceLength: number): void {
-  if (sequenceLength <= architecture.contextLength) return;
-  throw new DataError(
-    `Rows of ${sequenceLength} tokens are asked for, ${path} has ${architecture.contextLength} positions (max_position_embeddings).`,
-    {hint: `Lower data.sequenceLength to ${architecture.contextLength} or less.`},
-  );
-}
-
 async function trainSession(session: Session, onEvent: (event: TrainEvent) => void): Promise<TrainResult> {
   const state = await openState(session, onEvent);
   try {
@@ -174,7 +165,6 @@ async function trainedExperts(
 ): Promise<ChosenExperts> {
   const kept = session.checkpoint?.trainer.experts;
   if (kept) return kept;
-  selectParameters(session.model.architecture, finetune); // refuses a model without experts before its text is read
   const chosen = await chooseExperts(session, finetune);
   const counts = chosen.map(({length}) => length);
   const range = `${Math.min(...counts)} to ${Math.max(...counts)}`;
