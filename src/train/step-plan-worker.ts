@@ -1,28 +1,31 @@
 // A process that begins to compile the step of a run, over memory nobody touched, and is ended once XLA has planned it.
-import {text} from 'node:stream/consumers';
+import {once} from 'node:events';
+import {rmSync} from 'node:fs';
+import {createInterface} from 'node:readline';
 import * as tf from '@tensorflow/tfjs';
 import {compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
 import {startEngine} from '../engine/start.js';
 import {createHollowVariable} from '../engine/variable.js';
 import {matMul} from '../op/mat-mul.js';
-import {describeError, EnvironmentError} from '../util/errors.js';
+import {recordOf} from '../util/errors.js';
 import {outlineOf} from './outline.js';
-import {PARTS} from './part.js';
-import {compileApply, compileStep} from './step.js';
+import {ratesOf} from './rates.js';
+import {compileApply, compileStep, ratesTensor} from './step.js';
+import {stepOptionsOf} from './step-options.js';
 import type {PlanOrder, PlanWord} from './step-plan.js';
-import {stepOptionsOf} from './trainer.js';
 
-const order = JSON.parse(await text(process.stdin)) as PlanOrder;
-try {
-  await plan(order);
-} catch (error) {
-  const hint = error instanceof EnvironmentError ? error.hint : undefined;
-  say({kind: 'failed', message: describeError(error), ...(hint !== undefined && {hint})});
-  process.exit(0);
-}
+const input = createInterface(process.stdin);
+const [line] = (await once(input, 'line')) as [string];
+const order = JSON.parse(line) as PlanOrder;
+input.once('close', () => {
+  rmSync(order.folder, {recursive: true, force: true}); // whoever gave the order is gone
+  process.kill(process.pid, 'SIGKILL'); // an orderly exit would wait for the compiler
+});
+await plan(order).catch((error: unknown) => say({kind: 'failed', error: recordOf(error)}));
+process.stdout.write('', () => process.exit(0));
 
-async function plan({run, planes}: PlanOrder): Promise<void> {
+async function plan({run, planes}: Omit<PlanOrder, 'folder'>): Promise<void> {
   const engine = await startEngine(run.engine);
   const {device, precision, notes} = engine;
   say({kind: 'engine', device, precision, notes, residentBytes: process.memoryUsage.rss()});
@@ -33,14 +36,14 @@ async function plan({run, planes}: PlanOrder): Promise<void> {
     batch: {sequences},
     distill,
   } = run.train;
-  const topK = distill?.top;
+  const topK = distill?.top === undefined ? undefined : Math.min(distill.top, state.architecture.vocab); // as a teacher has
   const options = stepOptionsOf({run, engine, teacher: topK === undefined ? teacher : null});
   const {step, accumulate} = compileStep(state, options);
   const {sequenceLength} = run.data;
   const batch = tf.zeros([planes, sequences, sequenceLength], 'int32') as tf.Tensor3D;
   const taught = topK === undefined ? [] : [tf.zeros([2, sequences * sequenceLength, topK]) as tf.Tensor3D];
   const seed = tf.tensor1d([0, 0], 'int32');
-  const rates = tf.zeros([3 + PARTS.length]) as tf.Tensor1D;
+  const rates = ratesTensor(ratesOf(run.train.optimizer, 0, 1));
   if (!state.trained.some(({sum}) => sum)) {
     await step(batch, seed, rates, ...taught);
     return;

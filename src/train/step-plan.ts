@@ -1,22 +1,27 @@
 // XLA's own plan of the memory of a step, made without computing one.
 import {type ChildProcessWithoutNullStreams, spawn} from 'node:child_process';
 import {once} from 'node:events';
-import {mkdtemp, readdir, readFile, rm} from 'node:fs/promises';
+import {rmSync} from 'node:fs';
+import {mkdtemp, readdir, readFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {createInterface} from 'node:readline';
 import {setTimeout} from 'node:timers/promises';
 import {fileURLToPath} from 'node:url';
 import type {Precision} from '../engine/precision.js';
-import {EnvironmentError} from '../util/errors.js';
+import {EnvironmentError, type ErrorRecord, errorOf} from '../util/errors.js';
 import {accumulates} from './batch-size.js';
+import {waysToFit} from './fit.js';
 import type {TrainRun} from './session.js';
+import {AFTER_REPORT, REPORT, workBytesOf} from './xla-report.js';
 
-/** What the process that compiles is told. */
+/** What the process that compiles is told, in one line; it ends itself, and takes the folder away, once its input ends. */
 export interface PlanOrder {
   readonly run: TrainRun;
   /** Of a batch tensor: 3 where document boundaries are kept, else 2. */
   readonly planes: number;
+  /** Where XLA writes its reports. */
+  readonly folder: string;
 }
 
 /** What that process says, a line each. */
@@ -30,7 +35,7 @@ export type PlanWord =
       readonly residentBytes: number;
     }
   | {readonly kind: 'rate'; readonly flopsPerSecond: number}
-  | {readonly kind: 'failed'; readonly message: string; readonly hint?: string};
+  | {readonly kind: 'failed'; readonly error: ErrorRecord};
 
 /** What a step needs of the machine besides what is held through all steps. */
 export interface StepPlan {
@@ -44,23 +49,28 @@ export interface StepPlan {
   readonly flopsPerSecond: number;
 }
 
+const IS_SOURCE = import.meta.url.endsWith('.ts'); // as for the threads that tokenize
+const WORKER = new URL(IS_SOURCE ? './step-plan-worker.ts' : './step-plan-worker.js', import.meta.url);
+
 /**
  * Has XLA plan the memory of a run's step, in a process of its own that is ended before code is made: nothing is computed
  * and no weight is read, so it is exact and takes a part of the time that compiling takes.
  *
- * @throws EnvironmentError if the engine cannot be started, or is wasm, which plans nothing.
+ * @param program what that process runs.
+ * @throws EnvironmentError if the engine cannot be started, or is wasm, which plans nothing, or the process is killed, as the
+ * system does where memory runs out; what stood in the way of compiling.
  */
-export async function planStep(run: TrainRun): Promise<StepPlan> {
+export async function planStep(run: TrainRun, program: URL = WORKER): Promise<StepPlan> {
   const folder = await mkdtemp(join(tmpdir(), 'downcycle-plan-'));
-  const worker = startWorker(folder);
-  worker.child.stdin.end(JSON.stringify({run, planes: run.data.boundaries === 'keep' ? 3 : 2} satisfies PlanOrder));
+  const worker = startWorker(program, folder);
+  const order: PlanOrder = {run, planes: run.data.boundaries === 'keep' ? 3 : 2, folder};
+  worker.child.stdin.write(`${JSON.stringify(order)}\n`);
   try {
     const names = accumulates(run.train.batch) ? ['train_accumulate', 'train_apply'] : ['train_step'];
-    const reports = await waitForReports(folder, names, worker);
+    const reports = await waitForReports(folder, names, worker, run);
     return {...engineOf(worker), workBytes: Math.max(...reports.map(workBytesOf))};
   } finally {
     await worker.end();
-    await rm(folder, {recursive: true, force: true});
   }
 }
 
@@ -70,22 +80,25 @@ interface PlanWorker {
   readonly hasEnded: () => boolean;
   /** What it wrote on standard error. */
   readonly complaint: () => string;
+  /** Ends it, and removes the folder. */
   readonly end: () => Promise<void>;
 }
 
 /** Starts the process that compiles, which writes XLA's reports to `folder`. */
-function startWorker(folder: string): PlanWorker {
-  const isSource = import.meta.url.endsWith('.ts'); // as for the threads that tokenize
-  const path = fileURLToPath(new URL(isSource ? './step-plan-worker.ts' : './step-plan-worker.js', import.meta.url));
+function startWorker(program: URL, folder: string): PlanWorker {
   const dump = `--xla_dump_to=${folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=train_`;
   const env = {...process.env, TF_XLA_FLAGS: '', XLA_FLAGS: `${process.env.XLA_FLAGS ?? ''} ${dump}`.trim()};
-  const child = spawn(process.execPath, [...(isSource ? ['--import', 'tsx'] : []), path], {env});
+  const child = spawn(process.execPath, [...(IS_SOURCE ? ['--import', 'tsx'] : []), fileURLToPath(program)], {env});
   const closed = once(child, 'close');
-  const kill = (): unknown => child.kill('SIGKILL');
-  process.once('exit', kill);
+  const leave = (): void => {
+    child.kill('SIGKILL');
+    rmSync(folder, {recursive: true, force: true, maxRetries: 3}); // a file may be written while it ends
+  };
+  process.once('exit', leave);
   const words: PlanWord[] = [];
   createInterface(child.stdout).on('line', (line) => words.push(JSON.parse(line) as PlanWord));
   let [complaint, isClosed] = ['', false];
+  child.stdin.on('error', () => undefined); // it ended before it was told: `failure` says how
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint += text;
   });
@@ -93,9 +106,10 @@ function startWorker(folder: string): PlanWorker {
     isClosed = true;
   });
   const end = async (): Promise<void> => {
-    process.off('exit', kill);
-    kill();
+    child.kill('SIGKILL');
     await closed;
+    process.off('exit', leave);
+    leave();
   };
   return {child, words, hasEnded: () => isClosed, complaint: () => complaint, end};
 }
@@ -103,33 +117,25 @@ function startWorker(folder: string): PlanWorker {
 /** Milliseconds between two looks for a report. */
 const INTERVAL = 100;
 
-async function waitForReports(folder: string, names: readonly string[], worker: PlanWorker): Promise<string[]> {
+async function waitForReports(
+  folder: string,
+  names: readonly string[],
+  worker: PlanWorker,
+  run: TrainRun,
+): Promise<string[]> {
   for (;;) {
     const isLast = worker.hasEnded();
     const files = await readdir(folder);
-    const found = names.map((name) => files.find((file) => file.includes(`.${name}`) && file.endsWith(REPORT)));
-    const texts = await Promise.all(found.map(async (file) => (file ? readFile(join(folder, file), 'utf8') : '')));
-    if (texts.every(isWhole)) return texts;
-    if (isLast) throw failure(worker);
+    const of = (name: string, end: string) => files.find((file) => file.includes(`.${name}`) && file.endsWith(end));
+    const reports = names.flatMap((name) => of(name, REPORT) ?? []);
+    const areWhole = names.every((name) => of(name, AFTER_REPORT) !== undefined);
+    if (reports.length === names.length && (areWhole || isLast)) {
+      return Promise.all(reports.map((file) => readFile(join(folder, file), 'utf8')));
+    }
+    if (isLast) throw failure(worker, run);
     await setTimeout(INTERVAL);
   }
 }
-
-const REPORT = 'memory-usage-report.txt';
-
-/** The report may be read while it is written: its list has an end. */
-function isWhole(text: string): boolean {
-  return /\n\n|The rest \d+ allocations/.test(text.slice(text.indexOf('----')));
-}
-
-/** Of one program, what is neither held before it nor after it. */
-export function workBytesOf(report: string): number {
-  const total = Number(/^Total bytes used: (\d+)/.exec(report)?.[1]);
-  const parameters = [...report.matchAll(/; allocation \d+: size ([\d.]+)(B|KiB|MiB|GiB|TiB), parameter /g)];
-  return parameters.reduce((rest, [, size, unit]) => rest - Number(size) * UNITS[unit as keyof typeof UNITS], total);
-}
-
-const UNITS = {B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40} as const;
 
 function engineOf({words}: PlanWorker): Omit<StepPlan, 'workBytes'> {
   const engine = words.find((word) => word.kind === 'engine');
@@ -139,13 +145,19 @@ function engineOf({words}: PlanWorker): Omit<StepPlan, 'workBytes'> {
   return {device, notes, residentBytes, flopsPerSecond: rate.flopsPerSecond};
 }
 
-function failure({words, complaint}: PlanWorker): Error {
+function failure({child: {signalCode}, words, complaint}: PlanWorker, run: TrainRun): Error {
   const failed = words.find((word) => word.kind === 'failed');
-  if (failed) return new EnvironmentError(failed.message, failed.hint === undefined ? {} : {hint: failed.hint});
+  if (failed) return errorOf(failed.error);
   if (words.some((word) => word.kind === 'engine' && word.device === 'wasm')) {
     return new EnvironmentError('The wasm engine plans no memory: what a step needs is known only by running it.', {
       hint: 'Fetch TensorFlow with `node scripts/setup.mjs`, and leave engine.device at auto or cpu.',
     });
   }
-  return new Error(`the process that plans a step ended without a plan: ${complaint()}`);
+  if (signalCode === 'SIGKILL') {
+    return new EnvironmentError('The process that plans a step was killed, as the system does where memory runs out.', {
+      hint: waysToFit(run),
+    });
+  }
+  const how = signalCode === null ? '' : ` by ${signalCode}`;
+  return new Error(`the process that plans a step ended${how} without a plan: ${complaint()}`);
 }

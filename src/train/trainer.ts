@@ -1,38 +1,28 @@
 import {setImmediate} from 'node:timers/promises';
 import {type Batch, createLoader, type Loader, type LoaderState} from '../data/loader.js';
-import type {EngineInfo} from '../engine/start.js';
 import {openRunLog} from '../format/run-log.js';
-import {flopsPerToken} from '../model/architecture.js';
 import {countLabels} from '../model/batch.js';
 import {passesOf} from './batch-size.js';
 import {isOutOfPatience, recordBest, withValidation} from './best.js';
 import {whereNotFinite} from './diagnosis.js';
 import {divergence, spike} from './divergence.js';
 import type {TrainEvent} from './event.js';
+import {trainingFlops} from './expert-rows.js';
 import type {Loop} from './loop.js';
 import {logEnd, logFailure, logStart, logStep} from './loop-log.js';
-import {optimizerOf} from './optimizer/options.js';
 import {startOf} from './progress.js';
 import {ratesOf} from './rates.js';
 import {openFolder} from './run-folder.js';
 import {saveStep} from './save-step.js';
 import {learningRate} from './schedule.js';
-import {logPath, type Session, type TrainResult, type TrainRun} from './session.js';
+import {logPath, type Session, type TrainResult} from './session.js';
 import {isApplied, lossLimit, maySkip, withLoss} from './spike.js';
 import type {TrainState} from './state.js';
-import type {Teacher} from './step.js';
-import {createStepRunner, type RunnerOptions, type StepResult, type TrainRows} from './step-runner.js';
+import {stepOptionsOf} from './step-options.js';
+import {createStepRunner, type StepResult, type TrainRows} from './step-runner.js';
 import {listenForStop} from './stop-signal.js';
 import {trainableParts} from './trainable.js';
 import {openValidation} from './validation.js';
-
-/** What decides of a run how its steps are computed. */
-export interface StepParts {
-  readonly run: Pick<TrainRun, 'train' | 'data'>;
-  readonly engine: Pick<EngineInfo, 'precision'>;
-  /** A model that runs beside the one in training; null for none, and where its words are kept. */
-  readonly teacher: Teacher['model'];
-}
 
 /** Opens what can refuse, then the run folder and its log, and trains. */
 export async function trainLoop(
@@ -122,24 +112,6 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
   });
 }
 
-/** What the steps of a run do. */
-export function stepOptionsOf({run, engine, teacher}: StepParts): RunnerOptions {
-  const {optimizer, balance, capacity, routing, finetune, ema, distill, recompute} = run.train;
-  return {
-    optimizer: optimizerOf(optimizer),
-    recompute,
-    dropout: finetune.kind === 'lora' ? finetune.dropout : 0,
-    clip: optimizer.clip,
-    balance,
-    teacher: distill ? {...distill, model: teacher} : null,
-    precision: engine.precision,
-    capacity,
-    routing,
-    sequenceLength: run.data.sequenceLength,
-    ...(ema && {emaDecay: ema.decay}),
-  };
-}
-
 async function trainStep(parts: Loop): Promise<void> {
   const {run, model, loader, runner, progress} = parts;
   const {batch, optimizer, schedule, steps, spike: policy} = run.train;
@@ -168,7 +140,7 @@ async function trainStep(parts: Loop): Promise<void> {
   progress.recent = recent;
   progress.steadyAt ??= performance.now();
   progress.tokens += tokens;
-  progress.flops += tokens * flopsPerToken(model.architecture, run.data.sequenceLength);
+  progress.flops += tokens * trainingFlops(model.architecture, run, 'sent');
   const tokensPerSecond = tokens / ((performance.now() - began) / 1000);
   await logStep(parts, {result, lr, skipped, damaged: faults.length, tokensPerSecond});
 }
