@@ -4,11 +4,11 @@ import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import type {Architecture, FfnLayout} from '../../src/model/architecture.js';
-import {estimateRun, type RunEstimate, requireFit} from '../../src/train/estimate.js';
+import {estimateRun, type RunEstimate} from '../../src/train/estimate.js';
+import {requireFit} from '../../src/train/fit.js';
 import type {TrainInput} from '../../src/train/options.js';
 import {heldTerms, outlineOf} from '../../src/train/outline.js';
 import type {TrainRun} from '../../src/train/session.js';
-import {workBytesOf} from '../../src/train/step-plan.js';
 import {EnvironmentError} from '../../src/util/errors.js';
 import {runChild} from '../support/child.js';
 import {missingTensorFlow} from '../support/engines.js';
@@ -141,19 +141,5 @@ describe('a run that cannot fit', () => {
   it('is not asked for where nothing plans: the wasm engine', async () => {
     const run = {...(await runOf('dense', DENSE, {})), engine: {device: 'wasm'}} as const;
     await expect(estimateRun(run)).rejects.toThrow(/^The wasm engine plans no memory/);
-  });
-});
-
-describe('the report of XLA', () => {
-  it('gives what is neither parameter nor result', () => {
-    const line = (i: number, size: string, what: string): string =>
-      `   1.00MiB( 57%);   1.0MiB; allocation ${i}: size ${size}, ${what}`;
-    const lines = [
-      'Total bytes used: 3146752 (3.00MiB)',
-      line(0, '1.00MiB', 'preallocated-temp:'),
-      line(1, '1.50MiB', 'parameter 3, shape |f32[8]| at ShapeIndex {}, maybe-live-out:'),
-      line(2, '512.0KiB', 'parameter 4, shape |f32[8]| at ShapeIndex {}:'),
-    ];
-    expect(workBytesOf(lines.join('\n'))).toBe(3146752 - 2 * 2 ** 20);
   });
 });

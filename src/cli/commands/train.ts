@@ -57,7 +57,7 @@ export function addTrain(program: Program, ui: Ui): void {
 async function printEstimate(ui: Ui, options: Pick<TrainConfigOptions, 'loaded' | 'arm'>): Promise<void> {
   const [{estimateConfig}, {requireFit}, {estimateText}] = await Promise.all([
     import('../../experiment/one-arm.js'),
-    import('../../train/estimate.js'),
+    import('../../train/fit.js'),
     import('../show/estimate.js'),
   ]);
   const {run, estimate} = await ui.withStatus((status) => {
