@@ -43,7 +43,9 @@ const step = z.object({
   flops: z
     .number()
     .nonnegative()
-    .describe('floating-point operations spent so far, by the formula, as if every weight were trained'),
+    .describe(
+      'floating-point operations spent so far, by the formula, as if every weight were trained, with the experts that train.routing gives a token',
+    ),
   loss: measured.describe('mean cross-entropy of the batch, nats a token'),
   auxLoss: measured.describe('balance loss, unweighted'),
   zLoss: measured.describe('router z-loss, unweighted'),

@@ -39,6 +39,9 @@ async function runOf(name: string, architecture: Architecture, train: TrainInput
   });
 }
 
+/** A model of rows as long as those of {@link runOf}. */
+const LONG: Architecture = {...DENSE, contextLength: 256};
+
 const DENSE_LAYER: FfnLayout = {kind: 'dense', width: 1536};
 const SHAPES: Readonly<Record<string, readonly [Architecture, TrainInput]>> = {
   full: [wide(DENSE_LAYER), {batch: {sequences: 8}}],
@@ -109,7 +112,7 @@ describe('what a run holds', () => {
 
 describe('a run that cannot fit', () => {
   it('is known not to without a plan, and its error says what to lower', async () => {
-    const run = await runOf('dense', DENSE, {batch: {sequences: 1e8}});
+    const run = await runOf('long', LONG, {batch: {sequences: 1e8}});
     const estimate = await estimateRun(run);
     expect(estimate.time).toBeNull();
     const check = (): void => requireFit(estimate, run);
@@ -139,7 +142,7 @@ describe('a run that cannot fit', () => {
   });
 
   it('is not asked for where nothing plans: the wasm engine', async () => {
-    const run = {...(await runOf('dense', DENSE, {})), engine: {device: 'wasm'}} as const;
+    const run = {...(await runOf('long', LONG, {})), engine: {device: 'wasm'}} as const;
     await expect(estimateRun(run)).rejects.toThrow(/^The wasm engine plans no memory/);
   });
 });

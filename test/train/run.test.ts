@@ -15,12 +15,14 @@ import {
   columnsOf,
   DENSE,
   exactLines,
+  experts,
   RECORDED,
   ROUTED,
   type RunChanges,
   recordedLosses,
   stepsOf,
   TOKENIZER,
+  tiny,
   tinyRun,
   validationLoss,
   writeModel,
@@ -76,6 +78,12 @@ describe('a run', () => {
       expect(load).toHaveLength(1);
       expect(load![0]!.reduce((sum, share) => sum! + share!, 0)).toBeCloseTo(1, 12);
     }
+  });
+
+  it('counts the operations of as many experts as routing gives a token', async () => {
+    const {out} = await train(wasm({out: 'all-experts', train: {steps: 1, routing: {kind: 'all-experts'}}}));
+    const all = tiny([experts(8, 8)]);
+    expect((await stepsOf(out)).map(({flops}) => flops)).toEqual([8 * 32 * flopsPerToken(all, 32)]);
   });
 
   it('keeps its newest checkpoints, and nothing else beside its log', async () => {
