@@ -81,7 +81,8 @@ describe('a run', () => {
   });
 
   it('counts the operations of as many experts as routing gives a token', async () => {
-    const {out} = await train(wasm({out: 'all-experts', train: {steps: 1, routing: {kind: 'all-experts'}}}));
+    const given = {steps: 1, routing: {kind: 'all-experts'}, balance: {kind: 'none'}} as const;
+    const {out} = await train(wasm({out: 'all-experts', train: given}));
     const all = tiny([experts(8, 8)]);
     expect((await stepsOf(out)).map(({flops}) => flops)).toEqual([8 * 32 * flopsPerToken(all, 32)]);
   });
