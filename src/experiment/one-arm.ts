@@ -1,7 +1,7 @@
-import {stat} from 'node:fs/promises';
+import {readFile, realpath, stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
-import {configHash, resolvedYaml} from '../config/resolved.js';
+import {configHash, isResolved, resolvedYaml} from '../config/resolved.js';
 import {type Config, missingArm} from '../config/schema.js';
 import type {Conversion} from '../downcycle/convert.js';
 import type {DiveConversion} from '../downcycle/dive.js';
@@ -93,6 +93,7 @@ export async function trainConfig(
   const run = runOf(loaded.config, arm, options.out ?? arm.out, {mode, allowsChange});
   if (mode === 'new') await refuseRun(run.out);
   if (mode === 'resume') await requireRun(run.out);
+  await refuseOwnFolder(loaded.file, run.out);
   await checkFolder(run);
   await checkArms(loaded, name === undefined ? [] : [name]);
   await start(loaded, onEvent);
@@ -146,6 +147,17 @@ async function refuseRun(out: string): Promise<void> {
     if (!(cause instanceof EnvironmentError)) throw cause;
     const hint = 'Say --resume to go on with it, --overwrite to start again, or choose another --out.';
     throw new EnvironmentError(cause.message, {hint, cause});
+  });
+}
+
+/** A run folder has a config.yaml of its own: one that a person wrote must not be replaced by it. */
+async function refuseOwnFolder(file: string, out: string): Promise<void> {
+  const [given, own] = await Promise.all(
+    [file, join(out, 'config.yaml')].map((path) => realpath(path).catch(() => null)),
+  );
+  if (!given || given !== own || isResolved(await readFile(given, 'utf8'))) return;
+  throw new EnvironmentError(`${out} holds the config that was given, and is no run folder.`, {
+    hint: 'Choose another --out.',
   });
 }
 

@@ -173,6 +173,13 @@ export async function latestLight(run: string): Promise<string | null> {
   return null;
 }
 
+/** Names of what were checkpoints, and lack their marker. */
+export async function unmarkedCheckpoints(run: string): Promise<string[]> {
+  const names = await checkpointsOf(run);
+  const isMarked = await Promise.all(names.map(async (name) => (await readTrainer(join(run, name))) !== null));
+  return names.filter((_, i) => !isMarked[i]);
+}
+
 /** Null if the marker is not there. */
 async function readTrainer(path: string): Promise<TrainerState | null> {
   const text = await readFile(join(path, MARKER), 'utf8').catch((error: unknown) => {

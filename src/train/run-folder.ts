@@ -1,39 +1,48 @@
 import {readdir, readFile, rm, stat} from 'node:fs/promises';
-import {join} from 'node:path';
+import {basename, join} from 'node:path';
 import {readRunLog, truncateAfterStep} from '../format/run-log.js';
 import type {RunLogRecord} from '../format/run-record.js';
 import {writeFileAtomic} from '../util/atomic.js';
-import {EnvironmentError, UsageError} from '../util/errors.js';
-import {latestCheckpoint, latestLight, removeAfter} from './checkpoint.js';
+import {EnvironmentError, ModelError, UsageError} from '../util/errors.js';
+import {latestCheckpoint, latestLight, removeAfter, unmarkedCheckpoints} from './checkpoint.js';
 import {configDifferences} from './config-difference.js';
 import {type Checkpoint, logPath, type TrainResult, type TrainRun} from './session.js';
 
-/** Its mark: written before anything else. */
+/** Written before anything else. */
 const CONFIG = 'config.yaml';
+/** What a run makes; nothing else is ever removed. */
+const OWN = /^(config\.yaml|log\.jsonl|best\.json|step-\d{6,})$/;
+/** By which a run's folder is known. */
+const MARK = /^(log\.jsonl|step-\d{6,})$/;
 /** What a killed process leaves of a file or folder it had not finished. */
 const UNFINISHED = /^(\.step-\d+|config\.yaml|best\.json|log\.jsonl)\.part-\d+$/;
 
 /**
  * Looks whether a run may begin in its folder; changes nothing. Returns the result of a run that is complete already.
  *
- * @throws EnvironmentError if something is there and neither resume nor overwrite was said, or it is no run folder;
- * UsageError if the run to be resumed has another config.
+ * @throws EnvironmentError if something is there and neither resume nor overwrite was said, it is no run folder, or it
+ * would be emptied and holds what no run makes; UsageError if the run to be resumed has another config; ModelError if
+ * there is nothing to go on from but damaged checkpoints.
  */
-export async function checkFolder({out, mode, config, allowsChange}: TrainRun): Promise<TrainResult | null> {
+export async function checkFolder(run: TrainRun): Promise<TrainResult | null> {
+  const {out, mode, config, allowsChange} = run;
   if (!(await exists(out))) return null;
   if (mode === 'new') {
     throw new EnvironmentError(`${out} already exists; downcycle never overwrites.`, {
       hint: 'Say --resume to go on with it, --overwrite to start again, or choose another name.',
     });
   }
-  await refuseForeign(out);
-  if (mode === 'overwrite' || !(await exists(logPath(out)))) return null;
-  const records = await readRunLog(logPath(out));
-  if (allowsChange) return null;
-  const hashes = records.flatMap((record) => ('configHash' in record ? (record.configHash ?? []) : []));
-  const newest = hashes.at(-1);
-  if (newest !== undefined) await refuseOtherConfig(out, newest, config);
-  return completed(out, records.at(-1));
+  await refuseNoRun(out, config);
+  if (mode === 'resume' && (await exists(logPath(out)))) {
+    const records = await readRunLog(logPath(out));
+    const newest = newestHash(records);
+    if (newest !== undefined && !allowsChange) await refuseOtherConfig(out, newest, config);
+    const done = allowsChange ? null : completed(out, records.at(-1));
+    if (done) return done;
+  }
+  if (mode === 'overwrite') await refuseForeign(out);
+  else if (!(await latestCheckpoint(out))) await refuseNewStart(out);
+  return null;
 }
 
 /**
@@ -57,6 +66,12 @@ export async function findCheckpoint({out, mode, config, allowsChange}: TrainRun
   return checkpoint;
 }
 
+/** What a person who resumes should know of a folder that has nothing to go on from; null if there is nothing to say. */
+export async function beginsAgain({out, mode}: TrainRun, checkpoint: Checkpoint | null): Promise<string | null> {
+  if (mode !== 'resume' || checkpoint || !(await exists(logPath(out)))) return null;
+  return `no whole checkpoint in ${out}: the run begins again`;
+}
+
 /** Makes the run folder ready: new, emptied, or with its log taken back to the checkpoint and remains swept up. */
 export async function openFolder({out, mode, config}: TrainRun, checkpoint: Checkpoint | null): Promise<void> {
   if (checkpoint) {
@@ -71,11 +86,13 @@ export async function openFolder({out, mode, config}: TrainRun, checkpoint: Chec
   await writeFileAtomic(join(out, CONFIG), config.yaml);
 }
 
-/** The config goes last: a folder that still has it is a run's, and can be overwritten by the next who tries. */
+/** Removes what a run made, its log last: a folder that still has it is a run's. The config is replaced by who begins. */
 async function removeRun(out: string): Promise<void> {
-  const names = await readdir(out).catch(() => []);
-  for (const name of names.filter((one) => one !== CONFIG)) await rm(join(out, name), {recursive: true, force: true});
-  await rm(out, {recursive: true, force: true});
+  await refuseForeign(out);
+  const names = (await namesIn(out)).filter((name) => name !== CONFIG);
+  const log = basename(logPath(out));
+  for (const name of names.filter((one) => one !== log)) await rm(join(out, name), {recursive: true, force: true});
+  await rm(logPath(out), {recursive: true, force: true});
 }
 
 /** What changed of a run since it began, in words: keys of its config; to be asked before its folder is opened. */
@@ -85,13 +102,45 @@ export async function changesOf({out, config}: TrainRun, checkpoint: Checkpoint)
   return keys.length > 0 ? keys : ['config'];
 }
 
-/** A folder that is emptied must be a run's: a mistyped name must not cost anyone a model. */
-async function refuseForeign(out: string): Promise<void> {
-  const names = await readdir(out).catch(() => null);
-  if (names && (names.includes(CONFIG) || names.every((name) => UNFINISHED.test(name)))) return;
-  throw new EnvironmentError(`${out} exists and is no run folder: it has no ${CONFIG}.`, {
+/** Only a run's folder is touched: it has a log or a checkpoint, or a run stopped before it had and its config is the same. */
+async function refuseNoRun(out: string, config: TrainRun['config']): Promise<void> {
+  const names = await namesIn(out);
+  if (names.includes(CONFIG)) {
+    if (names.some((name) => MARK.test(name))) return;
+    if ((await readFile(join(out, CONFIG), 'utf8')) === config.yaml) return;
+  } else if ((await stat(out)).isDirectory() && names.every((name) => UNFINISHED.test(name))) return;
+  const reason = names.includes(CONFIG) ? `its ${CONFIG} has no log beside it` : `it has no ${CONFIG}`;
+  throw new EnvironmentError(`${out} exists and is no run folder: ${reason}.`, {
     hint: 'Choose another name, or remove it yourself.',
   });
+}
+
+/** A folder that is emptied may hold nothing but a run: a mistyped name must not cost anyone a file. */
+async function refuseForeign(out: string): Promise<void> {
+  const foreign = (await namesIn(out)).filter((name) => !OWN.test(name) && !UNFINISHED.test(name));
+  if (foreign.length === 0) return;
+  throw new EnvironmentError(`${out} would be emptied, and holds what no run makes: ${foreign.sort().join(', ')}.`, {
+    hint: 'Move that elsewhere, or choose another name.',
+  });
+}
+
+/** Nothing to go on from: what is there must be a run's, and no checkpoint that someone could mend. */
+async function refuseNewStart(out: string): Promise<void> {
+  await refuseForeign(out);
+  const damaged = await unmarkedCheckpoints(out);
+  if (damaged.length === 0) return;
+  throw new ModelError(`${out} has no whole checkpoint: there is no trainer.json in ${damaged.join(', ')}.`, {
+    hint: 'Put back what was removed from one of them, or say --overwrite to start again.',
+  });
+}
+
+async function namesIn(out: string): Promise<string[]> {
+  return readdir(out).catch(() => []);
+}
+
+/** Of the config that a run last began or went on with, by its log. */
+function newestHash(records: readonly RunLogRecord[]): string | undefined {
+  return records.flatMap((record) => ('configHash' in record ? (record.configHash ?? []) : [])).at(-1);
 }
 
 async function refuseOtherConfig(out: string, found: string, wanted: TrainRun['config']): Promise<void> {

@@ -15,7 +15,7 @@ import {ignoredWithoutExperts} from './ignored.js';
 import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
 import {routingNote} from './routing/check.js';
-import {changesOf, checkFolder, findCheckpoint} from './run-folder.js';
+import {beginsAgain, changesOf, checkFolder, findCheckpoint} from './run-folder.js';
 import {withSelectionBias} from './selection-bias.js';
 import type {Checkpoint, Session, TrainResult, TrainRun} from './session.js';
 import {createTrainState, disposeTrainState, type TrainState} from './state.js';
@@ -47,6 +47,8 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     return done;
   }
   const checkpoint = await findCheckpoint(run);
+  const again = await beginsAgain(run, checkpoint);
+  if (again !== null) onEvent({kind: 'note', text: again});
   const hasAdapter = run.train.finetune.kind === 'lora';
   const path = checkpoint && !hasAdapter ? checkpointModel(checkpoint.path) : run.model;
   const found = await readArchitecture(path).catch(() => null); // loading it says what is wrong with it

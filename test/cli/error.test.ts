@@ -160,6 +160,18 @@ describe('other errors exit by who must act', () => {
     expect((await readdir(join(folder, 'model'))).sort()).toEqual((await readdir(TOKENIZER)).sort());
   });
 
+  test.each(['--resume', '--overwrite'])('6 for a run folder that holds the config given, with %s', async (mode) => {
+    const {folder, config} = await workplace();
+    await writeFile(join(folder, 'log.jsonl'), 'mine');
+    const names = await readdir(folder);
+    const {code, stderr} = await cli('train', config, '--out', folder, mode);
+    expect(stderr).toBe(
+      `error: ${folder} holds the config that was given, and is no run folder.\nhint: Choose another --out.\n`,
+    );
+    expect(code).toBe(6);
+    expect(await readdir(folder)).toEqual(names);
+  });
+
   test('6 for a run folder that exists, before anything is trained', async () => {
     const {folder, config} = await workplace();
     const {code, stderr} = await cli('train', config, '--out', join(folder, 'model'));

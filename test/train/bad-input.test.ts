@@ -79,6 +79,56 @@ describe('the run folder', () => {
     expect(await readdir(pathOf('model'))).toEqual(names);
   });
 
+  it.each(['resume', 'overwrite'] as const)('is not emptied by %s of what no run makes', async (mode) => {
+    const run = wasm({out: `mixed-${mode}`, mode, train: {steps: 1}});
+    await mkdir(join(run.out, 'thesis'), {recursive: true});
+    await writeFile(join(run.out, 'thesis/chapter1.txt'), 'in the beginning');
+    await writeFile(join(run.out, 'config.yaml'), 'name: of-a-person\n');
+    expect(await failure(run), 'a config of something else').toMatchObject({
+      message: `${run.out} exists and is no run folder: its config.yaml has no log beside it.`,
+    });
+    await writeFile(join(run.out, 'config.yaml'), run.config.yaml);
+    await writeFile(join(run.out, 'log.jsonl'), '');
+    const names = (await readdir(run.out, {recursive: true})).sort();
+    const error = await failure(run);
+    expect(error).toBeInstanceOf(EnvironmentError);
+    expect(error).toMatchObject({message: `${run.out} would be emptied, and holds what no run makes: thesis.`});
+    expect((await readdir(run.out, {recursive: true})).sort()).toEqual(names);
+    await rm(join(run.out, 'thesis'), {recursive: true});
+    const notes: string[] = [];
+    await train(run, (event) => {
+      if (event.kind === 'note') notes.push(event.text);
+    });
+    const again = `no whole checkpoint in ${run.out}: the run begins again`;
+    expect(notes.filter((text) => text === again)).toHaveLength(mode === 'resume' ? 1 : 0);
+  });
+
+  it('that has a checkpoint is resumed beside what no run makes, which stays', async () => {
+    const run = wasm({out: 'noted', train: {steps: 2, checkpoint: {every: 1}}});
+    const crash = (event: TrainEvent): void => {
+      if (event.kind === 'step' && event.step === 2) throw new Error('crash');
+    };
+    await expect(train(run, crash)).rejects.toThrow('crash');
+    await writeFile(join(run.out, 'notes.txt'), 'mine');
+    await train({...run, mode: 'resume'});
+    expect(await readFile(join(run.out, 'notes.txt'), 'utf8')).toBe('mine');
+  });
+
+  it('with nothing but damaged checkpoints is not begun again by resume', async () => {
+    const run = wasm({out: 'unmarked', train: {steps: 1}});
+    await train(run);
+    await rm(join(run.out, 'step-000001/trainer.json'));
+    const log = await readFile(join(run.out, 'log.jsonl'), 'utf8');
+    await writeFile(join(run.out, 'log.jsonl'), log.replace(/\{"kind":"end".*\n/, ''));
+    const error = await failure({...run, mode: 'resume'});
+    expect(error).toBeInstanceOf(ModelError);
+    expect(error).toMatchObject({
+      message: `${run.out} has no whole checkpoint: there is no trainer.json in step-000001.`,
+      hint: expect.stringContaining('--overwrite') as string,
+    });
+    expect(await readdir(join(run.out, 'step-000001'))).toContain('model');
+  });
+
   it('with nothing in it but remains of a killed run is begun', async () => {
     await mkdir(pathOf('remains'));
     await writeFile(pathOf('remains/config.yaml.part-123'), 'half');
