@@ -53,7 +53,7 @@ export async function checkFolder(run: TrainRun): Promise<TrainResult | null> {
 export async function findCheckpoint({out, mode, config, allowsChange}: TrainRun): Promise<Checkpoint | null> {
   if (mode !== 'resume' || !(await exists(out))) return null;
   const checkpoint = await latestCheckpoint(out);
-  if (checkpoint && !allowsChange) await refuseOtherConfig(out, checkpoint.trainer.configHash, config);
+  if (checkpoint && !allowsChange) await refuseOtherConfig(out, await lastHash(out, checkpoint), config);
   const light = checkpoint ? null : await latestLight(out);
   if (light !== null) {
     throw new UsageError(
@@ -79,7 +79,8 @@ export async function openFolder({out, mode, config}: TrainRun, checkpoint: Chec
     for (const name of remains) await rm(join(out, name), {recursive: true});
     await removeAfter(out, checkpoint.trainer.step);
     await truncateAfterStep(logPath(out), checkpoint.trainer.step);
-    if (checkpoint.trainer.configHash !== config.hash) await writeFileAtomic(join(out, CONFIG), config.yaml);
+    const written = await readFile(join(out, CONFIG), 'utf8').catch(() => null);
+    if (written !== config.yaml) await writeFileAtomic(join(out, CONFIG), config.yaml);
     return;
   }
   if (mode !== 'new') await removeRun(out); // asked for, or nothing in it to go on from
@@ -97,7 +98,7 @@ async function removeRun(out: string): Promise<void> {
 
 /** What changed of a run since it began, in words: keys of its config; to be asked before its folder is opened. */
 export async function changesOf({out, config}: TrainRun, checkpoint: Checkpoint): Promise<string[]> {
-  if (checkpoint.trainer.configHash === config.hash) return [];
+  if ((await lastHash(out, checkpoint)) === config.hash) return [];
   const keys = configDifferences(await readFile(join(out, CONFIG), 'utf8').catch(() => ''), config.yaml);
   return keys.length > 0 ? keys : ['config'];
 }
@@ -136,6 +137,11 @@ async function refuseNewStart(out: string): Promise<void> {
 
 async function namesIn(out: string): Promise<string[]> {
   return readdir(out).catch(() => []);
+}
+
+/** The same, or of the checkpoint where the log does not say it: a run that went on with another config may have saved none since. */
+async function lastHash(out: string, {trainer}: Checkpoint): Promise<string> {
+  return newestHash(await readRunLog(logPath(out))) ?? trainer.configHash;
 }
 
 /** Of the config that a run last began or went on with, by its log. */

@@ -4,13 +4,14 @@ import {startEngine} from '../engine/start.js';
 import {loadModel, type Model} from '../model/model.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
-import {DataError, UsageError} from '../util/errors.js';
+import {DataError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
 import {accumulates} from './batch-size.js';
 import {checkpointModel, openStored} from './checkpoint.js';
 import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
 import type {EsftOptions} from './finetune.js';
+import {refuseFixed} from './fixed-keys.js';
 import {ignoredWithoutExperts} from './ignored.js';
 import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
@@ -87,17 +88,8 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
 async function changesSince(run: TrainRun, checkpoint: Checkpoint, inputs: RunInputs): Promise<string[]> {
   if (!run.allowsChange) await refuseOtherInputs(run, inputs);
   const keys = await changesOf(run, checkpoint);
-  refuseOtherFinetune(keys, checkpoint);
+  refuseFixed(keys, checkpoint, run);
   return [...keys, ...(await otherInputs(run.out, inputs))];
-}
-
-/** What trains has its moments, low-rank terms and chosen experts in the checkpoint: others would have none. */
-function refuseOtherFinetune(keys: readonly string[], {path}: Checkpoint): void {
-  const key = keys.find((one) => one.startsWith('train.finetune'));
-  if (key === undefined) return;
-  throw new UsageError(`${key} is another than when the run began: what trains cannot change within a run.`, {
-    hint: `Begin a run of another name with it, for example from ${checkpointModel(path)}.`,
-  });
 }
 
 /** A finished run stays as it is only if it would be the same again; of a model or text that is gone nobody can tell. */

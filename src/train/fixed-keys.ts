@@ -1,0 +1,46 @@
+// What of a config cannot change within a run, whoever allows it: a checkpoint would have nothing for it, or not heed it.
+import {UsageError} from '../util/errors.js';
+import {checkpointModel} from './checkpoint.js';
+import type {Checkpoint, TrainRun} from './session.js';
+
+/** A part of a config, and why it stays. */
+interface Fixed {
+  readonly reason: string;
+  /** Whether a changed key, in the words of {@link configDifferences}, is of it. */
+  is(key: string, isLora: boolean): boolean;
+}
+
+const FIXED: readonly Fixed[] = [
+  {reason: 'what trains cannot change within a run', is: (key) => key.startsWith('train.finetune')},
+  {
+    reason: 'the weights of the run are those of its checkpoint, whatever it started from',
+    is: (key, isLora) => !isLora && isOfStart(key),
+  },
+  {
+    reason: 'an optimizer cannot go on with what another kept',
+    is: (key) => key.startsWith('train.optimizer.kind '),
+  },
+  {reason: 'running means begin with the run', is: (key) => /^train\.ema\S* \(not there,/.test(key)},
+  {
+    reason: 'the selection biases of a LoRA run begin and end with it',
+    is: (key, isLora) => isLora && /^train\.balance\.kind .*\bbias\b/.test(key),
+  },
+];
+
+/** @throws UsageError if a key of the config changed that is the same all through a run. */
+export function refuseFixed(keys: readonly string[], {path}: Checkpoint, {train}: TrainRun): void {
+  const isLora = train.finetune.kind === 'lora';
+  for (const {reason, is} of FIXED) {
+    const key = keys.find((one) => is(one, isLora));
+    if (key === undefined) continue;
+    const from = isOfStart(key) ? '' : `, for example from ${checkpointModel(path)}`;
+    throw new UsageError(`${key} is another than when the run began: ${reason}.`, {
+      hint: `Begin a run of another name with it${from}.`,
+    });
+  }
+}
+
+/** The model that a run starts from, and the arm that makes it. */
+function isOfStart(key: string): boolean {
+  return /^(model|arm|arms)[ .[]/.test(key);
+}
