@@ -57,6 +57,12 @@ export async function saveStep(loop: Loop, {data, light = false, prunes = true}:
   onEvent({kind: 'checkpoint', step, path});
 }
 
+/** Saves the step that was done last, unless it is; for a run that ends by an error, which is the one to be told: best effort. */
+export async function saveAsItStands(loop: Loop, data: LoaderState): Promise<void> {
+  const {step, savedStep, isLight} = loop.progress;
+  if (step > savedStep || isLight) await saveStep(loop, {data, prunes: false}).catch(() => undefined);
+}
+
 function adapterRecord({run, inputs}: Loop, {rank, alpha}: {readonly rank: number; readonly alpha: number}) {
   const {model: fingerprint} = inputs;
   return {format: 1, base: run.model, ...(fingerprint !== undefined && {fingerprint}), rank, alpha} as const;

@@ -12,8 +12,9 @@ import type {Loop} from './loop.js';
 import {logEnd, logFailure, logStart, logStep} from './loop-log.js';
 import {startOf} from './progress.js';
 import {ratesOf} from './rates.js';
+import {epochTexts, refuseRows, repeatTexts} from './rows.js';
 import {openFolder} from './run-folder.js';
-import {saveStep} from './save-step.js';
+import {saveAsItStands, saveStep} from './save-step.js';
 import {learningRate} from './schedule.js';
 import {logPath, type Session, type TrainResult} from './session.js';
 import {isApplied, lossLimit, maySkip, withLoss} from './spike.js';
@@ -75,6 +76,7 @@ async function loop(parts: Loop): Promise<TrainResult> {
   try {
     onEvent({kind: 'start', arm: run.arm, engine, step: progress.step, steps, parts: trainableParts(parts.state)});
     await logStart(parts);
+    if (progress.step === 0) for (const text of repeatTexts(parts)) onEvent({kind: 'note', text});
     if (progress.step === 0) await validate(parts);
     while (!isDone(parts) && (!stop.requested() || progress.isLight)) {
       await trainStep(parts);
@@ -113,19 +115,15 @@ function openLoader({run, sources, checkpoint}: Session): Loader {
 }
 
 async function trainStep(parts: Loop): Promise<void> {
-  const {run, model, loader, runner, progress} = parts;
+  const {run, model, loader, runner, progress, onEvent} = parts;
   const {batch, optimizer, schedule, steps, spike: policy} = run.train;
   const began = performance.now();
   const dataBefore = loader.state();
   const t = progress.step + 1;
-  const batches: TrainRows[] = [];
-  const faults: string[] = [];
-  for (let i = passesOf(batch, t); i > 0; i--) {
-    const rows = await loader.next();
-    faults.push(...rows.damaged);
-    batches.push(await taught(parts, rows));
-  }
+  const read = readRows(parts, passesOf(batch, t));
+  const {batches, faults} = await read.catch((error: unknown) => refuseRows(parts, error, dataBefore));
   tellOfRows(parts, batches, faults);
+  for (const text of epochTexts(dataBefore, loader.state())) onEvent({kind: 'note', text: `step ${t}: ${text}`});
   const lr = learningRate(schedule, optimizer.lr, t, steps);
   const limit = lossLimit(policy, progress.recent);
   const rates = {...ratesOf(optimizer, lr, progress.applied + 1), lossLimit: limit};
@@ -143,6 +141,17 @@ async function trainStep(parts: Loop): Promise<void> {
   progress.flops += tokens * trainingFlops(model.architecture, run, 'sent');
   const tokensPerSecond = tokens / ((performance.now() - began) / 1000);
   await logStep(parts, {result, lr, skipped, damaged: faults.length, tokensPerSecond});
+}
+
+/** The rows of a step's passes, and what was wrong with those that others stand in for. */
+async function readRows(parts: Loop, passes: number): Promise<{batches: TrainRows[]; faults: string[]}> {
+  const [batches, faults]: [TrainRows[], string[]] = [[], []];
+  for (let i = passes; i > 0; i--) {
+    const rows = await parts.loader.next();
+    faults.push(...rows.damaged);
+    batches.push(await taught(parts, rows));
+  }
+  return {batches, faults};
 }
 
 /** Says which rows of the step to come could not be read, and whether nothing of the others is to be learnt. */
@@ -174,10 +183,7 @@ async function refuseStep(parts: Loop, {result, lr, limit, batches, dataBefore}:
   const {run, progress, state, stepOptions} = parts;
   const {loss, gradNorm} = result;
   const step = progress.step + 1;
-  if (progress.step > progress.savedStep || progress.isLight) {
-    // Best effort: weights may be infinite already, and the error of the step is the one to be told.
-    await saveStep(parts, {data: dataBefore, prunes: false}).catch(() => undefined);
-  }
+  await saveAsItStands(parts, dataBefore); // unless weights are infinite already
   if (Number.isFinite(loss) && Number.isFinite(gradNorm)) {
     throw spike(run.out, step, `${loss}, the limit by the steps before it is ${limit}`);
   }
