@@ -58,12 +58,20 @@ export async function writeFolderAtomic<T>(path: string, fill: (part: string) =>
     return result;
   } catch (error) {
     await rm(part, {recursive: true, force: true});
-    // A file inside names the hidden folder, which nobody asked for.
-    const isInside = error instanceof EnvironmentError && error.message.startsWith(part) && error.cause !== undefined;
-    throw asEnvironmentError(isInside ? error.cause : error, path);
+    throw asEnvironmentError(withoutPart(error, part, path), path);
   } finally {
     unfinished.delete(part);
   }
+}
+
+/** An error that names the hidden folder, which nobody asked for, or a file inside, in words of the path that was. */
+function withoutPart(error: unknown, part: string, path: string): unknown {
+  if (!(error instanceof EnvironmentError) || !error.message.startsWith(part)) return error;
+  const {hint, cause} = error;
+  const known = asEnvironmentError(cause, path);
+  if (known instanceof EnvironmentError) return known;
+  const message = `${path}${error.message.slice(part.length)}`;
+  return new EnvironmentError(message, {...(hint !== undefined && {hint}), cause});
 }
 
 /**
