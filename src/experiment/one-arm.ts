@@ -42,7 +42,12 @@ export interface TrainConfigOptions {
   readonly mode: TrainRun['mode'];
   /** As in {@link TrainRun}. */
   readonly allowsChange?: boolean | undefined;
+  /** The option that says where the run lies, for hints; default --out. */
+  readonly named?: RunOption;
 }
+
+/** An option of a command that says where a run lies. */
+type RunOption = '--out' | '--name';
 
 /**
  * Makes the model that an arm of a config starts from, and proves that it equals its dense parent.
@@ -87,15 +92,16 @@ export async function trainConfig(
   options: TrainConfigOptions,
   onEvent: OnEvent = () => undefined,
 ): Promise<TrainResult> {
-  const {loaded, mode, allowsChange = false} = options;
+  const {loaded, mode, allowsChange = false, named = '--out'} = options;
   const name = options.arm ?? loaded.config.arm;
   const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
   const run = runOf(loaded.config, arm, options.out ?? arm.out, {mode, allowsChange});
-  if (mode === 'new') await refuseRun(run.out);
-  if (mode === 'resume') await requireRun(run.out);
+  if (mode === 'new') await refuseRun(run.out, named);
+  if (mode === 'resume') await requireRun(run.out, named);
   await refuseOwnFolder(loaded.file, run.out);
   await checkFolder(run);
   await checkArms(loaded, name === undefined ? [] : [name]);
+  tellOfNoArm(loaded, name, onEvent);
   await start(loaded, onEvent);
   if (name !== undefined) onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   return train(run, (event) => onEvent({kind: 'train', arm: arm.name, event}));
@@ -119,12 +125,20 @@ export async function estimateConfig(
   const name = given ?? loaded.config.arm;
   const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
   await checkArms(loaded, name === undefined ? [] : [name]);
+  tellOfNoArm(loaded, name, onEvent);
   if (name !== undefined) {
     await start(loaded, onEvent);
     onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   }
   const run = runOf(loaded.config, arm, arm.out, {mode: 'new'});
   return {run, estimate: await estimateRun(run)};
+}
+
+/** A config with arms is mostly meant for them. */
+function tellOfNoArm({config}: LoadedConfig, name: string | undefined, onEvent: OnEvent): void {
+  const arms = Object.keys(config.arms);
+  if (name !== undefined || arms.length === 0) return;
+  onEvent({kind: 'stage', text: `no arm named: training ${config.model} as it is; arms: ${arms.join(', ')}`});
 }
 
 /** A profile that nothing reads is a mistake: of a method that needs none, or of a mixture, whose experts are watched. */
@@ -141,11 +155,15 @@ async function refuseUnused({config}: LoadedConfig, {name}: Arm, profile: string
   }
 }
 
-/** Before the arm's model is made, which may take long; `train` looks again. */
-async function refuseRun(out: string): Promise<void> {
+/**
+ * Looks before a run's model is made, which may take long; `train` looks again.
+ *
+ * @throws EnvironmentError if something is where it is to lie.
+ */
+export async function refuseRun(out: string, named: RunOption): Promise<void> {
   await refuseExisting(out).catch((cause: unknown) => {
     if (!(cause instanceof EnvironmentError)) throw cause;
-    const hint = 'Say --resume to go on with it, --overwrite to start again, or choose another --out.';
+    const hint = `Say --resume to go on with it, --overwrite to start again, or choose another ${named}.`;
     throw new EnvironmentError(cause.message, {hint, cause});
   });
 }
@@ -162,10 +180,10 @@ async function refuseOwnFolder(file: string, out: string): Promise<void> {
 }
 
 /** Going on with a run that is not there would begin another in silence. */
-async function requireRun(out: string): Promise<void> {
+async function requireRun(out: string, named: RunOption): Promise<void> {
   if (await stat(out).catch(() => null)) return;
   throw new UsageError(`${out} is not there: nothing can be resumed.`, {
-    hint: 'Correct --out, or leave --resume out to start a run.',
+    hint: `Correct ${named}, or leave --resume out to start a run.`,
   });
 }
 
@@ -218,7 +236,7 @@ function onlyArm({config, file}: LoadedConfig): string {
 }
 
 /** The config's model as an arm without a name of its own. */
-function asItIs(config: Config): Arm {
+export function asItIs(config: Config): Arm {
   const {name, model} = config;
   const bare = {...config, arms: {}, conversions: {}, report: {}} as Config; // what training does not hang on
   const own = {yaml: resolvedYaml(bare), hash: configHash(bare)};

@@ -9,11 +9,13 @@ import {readProvenance} from '../downcycle/provenance.js';
 import {readRunLog} from '../format/run-log.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {checkpointModel, latestCheckpoint} from '../train/checkpoint.js';
+import {checkFolder} from '../train/run-folder.js';
 import {logPath, type TrainResult, type TrainRun} from '../train/session.js';
 import {UsageError} from '../util/errors.js';
+import {runOf} from './arm.js';
 import {layoutOf} from './layout.js';
 import {modelLoss} from './model-loss.js';
-import {trainConfig} from './one-arm.js';
+import {asItIs, refuseRun, trainConfig} from './one-arm.js';
 import type {OnEvent} from './profile.js';
 import {type Recipe, type RecoverStage, stagesOf} from './recover-stages.js';
 
@@ -29,7 +31,7 @@ export interface RecoverOptions {
   readonly recipe?: Recipe | undefined;
   /** Tokens of a row. */
   readonly tokens: number;
-  /** Name of the experiment: the run lies in checkpoints/<name>/model. */
+  /** Name of the experiment, whose runs lie in checkpoints/<name>; recover-<model> if absent, of dive recover-<model>-dive. */
   readonly name?: string | undefined;
   /** Overrides of the config that this makes, as typed after `--set`. */
   readonly set?: readonly string[] | undefined;
@@ -58,18 +60,18 @@ const SEQUENCES = 16;
  */
 export async function recover(options: RecoverOptions, onEvent: OnEvent = () => undefined): Promise<Recovery> {
   const {recipe = 'cmoe', samples, allowsChange} = options;
-  const given = {...options, name: options.name ?? nameOf(options.model)};
   const stages = stagesOf(recipe, await readArchitecture(options.model), samples);
+  await checkStages(options, stages);
   const results: TrainResult[] = [];
   let {model} = options;
   let config: Config | null = null;
   for (const stage of stages) {
-    const loaded = recoverConfig({...given, model}, stage);
+    const loaded = recoverConfig(options, stage, model);
     config ??= loaded.config;
-    const out = join(layoutOf(loaded.config).root, stage.folder);
+    const out = outOf(loaded, stage);
     const isThere = (await stat(out).catch(() => null)) !== null;
     const mode = options.mode === 'resume' && results.length > 0 && !isThere ? 'new' : options.mode;
-    const result = await trainConfig({loaded, out, mode, allowsChange}, onEvent);
+    const result = await trainConfig({loaded, out, mode, allowsChange, named: '--name'}, onEvent);
     results.push(result);
     if (result.reason === 'interrupted') return recoveryOf(results, null);
     const checkpoint = await latestCheckpoint(out);
@@ -79,8 +81,24 @@ export async function recover(options: RecoverOptions, onEvent: OnEvent = () => 
   return recoveryOf(results, perplexity(dense));
 }
 
-function nameOf(model: string): string {
-  return `recover-${basename(resolve(model))}`;
+/** Looks at the folders of all stages before the first is trained, which may take long. */
+async function checkStages(options: RecoverOptions, stages: readonly RecoverStage[]): Promise<void> {
+  for (const stage of stages) {
+    const loaded = recoverConfig(options, stage);
+    const out = outOf(loaded, stage);
+    if (options.mode === 'new') await refuseRun(out, '--name');
+    if (options.mode === 'overwrite')
+      await checkFolder(runOf(loaded.config, asItIs(loaded.config), out, {mode: options.mode}));
+  }
+}
+
+function outOf({config}: LoadedConfig, {folder}: RecoverStage): string {
+  return join(layoutOf(config).root, folder);
+}
+
+/** Where no name is given: each recipe has runs of its own. */
+function nameOf({model, recipe = 'cmoe'}: RecoverOptions): string {
+  return `recover-${fileWord(basename(resolve(model))) || 'model'}${recipe === 'cmoe' ? '' : `-${recipe}`}`;
 }
 
 /** What the first and last validation of all stages say. */
@@ -97,25 +115,25 @@ async function recoveryOf(results: readonly TrainResult[], dense: number | null)
   return {result, dense, converted: perplexity(losses[0] ?? null), recovered};
 }
 
-/** The config of a stage; what is not said here has the defaults of any run. */
-export function recoverConfig(options: RecoverOptions, stage: RecoverStage): LoadedConfig {
-  const loaded = configOf(options, stage, SEQUENCES);
+/** The config of a stage, which starts from `model`; what is not said here has the defaults of any run. */
+export function recoverConfig(options: RecoverOptions, stage: RecoverStage, model = options.model): LoadedConfig {
+  const loaded = configOf(options, stage, model, SEQUENCES);
   const {sequences, accumulate} = loaded.config.train.batch; // --set may have changed them
   const rows = sequences * accumulate;
-  return rows === SEQUENCES ? loaded : configOf(options, stage, rows);
+  if (stage.samples < rows) {
+    throw new UsageError(`${stage.samples} samples make no step of ${rows}.`, {
+      hint: `Say --samples ${Math.ceil((rows * options.samples) / stage.samples)} or more.`,
+    });
+  }
+  return rows === SEQUENCES ? loaded : configOf(options, stage, model, rows);
 }
 
 /** The same with steps of so many rows. */
-function configOf(options: RecoverOptions, {samples, train}: RecoverStage, rows: number): LoadedConfig {
-  const {model, text, tokens, set} = options;
-  const steps = Math.floor(samples / rows);
-  if (steps < 1) {
-    throw new UsageError(`${samples} samples make no step of ${rows}.`, {
-      hint: `Say --samples ${Math.ceil((rows * options.samples) / samples)} or more.`,
-    });
-  }
+function configOf(options: RecoverOptions, {samples, train}: RecoverStage, model: string, rows: number): LoadedConfig {
+  const {text, tokens, set} = options;
+  const steps = Math.max(1, Math.floor(samples / rows));
   const config: ConfigInput = {
-    name: options.name ?? nameOf(model),
+    name: options.name ?? nameOf(options),
     model,
     data: {sequenceLength: tokens, sources: text.map((path, i) => ({name: sourceName(path, i), path}))},
     train: {
@@ -142,11 +160,13 @@ function flagsOf({model, text, samples, tokens, name}: RecoverOptions, steps: nu
 
 /** A name that may stand in a file's: the text's own, parted from others of that name by its place. */
 function sourceName(path: string, place: number): string {
-  const word = basename(path)
-    .replace(/\.[^.]*$/, '')
-    .replaceAll(/[^\w.-]+/g, '-')
-    .replace(/^[^A-Za-z0-9]+/, '');
+  const word = fileWord(basename(path).replace(/\.[^.]*$/, ''));
   return `${word || 'text'}-${place + 1}`;
+}
+
+/** Without what may not stand in the name of a config. */
+function fileWord(text: string): string {
+  return text.replaceAll(/[^\w.-]+/g, '-').replace(/^[^A-Za-z0-9]+/, '');
 }
 
 /** Loss of the dense parent; null where it is not there. What keeps it from being measured is told, and costs no recovery. */

@@ -143,9 +143,9 @@ describe('other errors exit by who must act', () => {
     expect(code).toBe(2);
   });
 
-  test('6 for a place where no folder can be made', async () => {
+  test.each(['/proc/x', '/proc/x/y'])('6 for a place where no folder can be made: %s', async (out) => {
     const {config} = await workplace();
-    const {code, stderr} = await cli('prepare', config, '--out', '/proc/x/y');
+    const {code, stderr} = await cli('prepare', config, '--out', out);
     expect(stderr).toBe('error: /proc/x: no folder can be made here.\nhint: Choose another output path.\n');
     expect(code).toBe(6);
   });

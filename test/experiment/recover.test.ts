@@ -1,4 +1,5 @@
 // A conversion that is recovered, as a user types it.
+import {mkdir, readdir, writeFile} from 'node:fs/promises';
 import {join, resolve} from 'node:path';
 import {describe, expect, it, vi} from 'vitest';
 import {type RecoverOptions, recover, recoverConfig} from '../../src/experiment/recover.js';
@@ -11,6 +12,8 @@ import {DENSE, MOE, TEXT, writeModel} from '../train/support.js';
 vi.setConfig({testTimeout: 180_000});
 
 const options = {model: 'models/moe', text: ['a/b c.txt', 'a'], samples: 2048, tokens: 512, mode: 'new'} as const;
+
+const TINY = ['engine.device=wasm', 'data.validation.share=0.2', 'train.optimizer.lr=0.01'];
 
 const configsOf = (given: RecoverOptions, architecture: Architecture) =>
   stagesOf(given.recipe ?? 'cmoe', architecture, given.samples).map((stage) => recoverConfig(given, stage));
@@ -52,8 +55,8 @@ describe('a recovery', () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'moe'), MOE);
     const given: RecoverOptions = {
-      ...{model: join(folder, 'moe'), text: [resolve(TEXT)], samples: 160, tokens: 32, recipe: 'dive', mode: 'new'},
-      ...{name: 'two', set: ['engine.device=wasm', 'data.validation.share=0.2', 'train.optimizer.lr=0.01']},
+      ...{model: join(folder, 'moe'), text: [resolve(TEXT)], samples: 80, tokens: 32, recipe: 'dive', mode: 'new'},
+      ...{name: 'two', set: [...TINY, 'train.batch.sequences=4']},
     };
     const cwd = process.cwd();
     process.chdir(folder);
@@ -62,8 +65,9 @@ describe('a recovery', () => {
         if (event.kind === 'train' && event.event.kind === 'step') process.emit('SIGTERM', 'SIGTERM');
       });
       expect(stopped).toMatchObject({dense: null, recovered: null});
+      expect(stopped.result).toMatchObject({out: 'checkpoints/two/routers', step: 1, reason: 'interrupted'});
       const {result, converted, recovered} = await recover({...given, mode: 'resume'});
-      expect(result).toMatchObject({step: 10, reason: 'completed'});
+      expect(result).toMatchObject({step: 20, reason: 'completed'});
       expect(recovered!).toBeLessThan(converted!);
       const [head] = await readRunLog('checkpoints/two/model/log.jsonl');
       expect(head).toMatchObject({kind: 'run'});
@@ -71,6 +75,49 @@ describe('a recovery', () => {
     } finally {
       process.chdir(cwd);
     }
+  });
+
+  it.each([
+    ['new', 'already exists; downcycle never overwrites.', 'choose another --name.'],
+    ['overwrite', 'is no run folder: it has no config.yaml.', 'Choose another name'],
+  ] as const)('of two stages looks at the folders of both first: %s', async (mode, message, hint) => {
+    const folder = await tempFolder();
+    const model = await writeModel(join(folder, 'moe'), MOE);
+    const cwd = process.cwd();
+    process.chdir(folder);
+    try {
+      await mkdir('checkpoints/recover-moe-dive/model', {recursive: true});
+      await writeFile('checkpoints/recover-moe-dive/model/mine', '');
+      const given = {model, text: [resolve(cwd, TEXT)], samples: 160, tokens: 32, set: TINY, mode};
+      await expect(recover({...given, recipe: 'dive'})).rejects.toMatchObject({
+        message: expect.stringContaining(
+          `recover-moe-dive/model ${mode === 'new' ? '' : 'exists and '}${message}`,
+        ) as string,
+        hint: expect.stringContaining(hint) as string,
+      });
+      expect(await readdir('checkpoints/recover-moe-dive')).toEqual(['model']);
+    } finally {
+      process.chdir(cwd);
+    }
+  });
+
+  it('has a name of its own by default, whatever the folder of the model is called', () => {
+    const named = (model: string, recipe: 'cmoe' | 'dive' = 'cmoe') =>
+      configsOf({...options, model, recipe}, MOE).map(({config}) => config.name);
+    expect(named('models/my moe')).toEqual(['recover-my-moe']);
+    expect(named('models/moe', 'dive')).toEqual(['recover-moe-dive', 'recover-moe-dive']);
+    const [stage] = stagesOf('cmoe', MOE, 2048);
+    expect(recoverConfig(options, stage!).at(['name']), 'nobody typed it').toBe('recover');
+  });
+
+  it('that is not there is not resumed; the hint names the option that recover has', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'moe'), MOE);
+    const given = {...options, model: join(folder, 'moe'), text: [resolve(TEXT)], set: TINY, name: 'nope'};
+    await expect(recover({...given, mode: 'resume'})).rejects.toMatchObject({
+      message: 'checkpoints/nope/model is not there: nothing can be resumed.',
+      hint: 'Correct --name, or leave --resume out to start a run.',
+    });
   });
 
   it('has as many samples whatever a step takes', () => {
@@ -99,10 +146,7 @@ describe('a recovery', () => {
   it('trains, and says the perplexity of parent, conversion and result', async () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'moe'), MOE);
-    const set = ['engine.device=wasm', 'data.validation.share=0.2', 'train.optimizer.lr=0.01'].flatMap((one) => [
-      '--set',
-      one,
-    ]);
+    const set = TINY.flatMap((one) => ['--set', one]);
     const args = [
       'recover',
       'moe',
@@ -125,6 +169,8 @@ describe('a recovery', () => {
     expect(recovered).toBeLessThan(converted);
     const log = await readRunLog(join(folder, 'checkpoints/again/model/log.jsonl'));
     expect(Math.exp(log.findLast((record) => record.kind === 'eval')!.loss!)).toBeCloseTo(recovered, 1);
-    expect((await spawnCli(args, {cwd: folder})).stderr).toContain('already exists');
+    const again = await spawnCli(args, {cwd: folder});
+    expect(again.stderr).toContain('already exists');
+    expect(again.stderr).toContain('choose another --name.');
   });
 });

@@ -25,7 +25,10 @@ export function addRecover(program: Program, ui: Ui): void {
         .default('cmoe' as const),
     )
     .option('--tokens <count>', 'tokens of a row', count, 512)
-    .option('--name <name>', 'the run lies in checkpoints/<name>/model; default: recover-<model>')
+    .option(
+      '--name <name>',
+      'the run lies in checkpoints/<name>/model; default: recover-<model>, with --recipe dive recover-<model>-dive',
+    )
     .addOption(new Option('--resume', 'go on from the last checkpoint').conflicts('overwrite'))
     .addOption(allowChangeOption())
     .option('--overwrite', 'start again where a run of that name exists')
