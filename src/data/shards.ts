@@ -63,10 +63,16 @@ async function ensureSource(
   if (ready) return openPair(source, ready, expected);
   const out = join(cacheFolder, `${source.name}-${await preparationKey(data, source, tokenizer)}`);
   const pair = pairIn(out, source.name, data.validation.share > 0);
+  const isThere = await exists(out);
   const kept = await openPair(source, pair, expected).catch(() => null);
   if (kept) return kept;
-  await rm(out, {recursive: true, force: true}); // absent, or damaged: it is a cache
-  await prepare({data: {...data, sources: [source]}, tokenizer, out}, progress);
+  if (isThere) await rm(out, {recursive: true, force: true}); // damaged: it is a cache
+  try {
+    await prepare({data: {...data, sources: [source]}, tokenizer, out}, progress);
+  } catch (error) {
+    // Another process may have packed the same meanwhile; if it has not, the error stands.
+    return openPair(source, pair, expected).catch(() => Promise.reject(error as Error));
+  }
   return openPair(source, pair, expected);
 }
 

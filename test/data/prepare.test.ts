@@ -1,3 +1,4 @@
+import {cpSync, existsSync} from 'node:fs';
 import {cp, readdir, readFile, rm, stat, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it, onTestFinished} from 'vitest';
@@ -260,6 +261,20 @@ describe('ensureShards', () => {
     const [first] = shards as [SourceShards];
     return {shards: first, documents};
   }
+
+  it('takes what another process packed meanwhile, and leaves it there', async () => {
+    const {folder, data} = await library();
+    const [cache, other] = [join(folder, 'cache'), join(folder, 'other')];
+    const {shards} = await ensure(data, other);
+    const [name] = await readdir(other);
+    const place = (): void => {
+      if (!existsSync(join(cache, name!))) cpSync(join(other, name!), join(cache, name!), {recursive: true});
+    };
+    const found = await ensureShards(data, await loadTokenizer(STORIES), cache, place);
+    onTestFinished(() => closeShards(found));
+    expect(found[0]!.train.rows).toBe(shards.train.rows);
+    expect(await readdir(cache)).toEqual([name]);
+  });
 
   it('prepares once and then finds the same files', async () => {
     const {folder, data} = await library();
