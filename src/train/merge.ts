@@ -1,6 +1,6 @@
 // A model and the low-rank terms that were trained beside it, added up: one parameter in memory at a time.
 import {stat} from 'node:fs/promises';
-import {basename, join} from 'node:path';
+import {basename, isAbsolute, join, resolve} from 'node:path';
 import {type FloatDtype, isFloatDtype} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import type {TensorStore} from '../format/tensor-store.js';
@@ -14,7 +14,7 @@ import {leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.
 import {saveModel} from '../model/save.js';
 import {ModelError, UsageError} from '../util/errors.js';
 import {type Adapter, openAdapter} from './adapter-folder.js';
-import {checkpointAdapter, newestCheckpoint} from './checkpoint.js';
+import {checkpointAdapter, checkpointModel, newestCheckpoint} from './checkpoint.js';
 import {fingerprintOf} from './inputs.js';
 import {isSelectionBias, withBiases} from './selection-bias.js';
 
@@ -40,13 +40,13 @@ export interface Merged {
 /**
  * Writes the model that training with low-rank terms made, in the dtype of its base.
  *
- * @throws UsageError if there is no such folder, or a run has no checkpoint; ModelError if the folder holds no low-rank
- * terms, or they do not fit the base; EnvironmentError if `out` exists.
+ * @throws UsageError if there is no such folder, a run has no checkpoint, or its model is whole already; ModelError if the
+ * folder holds no low-rank terms, or the base is gone, another, or one they do not fit; EnvironmentError if `out` exists.
  */
 export async function mergeAdapter({adapter: path, out, base}: MergeOptions): Promise<Merged> {
   const adapter = await openAdapter(await adapterFolder(path));
   try {
-    if (base === undefined) await refuseOtherBase(adapter.record); // who names a base means it
+    if (base === undefined) await requireBase(adapter.record); // who names a base means it
     const folder = await openModelFolder(base ?? adapter.record.base);
     try {
       return await mergeInto(folder, adapter, out);
@@ -58,8 +58,14 @@ export async function mergeAdapter({adapter: path, out, base}: MergeOptions): Pr
   }
 }
 
-/** @throws ModelError if the weights where the base lay are others than those that the terms were trained beside. */
-async function refuseOtherBase({fingerprint, base}: Adapter['record']): Promise<void> {
+/** @throws ModelError if the base is not where it lay, or its weights are others than those that the terms were trained beside. */
+async function requireBase({fingerprint, base}: Adapter['record']): Promise<void> {
+  if (!(await exists(base))) {
+    const from = isAbsolute(base) ? '' : ', which is relative to where training was started';
+    throw new ModelError(`${base} is not there: the run recorded it as the model that it trained from${from}.`, {
+      hint: 'Say where that model is with --base.',
+    });
+  }
   if (fingerprint === undefined || (await fingerprintOf(base)) === fingerprint) return;
   throw new ModelError(`${base} holds other weights than those that the terms were trained beside.`, {
     hint: 'Say where those are with --base, or convert the model again as it was.',
@@ -91,13 +97,25 @@ async function mergeInto(folder: ModelFolder, {record, tensors}: Adapter, out: s
 
 /** A run, a checkpoint or the folder of low-rank terms itself. */
 async function adapterFolder(path: string): Promise<string> {
-  if (!(await stat(path).catch(() => null))) throw new UsageError(`${path} is not there.`);
-  if (await stat(join(path, 'log.jsonl')).catch(() => null)) {
+  if (!(await exists(path))) throw new UsageError(`${path} is not there.`);
+  if (await exists(join(path, 'log.jsonl'))) {
     const newest = await newestCheckpoint(path);
-    if (newest !== null) return checkpointAdapter(newest);
+    if (newest !== null) return adapterOf(newest);
     throw new UsageError(`${path} is a run without a checkpoint.`, {hint: 'Train it on with --resume first.'});
   }
-  return basename(path).startsWith('step-') ? checkpointAdapter(path) : path;
+  return basename(resolve(path)).startsWith('step-') ? adapterOf(path) : path;
+}
+
+async function adapterOf(checkpoint: string): Promise<string> {
+  const [adapter, model] = [checkpointAdapter(checkpoint), checkpointModel(checkpoint)];
+  if ((await exists(adapter)) || !(await exists(model))) return adapter;
+  throw new UsageError(`${checkpoint} holds no low-rank terms: the run trained weights themselves.`, {
+    hint: `There is nothing to merge: ${model} is the model.`,
+  });
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => null)) !== null;
 }
 
 /** @throws ModelError if something was trained that the base has not, or of another shape. */

@@ -291,6 +291,11 @@ describe('merging', () => {
     await expect(mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'other')})).rejects.toThrow(
       'holds other weights than those that the terms were trained beside',
     );
+    await rm(join(folder, 'model'), {recursive: true});
+    await expect(mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'other')})).rejects.toMatchObject({
+      message: `${join(folder, 'model')} is not there: the run recorded it as the model that it trained from.`,
+      hint: 'Say where that model is with --base.',
+    });
   });
 
   it('says what a folder is that has none', async () => {
@@ -298,7 +303,19 @@ describe('merging', () => {
     await writeModel(join(folder, 'model'), DENSE);
     const {out} = await train(tinyRun(folder, {engine: {device: 'wasm'}, train: {steps: 1}}));
     const into = join(folder, 'merged');
-    await expect(mergeAdapter({adapter: out, out: into})).rejects.toThrow('holds no low-rank terms');
+    const cwd = process.cwd();
+    for (const [at, adapter, checkpoint] of [
+      [cwd, out, join(out, 'step-000001')],
+      [join(out, 'step-000001'), '.', '.'],
+    ] as const) {
+      process.chdir(at);
+      const merging = mergeAdapter({adapter, out: into}).finally(() => process.chdir(cwd));
+      await expect(merging).rejects.toMatchObject({
+        message: `${checkpoint} holds no low-rank terms: the run trained weights themselves.`,
+        hint: `There is nothing to merge: ${join(checkpoint, 'model')} is the model.`,
+      });
+    }
+    await expect(mergeAdapter({adapter: join(folder, 'model'), out: into})).rejects.toThrow('it has no adapter.json');
     await expect(mergeAdapter({adapter: join(folder, 'gone'), out: into})).rejects.toThrow('is not there');
   });
 });
