@@ -1,16 +1,19 @@
 #!/usr/bin/env node
-import {exitCodeOf} from '../train/stop-signal.js';
+import {exitCodeOf, STOP_SIGNALS} from '../train/stop-signal.js';
 import {systemCode} from '../util/errors.js';
 import {runCli} from './run.js';
 
-// A reader such as `head` that has seen enough is no error.
+// A reader such as `head` that has seen enough is no error, nor is a terminal that is gone: training saves first.
 process.stdout.on('error', (error) => {
   if (systemCode(error) === 'EPIPE') process.exit(0);
-  throw error;
+  if (systemCode(error) !== 'EIO') throw error;
+});
+process.stderr.on('error', (error) => {
+  if (!['EIO', 'EPIPE'].includes(systemCode(error) ?? '')) throw error;
 });
 
 // Leaving this way takes away what is half written. Training listens by itself: it finishes its step and saves first.
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+for (const signal of STOP_SIGNALS) {
   process.on(signal, () => {
     if (process.listenerCount(signal) > 1) return;
     process.stderr.write('\nStopped. Nothing half-written is left.\n');

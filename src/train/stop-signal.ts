@@ -1,3 +1,5 @@
+import {constants} from 'node:os';
+
 /** A wish to stop, from Ctrl-C or a scheduler. */
 export interface StopSignal {
   /** The signal that asked, or null. */
@@ -5,9 +7,10 @@ export interface StopSignal {
   dispose(): void;
 }
 
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+/** What asks a process to end: Ctrl-C, a terminal that is gone, a scheduler. */
+export const STOP_SIGNALS = ['SIGINT', 'SIGHUP', 'SIGTERM'] as const;
 
-/** Listens for the first Ctrl-C or SIGTERM, which lets the step end and a checkpoint be written; a second ends at once. */
+/** Listens for the first of them, which lets the step end and a checkpoint be written; a second ends at once. */
 export function listenForStop(onRequest: (signal: NodeJS.Signals) => void): StopSignal {
   let requested: NodeJS.Signals | null = null;
   const listener = (signal: NodeJS.Signals): void => {
@@ -15,16 +18,16 @@ export function listenForStop(onRequest: (signal: NodeJS.Signals) => void): Stop
     requested = signal;
     onRequest(signal);
   };
-  for (const signal of SIGNALS) process.on(signal, listener);
+  for (const signal of STOP_SIGNALS) process.on(signal, listener);
   return {
     requested: () => requested,
     dispose: () => {
-      for (const signal of SIGNALS) process.off(signal, listener);
+      for (const signal of STOP_SIGNALS) process.off(signal, listener);
     },
   };
 }
 
 /** The exit code a shell expects of a process that a signal ended. */
 export function exitCodeOf(signal: NodeJS.Signals): number {
-  return signal === 'SIGTERM' ? 143 : 130;
+  return 128 + constants.signals[signal];
 }

@@ -130,6 +130,7 @@ describe('a run stopped by a signal', () => {
   });
 
   it.each([
+    ['SIGHUP', 129],
     ['SIGINT', 130],
     ['SIGTERM', 143],
   ] as const)('%s asks once, and has its own exit code', (signal, code) => {
