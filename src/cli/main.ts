@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import {isatty} from 'node:tty';
 import {exitCodeOf, STOP_SIGNALS} from '../train/stop-signal.js';
 import {systemCode} from '../util/errors.js';
 import {runCli} from './run.js';
@@ -12,15 +13,27 @@ process.stderr.on('error', (error) => {
   if (!['EIO', 'EPIPE'].includes(systemCode(error) ?? '')) throw error;
 });
 
+const hasTerminal = [0, 1, 2].some((stream) => isatty(stream));
+let isHungUp = false;
+
 // Leaving this way takes away what is half written. Training listens by itself: it finishes its step and saves first.
 for (const signal of STOP_SIGNALS) {
   process.on(signal, () => {
+    isHungUp ||= signal === 'SIGHUP';
     if (process.listenerCount(signal) > 1) return;
     process.stderr.write('\nStopped. Nothing half-written is left.\n');
-    process.exit(exitCodeOf(signal));
+    end(exitCodeOf(signal));
   });
 }
 
 const code = await runCli(process.argv.slice(2), process);
 // Not left to end by itself: TensorFlow's threads must not be running while its library is unloaded.
-process.stdout.write('', () => process.exit(code));
+process.stdout.write('', () => end(code));
+
+/** Node's own end crashes where its terminal is gone: there the signal ends us, once all is done that an end does. */
+function end(code: number): void {
+  if (!isHungUp || !hasTerminal) process.exit(code);
+  process.emit('exit', code);
+  process.removeAllListeners('SIGHUP');
+  process.kill(process.pid, 'SIGHUP');
+}
