@@ -7,7 +7,7 @@ import type {Checkpoint, TrainRun} from './session.js';
 interface Fixed {
   readonly reason: string;
   /** Whether a changed key, in the words of {@link configDifferences}, is of it. */
-  is(key: string, isLora: boolean): boolean;
+  readonly is: (key: string, isLora: boolean) => boolean;
 }
 
 const FIXED: readonly Fixed[] = [

@@ -1,5 +1,5 @@
 import {readdir, readFile, rm, stat} from 'node:fs/promises';
-import {basename, join} from 'node:path';
+import {join} from 'node:path';
 import {readRunLog, truncateAfterStep} from '../format/run-log.js';
 import type {RunLogRecord} from '../format/run-record.js';
 import {writeFileAtomic} from '../util/atomic.js';
@@ -83,17 +83,16 @@ export async function openFolder({out, mode, config}: TrainRun, checkpoint: Chec
     if (written !== config.yaml) await writeFileAtomic(join(out, CONFIG), config.yaml);
     return;
   }
-  if (mode !== 'new') await removeRun(out); // asked for, or nothing in it to go on from
+  await refuseForeign(out);
   await writeFileAtomic(join(out, CONFIG), config.yaml);
+  if (mode !== 'new') await removeRun(out); // asked for, or nothing in it to go on from
 }
 
-/** Removes what a run made, its log last: a folder that still has it is a run's. The config is replaced by who begins. */
+/** Removes what a run made but its config; its log first, which might say that it is complete. Killed, it can be repeated. */
 async function removeRun(out: string): Promise<void> {
-  await refuseForeign(out);
-  const names = (await namesIn(out)).filter((name) => name !== CONFIG);
-  const log = basename(logPath(out));
-  for (const name of names.filter((one) => one !== log)) await rm(join(out, name), {recursive: true, force: true});
   await rm(logPath(out), {recursive: true, force: true});
+  const names = (await namesIn(out)).filter((name) => name !== CONFIG);
+  for (const name of names) await rm(join(out, name), {recursive: true, force: true});
 }
 
 /** What changed of a run since it began, in words: keys of its config; to be asked before its folder is opened. */
@@ -141,7 +140,8 @@ async function namesIn(out: string): Promise<string[]> {
 
 /** The same, or of the checkpoint where the log does not say it: a run that went on with another config may have saved none since. */
 async function lastHash(out: string, {trainer}: Checkpoint): Promise<string> {
-  return newestHash(await readRunLog(logPath(out))) ?? trainer.configHash;
+  const records = (await exists(logPath(out))) ? await readRunLog(logPath(out)) : [];
+  return newestHash(records) ?? trainer.configHash;
 }
 
 /** Of the config that a run last began or went on with, by its log. */

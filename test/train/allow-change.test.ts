@@ -19,7 +19,7 @@ const runOf = (steps: number, mode: TrainRun['mode'], allowsChange = false): Tra
   config: {yaml: `name: tiny\ntrain: {steps: ${steps}}\n`, hash: `steps ${steps}`},
 });
 /** Ends a session as a kill would, after a step. */
-const after =
+const crashAfter =
   (step: number) =>
   (event: TrainEvent): void => {
     if (event.kind === 'step' && event.step === step) throw new Error('crash');
@@ -33,12 +33,12 @@ afterAll(() => rm(folder, {recursive: true}));
 
 describe('a run that went on with another config', () => {
   it('and was killed before it saved again goes on with that one', async () => {
-    await expect(train(runOf(6, 'new'), after(3))).rejects.toThrow('crash');
+    await expect(train(runOf(6, 'new'), crashAfter(3))).rejects.toThrow('crash');
     await expect(train(runOf(4, 'resume'))).rejects.toThrow('another config: train.steps (6, now 4)');
-    await expect(train(runOf(4, 'resume', true), after(3))).rejects.toThrow('crash');
+    await expect(train(runOf(4, 'resume', true), crashAfter(3))).rejects.toThrow('crash');
     await expect(train(runOf(6, 'resume'))).rejects.toThrow('another config: train.steps (4, now 6)');
-    await expect(train(runOf(4, 'resume'), after(3))).rejects.toThrow('crash');
-    await expect(train(runOf(6, 'resume', true), after(3)), 'and back').rejects.toThrow('crash');
+    await expect(train(runOf(4, 'resume'), crashAfter(3))).rejects.toThrow('crash');
+    await expect(train(runOf(6, 'resume', true), crashAfter(3)), 'and back').rejects.toThrow('crash');
     expect(await readFile(join(folder, 'run/config.yaml'), 'utf8')).toContain('steps: 6');
     expect(await train(runOf(6, 'resume'))).toMatchObject({step: 6, reason: 'completed'});
     const resumed = (await readRunLog(join(folder, 'run/log.jsonl'))).filter(({kind}) => kind === 'resume');
