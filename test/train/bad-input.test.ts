@@ -103,6 +103,16 @@ describe('the run folder', () => {
     expect(notes.filter((text) => text === again)).toHaveLength(mode === 'resume' ? 1 : 0);
   });
 
+  it('that an overwrite was killed in is overwritten by the next, of whatever config', async () => {
+    const run = wasm({out: 'half', train: {steps: 1}});
+    await train(run);
+    await rm(join(run.out, 'log.jsonl'));
+    await rm(join(run.out, 'step-000001/trainer.json'));
+    const other = {...run, mode: 'overwrite', config: {yaml: 'name: other\n', hash: 'other'}} as const;
+    expect(await train(other)).toMatchObject({step: 1, reason: 'completed'});
+    expect(await readFile(join(run.out, 'config.yaml'), 'utf8')).toBe('name: other\n');
+  });
+
   it('that has a checkpoint is resumed beside what no run makes, which stays', async () => {
     const run = wasm({out: 'noted', train: {steps: 2, checkpoint: {every: 1}}});
     const crash = (event: TrainEvent): void => {
