@@ -24,7 +24,7 @@ describe('downcycle prepare', () => {
     const out = join(folder, 'packed');
     const {code, stdout} = await cli('prepare', config, '--out', out);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/scripture +\d+ .*\n\n.* tokens in \d+ rows.*\n.*packed\n$/);
+    expect(stdout).toMatch(/scripture +text +\d+ .*\n\n.* tokens of text, packed into \d+ rows.*\n.*packed\n$/);
     expect((await cli('inspect', out)).stdout).toMatch(/scripture\.train\.arrow +\d+ +32 +\d+ +unknown/);
     const shard = await cli('inspect', join(out, 'scripture.valid.arrow'));
     expect(shard.stdout).toMatch(/rows +\d+ of 32 tokens and one more/);

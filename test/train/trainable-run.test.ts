@@ -45,10 +45,10 @@ const CASES: readonly (readonly [string, () => RunChanges, unknown, RegExp])[] =
     /^train\.balance\.kind: pooled takes all layers/,
   ],
   [
-    'a routing that knows no biases, where balance adds them',
-    () => ({model: 'routed', train: {routing: {kind: 'sparse-mixer'}, balance: {kind: 'bias'}}}),
+    'a routing that biases would work against',
+    () => ({model: 'routed', train: {routing: {kind: 'expert-dropout'}, balance: {kind: 'bias'}}}),
     ConfigError,
-    /sparse-mixer knows no selection biases/,
+    /bias would move towards experts that train.routing.kind expert-dropout leaves out/,
   ],
   [
     'a part that the model does not have',
