@@ -19,6 +19,7 @@ const FLAGS = [
   ['--shared-by <value>', 'sharedBy', 'which neurons expertweaver shares'],
   ['--keep-by <value>', 'keepBy', 'which neurons all-shared keeps'],
   ['--split <way>', 'split', 'how llama-moe cuts'],
+  ['--shards <count>', 'shards', 'parts that granular-upcycle cuts the FFN into'],
   ['--pad', 'pad', 'append neurons of zeros where experts + shared do not divide the FFN width'],
 ] as const;
 

@@ -4,6 +4,7 @@ import {type Compiled, compile} from '../engine/compile.js';
 import type {TensorTree} from '../engine/tensor-tree.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
+import {DataError} from '../util/errors.js';
 import {numElements} from '../util/shape.js';
 import type {Architecture, FfnLayout} from './architecture.js';
 import type {AttentionContext} from './attention.js';
@@ -78,8 +79,10 @@ const MOST_SHELVES = 3;
  *
  * Layers of the same shapes share the memory of their weights, and that of three kinds of layers is kept at most.
  * @throws ModelError naming file and tensor if one is missing or of another shape.
+ * @throws DataError if a token is outside the vocabulary.
  */
 export async function startWalk(folder: ModelFolder, architecture: Architecture, text: WalkText): Promise<Walk> {
+  requireKnown(text, architecture, folder.path);
   const {sequenceLength} = text;
   const sequences = text.tokens.length / sequenceLength;
   const batchSize = largestDivisor(sequences, Math.max(1, Math.floor(BATCH_TOKENS / sequenceLength)));
@@ -170,6 +173,14 @@ export function hiddenTensor({architecture: {width}}: Walk, values: Float32Array
 function largestDivisor(count: number, most: number): number {
   for (let size = Math.min(most, count); size > 1; size--) if (count % size === 0) return size;
   return 1;
+}
+
+function requireKnown({tokens}: WalkText, {vocab}: Architecture, path: string): void {
+  const stray = tokens.find((id) => id < 0 || id >= vocab);
+  if (stray === undefined) return;
+  throw new DataError(`${path}: token ${stray} of the text is outside the vocabulary of ${vocab}.`, {
+    hint: 'Put the tokenizer beside the model that it was trained with.',
+  });
 }
 
 /** Rows of the embedding, float32 [T, D]; each is read from the file once, however often its token comes. */

@@ -60,7 +60,26 @@ describe('downcycle convert', () => {
   });
 });
 
+test('downcycle convert cuts shards where flags alone say how', async () => {
+  const {folder, config} = await workplace();
+  const flags = ['--method', 'granular-upcycle', '--experts', '8', '--top-k', '4', '--shards', '4'];
+  const made = await spawnCli(['convert', config, ...flags, '--out', 'moe'], {cwd: folder});
+  expect(made.stdout).toMatch(/^granular-upcycle .*equal to its parent: largest logit difference \d/);
+});
+
 describe('downcycle profile', () => {
+  test('refuses text of a tokenizer that the model was not trained with', async () => {
+    const {folder, config} = await workplace();
+    await writeModel(join(folder, 'small'), {...DENSE, vocab: 20});
+    const args = ['profile', config, '--set', 'model=small', '--out', 'c.st'];
+    const {code, stderr} = await spawnCli(args, {cwd: folder});
+    expect(stderr).toMatch(
+      /^error: small: token \d+ of the text is outside the vocabulary of 20\.\nhint: Put the tokenizer/m,
+    );
+    expect(code).toBe(4);
+    expect((await readdir(folder)).filter((name) => name.startsWith('c.st'))).toEqual([]);
+  });
+
   test('takes tasks from a field of records, the same each time, and never what is held out', async () => {
     const {folder, config, records} = await workplace();
     const by = (field: string, ...more: string[]) => [

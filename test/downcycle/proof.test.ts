@@ -132,8 +132,8 @@ describe('proveConversion', () => {
 
 describe('what a proof is made on', () => {
   it.each([
-    [[[1, 32]], 'Token 32 is outside the vocabulary of 32'],
-    [[[1, -1]], 'Token -1 is outside'],
+    [[[1, 32]], 'token 32 of the text is outside the vocabulary of 32'],
+    [[[1, -1]], 'token -1 of the text is outside'],
     [[[1], []], 'sequences of equally many tokens, one at least; those given have 1, 0.'],
     [[[1, 2], [1]], 'those given have 2, 1.'],
     [[], 'those given have none.'],

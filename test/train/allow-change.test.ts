@@ -3,11 +3,10 @@ import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it} from 'vitest';
 import {readRunLog} from '../../src/format/run-log.js';
-import type {TrainEvent} from '../../src/train/event.js';
 import {refuseFixed} from '../../src/train/fixed-keys.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
-import {DENSE, tinyRun, tinyTrain, writeModel} from './support.js';
+import {crashAfter, DENSE, tinyRun, tinyTrain, writeModel} from './support.js';
 
 let folder = '';
 /** A run of 4 steps that saves every 2; `steps` is a key of its config. */
@@ -18,12 +17,6 @@ const runOf = (steps: number, mode: TrainRun['mode'], allowsChange = false): Tra
   }),
   config: {yaml: `name: tiny\ntrain: {steps: ${steps}}\n`, hash: `steps ${steps}`},
 });
-/** Ends a session as a kill would, after a step. */
-const crashAfter =
-  (step: number) =>
-  (event: TrainEvent): void => {
-    if (event.kind === 'step' && event.step === step) throw new Error('crash');
-  };
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'downcycle-change-'));

@@ -14,6 +14,7 @@ import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {ConfigError, DataError, EnvironmentError, ModelError, UsageError} from '../../src/util/errors.js';
 import {
+  crashAfter,
   DENSE,
   exactLines,
   experts,
@@ -115,10 +116,7 @@ describe('the run folder', () => {
 
   it('that has a checkpoint is resumed beside what no run makes, which stays', async () => {
     const run = wasm({out: 'noted', train: {steps: 2, checkpoint: {every: 1}}});
-    const crash = (event: TrainEvent): void => {
-      if (event.kind === 'step' && event.step === 2) throw new Error('crash');
-    };
-    await expect(train(run, crash)).rejects.toThrow('crash');
+    await expect(train(run, crashAfter(2))).rejects.toThrow('crash');
     await writeFile(join(run.out, 'notes.txt'), 'mine');
     await train({...run, mode: 'resume'});
     expect(await readFile(join(run.out, 'notes.txt'), 'utf8')).toBe('mine');
@@ -165,9 +163,7 @@ describe('the run folder', () => {
 
 describe('a log', () => {
   const changes: RunChanges = {train: {steps: 3, checkpoint: {every: 1}}};
-  const crash = ({kind, ...event}: TrainEvent): void => {
-    if (kind === 'step' && 'step' in event && event.step === 2) throw new Error('crash');
-  };
+  const crash = crashAfter(2);
 
   it('that is a folder is refused by name, and the checkpoints stay', async () => {
     await failure(wasm({...changes, out: 'logless'}));
@@ -227,10 +223,7 @@ describe('what a run was begun with', () => {
     await copyFile(TEXT, pathOf(`${out}.txt`));
     const sources = [{...wasm({}).data.sources[0]!, path: pathOf(`${out}.txt`)}];
     const run = wasm({out, model: `${out}-model`, data: {sources}, train: {steps, checkpoint: {every: 2}}});
-    const stop = ({kind, ...event}: TrainEvent): void => {
-      if (kind === 'step' && 'step' in event && event.step === 3) throw new Error('crash');
-    };
-    await train(run, stop).catch(() => undefined);
+    await train(run, crashAfter(3)).catch(() => undefined);
     return {...run, mode: 'resume'};
   }
 

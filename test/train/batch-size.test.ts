@@ -7,11 +7,20 @@ import {closeShards, ensureShards} from '../../src/data/shards.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {accumulates, batchSchema, passesOf} from '../../src/train/batch-size.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
-import type {TrainEvent} from '../../src/train/event.js';
 import {trainSchema} from '../../src/train/options.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
-import {columnsOf, DENSE, exactLines, type RunChanges, SEQUENCE, stepsOf, tinyRun, writeModel} from './support.js';
+import {
+  columnsOf,
+  crashAfter,
+  DENSE,
+  exactLines,
+  type RunChanges,
+  SEQUENCE,
+  stepsOf,
+  tinyRun,
+  writeModel,
+} from './support.js';
 
 const GROWTH = [
   {until: 2, accumulate: 1},
@@ -73,10 +82,7 @@ describe('a run whose batch grows', () => {
   });
 
   it('has the same bytes when it was killed between two sizes', async () => {
-    const crash = (event: TrainEvent): void => {
-      if (event.kind === 'step' && event.step === 5) throw new Error('crash');
-    };
-    await expect(train(wasm({out: 'killed', train: growing}), crash)).rejects.toThrow('crash');
+    await expect(train(wasm({out: 'killed', train: growing}), crashAfter(5))).rejects.toThrow('crash');
     await train(wasm({out: 'killed', train: growing, mode: 'resume'}));
     expect(await exactLines(pathOf('killed'))).toEqual(await exactLines(pathOf('growing')));
   });

@@ -13,7 +13,7 @@ import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {ConfigError, UsageError} from '../../src/util/errors.js';
-import {DENSE, exactLines, type RunChanges, tinyRun, writeModel} from './support.js';
+import {crashAfter, DENSE, exactLines, type RunChanges, tinyRun, writeModel} from './support.js';
 
 vi.setConfig({testTimeout: 120_000});
 
@@ -36,11 +36,6 @@ const stepsIn = async (out: string): Promise<number[]> =>
     .filter((name) => name.startsWith('step-'))
     .map((name) => Number(name.slice(5)))
     .sort((a, b) => a - b);
-const crashAt =
-  (step: number) =>
-  (event: TrainEvent): void => {
-    if (event.kind === 'step' && event.step === step) throw new Error('crash');
-  };
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'downcycle-best-'));
@@ -81,7 +76,7 @@ describe('the best checkpoint', () => {
   it('is the same of a run that was killed, whether or not the best came before', async () => {
     for (const step of [2, 6, 10]) {
       const out = `killed-${step}`;
-      await expect(train(wasm({...changes, out}), crashAt(step))).rejects.toThrow('crash');
+      await expect(train(wasm({...changes, out}), crashAfter(step))).rejects.toThrow('crash');
       await train(wasm({...changes, out, mode: 'resume'}));
       const kinds = ['step', 'eval', 'checkpoint'];
       expect(await exactLines(pathOf(out), kinds)).toEqual(await exactLines(pathOf('kept'), kinds));
@@ -180,7 +175,7 @@ describe('light checkpoints', () => {
   });
 
   it('are nothing to go on from, and are not thrown away for that', async () => {
-    await expect(train(wasm({...changes, out: 'dead'}), crashAt(5))).rejects.toThrow('crash');
+    await expect(train(wasm({...changes, out: 'dead'}), crashAfter(5))).rejects.toThrow('crash');
     const refused = train(wasm({...changes, out: 'dead', mode: 'resume'}));
     await expect(refused).rejects.toBeInstanceOf(UsageError);
     await expect(refused).rejects.toThrow('dead has only light checkpoints');
@@ -198,7 +193,7 @@ describe('light checkpoints', () => {
       reason: 'interrupted',
     });
     expect(await filesIn('stopped', 3)).toContain('optimizer');
-    await expect(train(wasm({...few, out: 'stopped', mode: 'resume'}), crashAt(5))).rejects.toThrow('crash');
+    await expect(train(wasm({...few, out: 'stopped', mode: 'resume'}), crashAfter(5))).rejects.toThrow('crash');
     expect(await stepsIn('stopped')).toEqual([3, 4]);
     expect(await filesIn('stopped', 4)).not.toContain('optimizer');
     await train(wasm({...few, out: 'stopped', mode: 'resume'}));

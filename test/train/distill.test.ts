@@ -5,7 +5,17 @@ import {readRunLog} from '../../src/format/run-log.js';
 import type {StepRecord} from '../../src/format/run-record.js';
 import {train} from '../../src/train/run.js';
 import type {TrainResult, TrainRun} from '../../src/train/session.js';
-import {DENSE, exactLines, MOE, type RunChanges, stepsOf, tempFolder, tinyRun, writeModel} from './support.js';
+import {
+  crashAfter,
+  DENSE,
+  exactLines,
+  MOE,
+  type RunChanges,
+  stepsOf,
+  tempFolder,
+  tinyRun,
+  writeModel,
+} from './support.js';
 
 describe('a run with a teacher', () => {
   const changes = (from: string, weight: number): RunChanges => ({
@@ -64,10 +74,7 @@ describe('a run with a teacher', () => {
     await writeModel(join(folder, 'model'), MOE);
     const teacher = await writeModel(join(folder, 'teacher'), DENSE);
     const options = {...changes(teacher, 0.5), train: {...changes(teacher, 0.5).train, checkpoint: {every: 2}}};
-    const crash = train(tinyRun(folder, options), (event) => {
-      if (event.kind === 'step' && event.step === 3) throw new Error('crash');
-    });
-    await expect(crash).rejects.toThrow('crash');
+    await expect(train(tinyRun(folder, options), crashAfter(3))).rejects.toThrow('crash');
     await rm(teacher, {recursive: true});
     await writeModel(teacher, DENSE, (_, values) => values.map((value) => 2 * value));
     await expect(train(tinyRun(folder, {...options, mode: 'resume'}))).rejects.toThrow(/the weights of .*teacher/);

@@ -13,7 +13,6 @@ import {createLossMeter} from '../../src/model/loss-meter.js';
 import {loadModel} from '../../src/model/model.js';
 import {readReportRun} from '../../src/report/read-run.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
-import type {TrainEvent} from '../../src/train/event.js';
 import {mergeAdapter} from '../../src/train/merge.js';
 import type {TrainInput} from '../../src/train/options.js';
 import {train} from '../../src/train/run.js';
@@ -23,6 +22,7 @@ import {createStepRunner} from '../../src/train/step-runner.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {integers} from '../support/host.js';
 import {
+  crashAfter,
   DENSE,
   exactLines,
   FRESH,
@@ -134,10 +134,7 @@ describe('a run that keeps running means', () => {
     ['lora', lora(true)],
   ] as const)('has the same bytes when it was killed and goes on: %s', async (whole, finetune) => {
     const changes: RunChanges = {out: `${whole}-killed`, train: {...OPTIONS, finetune}};
-    const crash = (event: TrainEvent): void => {
-      if (event.kind === 'step' && event.step === 3) throw new Error('crash');
-    };
-    await expect(train(wasm(changes), crash)).rejects.toThrow('crash');
+    await expect(train(wasm(changes), crashAfter(3))).rejects.toThrow('crash');
     await train(wasm({...changes, mode: 'resume'}));
     expect(await exactLines(pathOf(`${whole}-killed`))).toEqual(await exactLines(pathOf(whole)));
     for (const file of ['ema/model.safetensors', 'model/model.safetensors']) {

@@ -18,6 +18,7 @@ import {createStepRunner, type StepResult} from '../../src/train/step-runner.js'
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {integers} from '../support/host.js';
 import {
+  crashAfter,
   DENSE,
   exactLines,
   FRESH,
@@ -183,10 +184,7 @@ describe('a run', () => {
       ...tinyRun(folder, {...changes, train: {...changes.train, finetune: {kind: 'esft', share, rows: 8}}}),
       config: {yaml: `train: {finetune: {kind: esft, share: ${share}}}`, hash: `share ${share}`},
     });
-    const crash = train(runOf(0.4), (event) => {
-      if (event.kind === 'step' && event.step === 4) throw new Error('crash');
-    });
-    await expect(crash).rejects.toThrow('crash');
+    await expect(train(runOf(0.4), crashAfter(4))).rejects.toThrow('crash');
     await expect(train({...runOf(0.9), mode: 'resume', allowsChange: true})).rejects.toThrow(
       'train.finetune.share (0.4, now 0.9) is another than when the run began',
     );

@@ -24,6 +24,7 @@ import {createStepRunner, type RunnerOptions} from '../../src/train/step-runner.
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {integers} from '../support/host.js';
 import {
+  crashAfter,
   DENSE,
   exactLines,
   FRESH,
@@ -280,10 +281,7 @@ describe('merging', () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'model'), MOE);
     const light: RunChanges = {...changes, train: {...changes.train, checkpoint: {every: 2, optimizer: false}}};
-    const crash = train(tinyRun(folder, light), (event) => {
-      if (event.kind === 'step' && event.step === 3) throw new Error('crash');
-    });
-    await expect(crash).rejects.toThrow('crash');
+    await expect(train(tinyRun(folder, light), crashAfter(3))).rejects.toThrow('crash');
     const {matrices} = await mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'merged')});
     expect(matrices).toBeGreaterThan(0);
     await rm(join(folder, 'model'), {recursive: true});

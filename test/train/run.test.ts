@@ -13,6 +13,7 @@ import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {
   columnsOf,
+  crashAfter,
   DENSE,
   exactLines,
   experts,
@@ -194,10 +195,7 @@ describe('options of a run', () => {
       model: 'origin',
       train: {steps: 5, checkpoint: {every: 1, keep: 1}},
     };
-    const crash = ({kind, ...event}: TrainEvent): void => {
-      if (kind === 'step' && 'step' in event && event.step === 3) throw new Error('crash');
-    };
-    await expect(train(wasm(changes), crash)).rejects.toThrow('crash');
+    await expect(train(wasm(changes), crashAfter(3))).rejects.toThrow('crash');
     await train(wasm({...changes, mode: 'resume'}));
     const checkpoint = await latestCheckpoint(pathOf('pruned'));
     expect(checkpoint?.trainer.step).toBe(5);

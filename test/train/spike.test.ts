@@ -8,7 +8,6 @@ import {loadModel} from '../../src/model/model.js';
 import {leavesOf, type ParameterSpec} from '../../src/model/parameters.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
 import {whereNotFinite} from '../../src/train/diagnosis.js';
-import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {isApplied, lossLimit, maySkip, NO_LIMIT, spikeSchema, withLoss} from '../../src/train/spike.js';
@@ -18,6 +17,7 @@ import {ConfigError} from '../../src/util/errors.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {integers} from '../support/host.js';
 import {
+  crashAfter,
   DENSE,
   exactLines,
   FRESH,
@@ -157,10 +157,7 @@ describe('a run', () => {
   it('that skipped goes on with the same bytes when it is killed', async () => {
     const first = (await stepsOf(pathOf('skip'))).find(({skipped}) => skipped)!.step;
     const changes = {...skipping, out: 'skip-killed', train: {...skipping.train, checkpoint: {every: first}}};
-    const crash = (event: TrainEvent): void => {
-      if (event.kind === 'step' && event.step === first + 1) throw new Error('crash');
-    };
-    await expect(train(wasm(changes), crash)).rejects.toThrow('crash');
+    await expect(train(wasm(changes), crashAfter(first + 1))).rejects.toThrow('crash');
     await train(wasm({...changes, mode: 'resume'}));
     expect(await exactLines(pathOf('skip-killed'), ['step'])).toEqual(await exactLines(pathOf('skip'), ['step']));
     const weights = 'step-000014/model/model.safetensors';

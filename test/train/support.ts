@@ -210,6 +210,13 @@ export async function stepsOf(run: string): Promise<StepRecord[]> {
   return (await readRunLog(join(run, 'log.jsonl'))).filter((record): record is StepRecord => record.kind === 'step');
 }
 
+/** Listens to a run and ends it as a kill would, after a step. */
+export function crashAfter(step: number): (event: TrainEvent) => void {
+  return (event) => {
+    if (event.kind === 'step' && event.step === step) throw new Error('crash');
+  };
+}
+
 /** Training of a whole model from nothing stored. */
 export const FRESH: StateOptions = {
   finetune: {kind: 'full'},
