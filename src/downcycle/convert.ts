@@ -125,7 +125,6 @@ async function write(
       `${where}: regroup, router ridge, router centroid and repair refit need calibration text, none was given.`,
     );
   }
-  requireRepairable(method, architecture, where);
   const fit = fitOptions && calibration ? await startFit(source, calibration, plan, fitOptions) : null;
   const errors: LayerRecord['error'][] = [];
   const fitted = async (layer: number): Promise<FittedLayer> => {
@@ -166,19 +165,6 @@ function requirePlanOf(
 
 function withErrors(provenance: Planned['provenance'], errors: readonly LayerRecord['error'][]): Planned['provenance'] {
   return {...provenance, layers: provenance.layers.map((layer, l) => ({...layer, error: errors[l] ?? null}))};
-}
-
-/**
- * Refuses a refit that would not be linear.
- *
- * @throws ConfigError if the model norms what its FFNs give before it joins the residual stream.
- */
-export function requireRepairable({repair}: SplitOptions, {norm, family}: Architecture, where: string): void {
-  if (repair === 'none' || norm.placement === 'before') return;
-  throw new ConfigError(
-    `${where}: repair refit needs a model whose FFN results join the residual stream as they are; ${family} norms them first.`,
-    {hint: 'Set repair to none.'},
-  );
 }
 
 /** What must be fitted for a method; null if nothing. */

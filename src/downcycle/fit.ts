@@ -120,11 +120,11 @@ async function transposed(x: tf.Tensor2D): Promise<Float32Array> {
 }
 
 interface Grams {
-  /** MᵀM of the masked activations M, [F, F]. */
+  /** MᵀM of the masked activations M, as the equations have them, [F, F]. */
   readonly mm_FF: tf.Tensor2D;
   /** MᵀY with Y what the layer should give, [F, D]. */
   readonly my_FD: tf.Tensor2D;
-  /** |M·Wd - Y|² and |dense output|². */
+  /** Squares of how far the layer is from the dense one with its down projection, and of what that one adds. */
   readonly error: number;
   readonly size: number;
 }
@@ -184,6 +184,8 @@ export function compileFit(walk: Walk, options: FitOptions) {
     const hidden_TF = gluHidden(y_TD, denseFfn(scope.params.ffn));
     return {h_TD, m_TF: tf.mul(hidden_TF, neuronWeights(y_TD, choice, options)) as tf.Tensor2D};
   };
+  const update = (to_TD: tf.Tensor2D, from_TD: tf.Tensor2D): tf.Tensor2D =>
+    tf.div(tf.sub(to_TD, from_TD), walk.architecture.multipliers.residual);
   return {
     choice: compileChoice(walk),
     grams: walk.compile('refit_grams', (scope, x_TD: tf.Tensor2D, dense_TD: tf.Tensor2D, ...choice: Choice) => {
@@ -192,13 +194,14 @@ export function compileFit(walk: Walk, options: FitOptions) {
       const half = throughAttention(dense_TD, scope.params, walk.architecture, scope.context);
       const out_TD = matMul(gluHidden(half.y_TD, ffn), ffn.down);
       const next_TD = addFfn(half.h_TD, out_TD, scope.params, walk.architecture);
-      const wanted_TD = tf.div(tf.sub(next_TD, h_TD), walk.architecture.multipliers.residual) as tf.Tensor2D;
+      const kept_TD = addFfn(h_TD, matMul(m_TF, ffn.down), scope.params, walk.architecture);
+      const {left_TF, right_TD} = equations(m_TF, out_TD, update(next_TD, h_TD), scope.params.ffnNorm, walk);
       return {
         dense_TD: next_TD,
-        mm_FF: matMul(m_TF, m_TF, {transposeA: true}),
-        my_FD: matMul(m_TF, wanted_TD, {transposeA: true}),
-        error: tf.sum(tf.square(tf.sub(matMul(m_TF, ffn.down), wanted_TD))),
-        size: tf.sum(tf.square(out_TD)),
+        mm_FF: matMul(left_TF, left_TF, {transposeA: true}),
+        my_FD: matMul(left_TF, right_TD, {transposeA: true}),
+        error: tf.sum(tf.square(update(kept_TD, next_TD))),
+        size: tf.sum(tf.square(update(next_TD, half.h_TD))),
       };
     }),
     advance: walk.compile(
@@ -206,12 +209,32 @@ export function compileFit(walk: Walk, options: FitOptions) {
       (scope, x_TD: tf.Tensor2D, dense_TD: tf.Tensor2D, down_FD: tf.Tensor2D, ...choice: Choice) => {
         const {h_TD, m_TF} = masked(scope, x_TD, choice);
         const next_TD = addFfn(h_TD, matMul(m_TF, down_FD), scope.params, walk.architecture);
-        return {
-          next_TD,
-          error: tf.sum(tf.square(tf.div(tf.sub(next_TD, dense_TD), walk.architecture.multipliers.residual))),
-        };
+        return {next_TD, error: tf.sum(tf.square(update(next_TD, dense_TD)))};
       },
     ),
+  };
+}
+
+/**
+ * Both sides of `left · W = right`, with W the down projection and `update_TD` what is to join the residual stream.
+ *
+ * Where an RMS norm of weight g comes between (OLMo 2) its divisor is taken for that of the dense layer's own result f, which
+ * keeps the equations linear: `m / rms(f) · W = update / g`. Where g is 0 nothing joins: there W gives what it gave.
+ */
+function equations(
+  m_TF: tf.Tensor2D,
+  f_TD: tf.Tensor2D,
+  update_TD: tf.Tensor2D,
+  g_D: tf.Tensor | null,
+  {architecture: {norm, normEps}}: Walk,
+): {left_TF: tf.Tensor2D; right_TD: tf.Tensor2D} {
+  if (norm.placement === 'before' || !g_D) return {left_TF: m_TF, right_TD: update_TD};
+  const inverse_T1 = tf.rsqrt(tf.add(tf.mean(tf.square(f_TD), -1, true), normEps));
+  const isNought_D = tf.equal(g_D, 0);
+  const divided_TD = tf.div(update_TD, tf.where(isNought_D, tf.onesLike(g_D), g_D));
+  return {
+    left_TF: tf.mul(m_TF, inverse_T1),
+    right_TD: tf.where(isNought_D, tf.mul(f_TD, inverse_T1), divided_TD) as tf.Tensor2D,
   };
 }
 

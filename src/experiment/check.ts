@@ -2,7 +2,6 @@ import {stat} from 'node:fs/promises';
 import type {LoadedConfig} from '../config/load.js';
 import {findMissing} from '../data/path.js';
 import {requireDivisible} from '../downcycle/allocation.js';
-import {requireRepairable} from '../downcycle/convert.js';
 import {requireDivable} from '../downcycle/dive.js';
 import {isDive} from '../downcycle/dive-options.js';
 import {hasExperts, requireCuttable} from '../downcycle/inner/plan.js';
@@ -64,13 +63,12 @@ async function checkArm({config, at}: LoadedConfig, arm: string, options: Method
   if (!isUpcycle(options)) {
     const architecture = await readArchitecture(config.model);
     const [first] = architecture.ffn;
-    const where = (option: string): string => `${at(['arms', arm, option], ['arms', arm])}: ${key}`;
+    const where = `${at(['arms', arm, 'experts'], ['arms', arm])}: ${key}`;
     if (options.method === 'cmoe' && hasExperts(architecture)) {
-      requireCuttable(architecture, options, config.model, where('experts'));
+      requireCuttable(architecture, options, config.model, where);
       return;
     }
-    if (first?.kind === 'dense') requireDivisible(first.width, options, where('experts'));
-    requireRepairable(options, architecture, where('repair'));
+    if (first?.kind === 'dense') requireDivisible(first.width, options, where);
     return;
   }
   const {from} = options;

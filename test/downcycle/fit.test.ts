@@ -7,6 +7,7 @@ import {type DenseSource, openDense} from '../../src/downcycle/model-source.js';
 import {contiguousSplit} from '../../src/downcycle/partition/contiguous.js';
 import type {ConversionPlan} from '../../src/downcycle/plan.js';
 import {readProvenance} from '../../src/downcycle/provenance.js';
+import {writeModelFolder} from '../../src/format/model-folder.js';
 import {openTensors} from '../../src/format/tensor-store.js';
 import {decode} from '../../src/model/decoder.js';
 import {loadModel} from '../../src/model/model.js';
@@ -22,13 +23,21 @@ const scratch = useScratch();
 const shape = {experts: 4, shared: 2, topK: 2};
 const refit: FitOptions = {router: 'gate-mean', seed: 1, refits: true, refitWeight: 1e-3, weights: 'one'};
 
-function planOf(topK: number): ConversionPlan {
-  const layers = [0, 1].map(() => ({...contiguousSplit(24, shape), topK}));
-  return {method: 'contiguous', numNeurons: 24, padding: 0, layers, allocation: []};
+/** Its FFN results are normed before they join the residual stream. */
+const OLMO2 = 'test/fixtures/family/olmo2';
+
+function planOf(topK: number, numNeurons = 24): ConversionPlan {
+  const layers = [0, 1].map(() => ({...contiguousSplit(numNeurons, shape), topK}));
+  return {method: 'contiguous', numNeurons, padding: 0, layers, allocation: []};
 }
 
-async function fitted(plan: ConversionPlan, options: FitOptions, text = calibration): Promise<FittedLayer[]> {
-  return withSource(async (source) => {
+async function fitted(
+  plan: ConversionPlan,
+  options: FitOptions,
+  text = calibration,
+  model = TINY_LLAMA,
+): Promise<FittedLayer[]> {
+  return withSource(model, async (source) => {
     const fit = await startFit(source, text, plan, options);
     try {
       return [await fit.layer(0), await fit.layer(1)];
@@ -38,8 +47,8 @@ async function fitted(plan: ConversionPlan, options: FitOptions, text = calibrat
   });
 }
 
-async function withSource<T>(use: (source: DenseSource) => Promise<T>): Promise<T> {
-  const source = await openDense(TINY_LLAMA);
+async function withSource<T>(model: string, use: (source: DenseSource) => Promise<T>): Promise<T> {
+  const source = await openDense(model);
   try {
     return await use(source);
   } finally {
@@ -47,26 +56,51 @@ async function withSource<T>(use: (source: DenseSource) => Promise<T>): Promise<
   }
 }
 
-function denseDown(layer: number): Promise<Float32Array> {
-  return withSource(({folder}) => folder.tensors.read(`model.layers.${layer}.mlp.down_proj.weight`));
+function denseDown(layer: number, model = TINY_LLAMA): Promise<Float32Array> {
+  return withSource(model, ({folder}) => folder.tensors.read(`model.layers.${layer}.mlp.down_proj.weight`));
 }
 
 describe('a repair by least squares', () => {
   for (const engine of ['tensorflow-compiled', 'wasm'] as const) {
-    onEngine(engine, 'brings every layer nearer to the dense one', async () => {
-      for (const {error} of await fitted(planOf(2), refit)) {
-        expect(error!.before).toBeGreaterThan(0.01);
-        expect(error!.after).toBeLessThan(0.8 * error!.before);
-      }
-    });
+    for (const [kind, model, numNeurons] of [
+      ['', TINY_LLAMA, 24],
+      [', through a norm behind it', OLMO2, 48],
+    ] as const) {
+      onEngine(engine, `brings every layer nearer to the dense one${kind}`, async () => {
+        for (const {error} of await fitted(planOf(2, numNeurons), refit, calibration, model)) {
+          expect(error!.before).toBeGreaterThan(0.01);
+          expect(error!.after).toBeLessThan(0.8 * error!.before);
+        }
+      });
 
-    onEngine(engine, 'leaves alone what is right already: all experts active', async () => {
-      for (const [l, {error, down_DF}] of (await fitted(planOf(4), refit)).entries()) {
-        expect(error!.before).toBeLessThan(1e-10);
-        expect(down_DF!).toBeAllClose(await denseDown(l), {rtol: 1e-3, atol: 1e-3});
-      }
-    });
+      onEngine(engine, `leaves alone what is right already: all experts active${kind}`, async () => {
+        for (const [l, {error, down_DF}] of (
+          await fitted(planOf(4, numNeurons), refit, calibration, model)
+        ).entries()) {
+          expect(error!.before).toBeLessThan(1e-10);
+          expect(down_DF!).toBeAllClose(await denseDown(l, model), {rtol: 1e-3, atol: 1e-3});
+        }
+      });
+    }
   }
+
+  onEngine('tensorflow-compiled', 'asks nothing new of a column that the norm behind it leaves out', async () => {
+    const model = scratch('column');
+    await withSource(OLMO2, ({folder: {config, tensors}}) =>
+      writeModelFolder(model, {
+        config,
+        entries: tensors.names.map((name) => ({name, dtype: 'F32', shape: tensors.info(name).shape})),
+        read: async (name) => {
+          const values = await tensors.read(name);
+          return name === 'model.layers.0.post_feedforward_layernorm.weight' ? values.fill(0, 3, 4) : values;
+        },
+      }),
+    );
+    const [whole] = await fitted(planOf(4, 48), refit, calibration, model);
+    expect(whole!.down_DF!).toBeAllClose(await denseDown(0, model), {rtol: 1e-3, atol: 1e-3});
+    const [half] = await fitted(planOf(2, 48), refit, calibration, model);
+    expect(half!.error!.after).toBeLessThan(0.8 * half!.error!.before);
+  });
 
   onEngine('tensorflow-compiled', 'stays at the dense weights where it is held to them', async () => {
     const [first] = await fitted(planOf(2), {...refit, refitWeight: 1e6});

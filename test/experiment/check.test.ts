@@ -69,11 +69,3 @@ test.each([
 ])('%s can be made', async (arm) => {
   await expect(check(arm)).resolves.toBeUndefined();
 });
-
-test('a repair is refused where FFN results are normed before they join the residual stream', async () => {
-  const arm = '{method: weave, experts: 3, shared: 1, topK: 1}';
-  const loaded = parseConfig(config(arm, 'test/fixtures/family/olmo2'), 'x.yaml');
-  await expect(checkArms(loaded, ['g'])).rejects.toThrow(
-    'x.yaml:6:6: arms.g: repair refit needs a model whose FFN results join the residual stream as they are; olmo2 norms them first.',
-  );
-});
