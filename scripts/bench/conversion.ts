@@ -17,7 +17,7 @@ import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {busyWarning, describeMachine, machineLine} from './machine.js';
 import {wholeNumber} from './options.js';
 import {processUse} from './process-use.js';
-import {findTorch} from './python.js';
+import {findPackage} from './python.js';
 import {runScript} from './run-script.js';
 import {pairRatios, type Spread, spread} from './statistics.js';
 
@@ -196,7 +196,7 @@ async function main(args: readonly string[]): Promise<void> {
     .parse([...args], {from: 'user'})
     .opts();
   const machine = await describeMachine();
-  const torch = await findTorch(process.env);
+  const torch = await findPackage('torch', process.env);
   if (torch.kind === 'missing') console.log(torch.reason);
   const root = resolve(import.meta.dirname, '../..');
   execFileSync(process.execPath, [join(root, 'scripts/setup.mjs')], {cwd: root, stdio: 'inherit'}); // dist is of these sources

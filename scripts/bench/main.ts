@@ -5,7 +5,7 @@ import {type Finetune, type Kind, trains} from './cases.js';
 import {busyWarning, describeMachine, machineLine} from './machine.js';
 import {measureCase} from './measure.js';
 import {type BenchOptions, parseOptions} from './options.js';
-import {findTorch} from './python.js';
+import {findPackage} from './python.js';
 import type {CaseResult} from './result.js';
 import {runScript} from './run-script.js';
 import {checkSameTraining} from './same-training.js';
@@ -42,7 +42,7 @@ interface Training {
 }
 
 async function findSides({compile, transformers}: BenchOptions): Promise<Entrant[]> {
-  const torch = await findTorch(process.env);
+  const torch = await findPackage('torch', process.env);
   const ours: Entrant = {command: ourCommand(), fits: () => true};
   if (torch.kind === 'missing') {
     console.log(torch.reason);

@@ -10,6 +10,7 @@ import type {Sample} from '../../src/data/sample.js';
 import {readDocuments} from '../../src/data/source.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {busyWarning, describeMachine, machineLine} from './machine.js';
+import {findPackage} from './python.js';
 import {runScript} from './run-script.js';
 
 const MODEL = 'checkpoints/dense-4m';
@@ -31,8 +32,7 @@ async function ours(documents: readonly string[], threads: number): Promise<Timi
   return {tokens, seconds: (performance.now() - start) / 1000};
 }
 
-async function theirs(file: string, parallel: boolean): Promise<Timing> {
-  const python = process.env.DOWNCYCLE_BENCH_PYTHON ?? 'python3';
+async function theirs(python: string, file: string, parallel: boolean): Promise<Timing> {
   const script = join(import.meta.dirname, 'hf_tokenize.py');
   const env = {...process.env, TOKENIZERS_PARALLELISM: String(parallel)};
   const {stdout} = await promisify(execFile)(python, [script, join(MODEL, 'tokenizer.json'), file], {env});
@@ -42,7 +42,12 @@ async function theirs(file: string, parallel: boolean): Promise<Timing> {
 async function main(): Promise<void> {
   const threads = availableParallelism();
   const machine = await describeMachine();
-  console.log([machineLine(machine, []), busyWarning(machine)].filter(Boolean).join('\n'));
+  const found = await findPackage('tokenizers', process.env);
+  const lines =
+    found.kind === 'found'
+      ? [machineLine(machine, [`tokenizers ${found.version}`]), busyWarning(machine)]
+      : [machineLine(machine, []), busyWarning(machine), found.reason];
+  console.log(lines.filter(Boolean).join('\n'));
   const documents: string[] = [];
   for await (const text of readDocuments({name: 'text', path: TEXT})) documents.push(text);
   const folder = await mkdtemp(join(tmpdir(), 'downcycle-bench-'));
@@ -52,8 +57,10 @@ async function main(): Promise<void> {
     const sides: Record<string, () => Promise<Timing>> = {
       'ours, 1 thread': () => ours(documents, 1),
       [`ours, ${threads} threads`]: () => ours(documents, threads),
-      'tokenizers, 1 thread': () => theirs(file, false),
-      [`tokenizers, ${threads} threads`]: () => theirs(file, true),
+      ...(found.kind === 'found' && {
+        'tokenizers, 1 thread': () => theirs(found.python, file, false),
+        [`tokenizers, ${threads} threads`]: () => theirs(found.python, file, true),
+      }),
     };
     const timings = new Map<string, Timing[]>();
     for (let round = 0; round < ROUNDS; round++) {

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {fromEveryExpert, toEveryExpert} from '../op/every-expert.js';
 import {addRows, takeRows} from '../op/expert-choice.js';
 import {
   addExpertBias,
@@ -16,7 +17,7 @@ import {topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import {isLowRank, project, projectSwiglu, solid, type Weight} from '../op/weight.js';
 import type {MoeLayout, Routing} from './architecture.js';
-import {type Capacity, droplessRoom, expertRoom} from './capacity.js';
+import {type Capacity, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import {flatExperts, flatLayout, routeInside} from './inner.js';
 import type {FfnTree, GluTree} from './parameters.js';
@@ -80,7 +81,7 @@ export function moe(
     : (typeof chooser === 'function' ? chooser : routeByModel)(input);
   const outer = picks
     ? pickedTokens(x_TD, params, picks)
-    : throughExperts(x_TD, params, chosen, roomOf(params.experts, capacity, x_TD.shape[0], asChosen(layout, chosen)));
+    : throughExperts(x_TD, params, chosen, expertRoom(capacity, x_TD.shape[0], asChosen(layout, chosen)));
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
   return {
@@ -112,19 +113,8 @@ function throughInner(
   if (!inner || !layout.inner) return null;
   const inside = routeInside(x_TD, inner, layout.inner, chosen, activity_TN);
   const experts = flatExperts(inner.experts);
-  const room = roomOf(experts, capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
+  const room = expertRoom(capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
   return throughExperts(x_TD, {experts, expertBias: null}, inside, room);
-}
-
-/** Rows are sent to experts with low-rank terms in any case: those would have to be added up for one product of all. */
-function roomOf(
-  {gate, up, down}: GluTree<Weight>,
-  capacity: Capacity,
-  T: number,
-  layout: Parameters<typeof expertRoom>[2],
-): ExpertRoom | 'all' {
-  const room = expertRoom(capacity, T, layout);
-  return room === 'all' && [gate, up, down].some(isLowRank) ? droplessRoom(T, layout) : room;
 }
 
 /** Stacked experts and what each adds. */
@@ -179,14 +169,10 @@ function throughRows(
 
 /** Every expert computes every token, weighted by zero where it was not chosen: exact, and three plain matmuls. */
 function everyToken(x_TD: tf.Tensor2D, {experts, expertBias}: Experts, {expert_TK, weight_TK}: Choice): Computed {
-  const down_EFD = solid(experts.down);
-  const [E, F, D] = down_EFD.shape as [number, number, number];
-  const T = x_TD.shape[0];
-  const h_TEF = hiddenOfAll(x_TD, experts);
-  const chosen_TKE = untaped(() => oneHot(expert_TK, E));
+  const chosen_TKE = untaped(() => oneHot(expert_TK, numExpertsOf(experts.gate)));
   const weight_TE: tf.Tensor2D = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), 1);
-  const weighted = tf.reshape(tf.mul(h_TEF, tf.expandDims(weight_TE, -1)), [T, E * F]) as tf.Tensor2D;
-  const y_TD = matMul(weighted, tf.reshape(down_EFD, [E * F, D]) as tf.Tensor2D);
+  const weighted_TEF: tf.Tensor3D = tf.mul(hiddenOfAll(x_TD, experts), tf.expandDims(weight_TE, -1));
+  const y_TD = fromEveryExpert(weighted_TEF, experts.down as Weight<tf.Tensor3D>);
   const load_E = untaped(() => tf.cast(tf.sum(chosen_TKE, [0, 1]), 'int32')) as tf.Tensor1D;
   if (!expertBias) return {y_TD, load_E};
   return {y_TD: tf.add(y_TD, matMul(weight_TE, solid(expertBias) as tf.Tensor2D)) as tf.Tensor2D, load_E};
@@ -211,7 +197,6 @@ function expertActivity(x_TD: tf.Tensor2D, experts: GluTree<Weight>): tf.Tensor2
 
 /** h of every neuron of every expert, [T, E, F]. */
 function hiddenOfAll(x_TD: tf.Tensor2D, {gate, up}: GluTree<Weight>): tf.Tensor3D {
-  const [E, D, F] = solid(gate).shape as [number, number, number];
-  const wide = (w: Weight): tf.Tensor2D => tf.reshape(tf.transpose(solid(w), [1, 0, 2]), [D, E * F]);
-  return tf.reshape(swiglu(matMul(x_TD, wide(gate)), matMul(x_TD, wide(up))), [x_TD.shape[0], E, F]);
+  const ofAll = (w: Weight): tf.Tensor3D => toEveryExpert(x_TD, w as Weight<tf.Tensor3D>);
+  return swiglu(ofAll(gate), ofAll(up));
 }

@@ -66,7 +66,8 @@ export function isLowRank<W extends tf.Tensor>(weight: Weight<W>): weight is Low
   return 'base' in weight;
 }
 
-function drop<X extends tf.Tensor>(x: X, dropout: Dropout | null): X {
+/** Some of the numbers, scaled up: the input of a low-rank term in training. */
+export function drop<X extends tf.Tensor>(x: X, dropout: Dropout | null): X {
   if (!dropout) return x;
   const {rate, seed_2} = dropout;
   const kept = tf.cast(tf.greaterEqual(randomUniform(seed_2, [...x.shape]), rate), 'float32');

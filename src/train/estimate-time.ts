@@ -20,7 +20,7 @@ export interface TimeEstimate {
 const REACHED = 0.7;
 
 /** A teacher only goes forward. */
-const AS_IT_IS: RowsCase = {routing: {kind: 'as-is'}, capacity: 'dropless', finetune: {kind: 'full'}};
+const AS_IT_IS: RowsCase = {routing: {kind: 'as-is'}, capacity: 'dropless'};
 
 /** The time of a run on a machine whose products of large matrices have that speed. */
 export function timeOf(

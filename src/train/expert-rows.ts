@@ -1,7 +1,7 @@
 // How much experts compute, by how a run routes. Shapes: T tokens of a pass, E experts, K of them a token, D width.
 import type {DataOptions} from '../data/options.js';
 import {type Architecture, flopsPerToken, moeLayouts} from '../model/architecture.js';
-import {droplessRoom, expertRoom} from '../model/capacity.js';
+import {expertRoom} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
 import type {TrainOptions} from './options.js';
 import {rowsOfExpert} from './routing/expert-choice.js';
@@ -10,7 +10,7 @@ import {rowsOfExpert} from './routing/expert-choice.js';
 type Layout = Parameters<typeof expertRoom>[2];
 
 /** What decides how many rows experts compute. */
-export type RowsCase = Pick<TrainOptions, 'routing' | 'capacity' | 'finetune'>;
+export type RowsCase = Pick<TrainOptions, 'routing' | 'capacity'>;
 
 /** Rows of experts for a token of a pass, mean over its tokens. */
 export interface ExpertRows {
@@ -21,7 +21,7 @@ export interface ExpertRows {
 }
 
 /** How many rows of experts a layer computes for a token. */
-export function expertRows(layout: Layout, {routing, capacity, finetune}: RowsCase, T: number): ExpertRows {
+export function expertRows(layout: Layout, {routing, capacity}: RowsCase, T: number): ExpertRows {
   const {experts: E, topK} = layout;
   if (routing.kind === 'expert-choice') {
     const chosen = (E * rowsOfExpert(routing.capacityFactor, T, layout)) / T;
@@ -29,9 +29,7 @@ export function expertRows(layout: Layout, {routing, capacity, finetune}: RowsCa
   }
   const sent = routing.kind === 'all-experts' ? E : topK;
   const used = {...layout, topK: sent};
-  const found = expertRoom(capacity, T, used);
-  const hasLowRank = finetune.kind === 'lora' && finetune.targets.includes('experts'); // these get their rows sent always
-  const room = found === 'all' && hasLowRank ? droplessRoom(T, used) : found;
+  const room = expertRoom(capacity, T, used);
   return {sent, computed: room === 'all' ? E : (E * room.rows + room.blocks * room.blockRows) / T};
 }
 

@@ -1,11 +1,11 @@
 import {execFileSync, spawnSync} from 'node:child_process';
 import {describe, expect, it} from 'vitest';
-import {findTorch} from '../../scripts/bench/python.js';
+import {findPackage} from '../../scripts/bench/python.js';
 import {checkSameTraining} from '../../scripts/bench/same-training.js';
 import {openSide, ourCommand, type SideCommand, torchCommand} from '../../scripts/bench/side.js';
 import {missingTensorFlow} from '../support/engines.js';
 
-const torch = await findTorch(process.env);
+const torch = await findPackage('torch', process.env);
 const hasPython = spawnSync('python3', ['--version']).status === 0;
 const script = (code: string): SideCommand => ({
   ...{name: 'other', command: process.execPath, args: ['-e', code], isOurs: false, compiles: false},
@@ -44,12 +44,12 @@ describe.skipIf(!hasPython)("PyTorch's side", () => {
   });
 });
 
-describe('findTorch', () => {
+describe('findPackage', () => {
   it('says in one line that a Python has no torch, and which one it asked', async () => {
-    const found = await findTorch({DOWNCYCLE_BENCH_PYTHON: '/no/such/python'});
+    const found = await findPackage('torch', {DOWNCYCLE_BENCH_PYTHON: '/no/such/python'});
     expect(found).toMatchObject({
       kind: 'missing',
-      reason: expect.stringMatching(/^PyTorch is not compared: \/no\/such\/python.*$/) as string,
+      reason: expect.stringMatching(/^Nothing is compared: \/no\/such\/python cannot import torch\. .*$/) as string,
     });
   });
 });

@@ -10,18 +10,24 @@ import {latestCheckpoint} from '../../src/train/checkpoint.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
 import {createRng} from '../../src/util/rng.js';
-import {exactLines, MOE, startChild, tinyRun, writeModel} from './support.js';
+import {DENSE, exactLines, MOE, startChild, tinyRun, writeModel} from './support.js';
 
 vi.setConfig({testTimeout: 600_000, hookTimeout: 240_000}); // many new processes, on a machine that may be busy
 
 const STEPS = 40;
-/** Lives in all: one half in each of two runs, which go on beside each other. */
-const LIVES = 20;
-/** Changes of files in the longest life: those of about two checkpoints, most of which are writes of tensors. */
-const LONGEST = 400;
+/** What trains. Of low-rank terms the words of a teacher are kept beside the run, too. */
+const KINDS = ['all', 'low-rank'] as const;
+type Kind = (typeof KINDS)[number];
+
+/** Runs that go on beside each other. Changes of files in the longest life are those of about two checkpoints, most of which are writes of tensors. */
+const CASES = [
+  {kind: 'all', seed: 1, lives: 10, longest: 400},
+  {kind: 'all', seed: 2, lives: 10, longest: 400},
+  {kind: 'low-rank', seed: 3, lives: 6, longest: 200},
+] as const;
 
 let folder = '';
-const runOf = (out: string, mode: TrainRun['mode']): TrainRun =>
+const runOf = (kind: Kind, out: string, mode: TrainRun['mode']): TrainRun =>
   tinyRun(folder, {
     ...{out, mode, engine: {device: 'wasm'}},
     train: {
@@ -31,13 +37,18 @@ const runOf = (out: string, mode: TrainRun['mode']): TrainRun =>
       checkpoint: {every: 4, keep: 2, best: true},
       ema: {decay: 0.9},
       spike: {policy: 'skip', factor: 1.01, window: 3},
+      ...(kind === 'low-rank' && {
+        finetune: {kind: 'lora', rank: 2, targets: ['attention', 'experts'], train: ['routers']},
+        distill: {from: join(folder, 'teacher'), top: 8},
+      }),
     },
   });
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'downcycle-crash-'));
   await writeModel(join(folder, 'model'), MOE);
-  await train(runOf('whole', 'new'));
+  await writeModel(join(folder, 'teacher'), DENSE);
+  for (const kind of KINDS) await train(runOf(kind, `whole-${kind}`, 'new'));
 });
 afterAll(() => rm(folder, {recursive: true}));
 
@@ -48,24 +59,25 @@ interface Start {
 }
 
 describe('a run that is killed again and again, at any change of a file', {concurrent: true}, () => {
-  it.each([1, 2])('has the bytes of one that nobody disturbed, seed %i', async (seed) => {
-    const out = `killed-${seed}`;
+  it.each(CASES)('has the bytes of one that nobody disturbed: $kind, seed $seed', async (given) => {
+    const {kind, seed, lives, longest} = given;
+    const [out, whole] = [`killed-${seed}`, `whole-${kind}`];
     const rng = createRng(seed, 'when to die');
     const starts: Start[] = [{step: 0, loader: null}];
-    for (let life = 0; life < LIVES / 2; life++) {
+    for (let life = 0; life < lives; life++) {
       const step = starts.at(-1)?.step ?? 0;
-      const death = life % 3 === 2 ? {dieAfterStep: step + 1 + rng.int(4)} : {dieAtChange: rng.int(LONGEST)};
-      const {signal, output} = await startChild({run: runOf(out, 'resume'), ...death}).ended;
+      const death = life % 3 === 2 ? {dieAfterStep: step + 1 + rng.int(4)} : {dieAtChange: rng.int(longest)};
+      const {signal, output} = await startChild({run: runOf(kind, out, 'resume'), ...death}).ended;
       expect(signal, `life ${life}, ${JSON.stringify(death)}: ${output}`).toBe('SIGKILL');
       const checkpoint = await latestCheckpoint(join(folder, out)).catch(() => null);
       if (checkpoint) starts.push({step: checkpoint.trainer.step, loader: checkpoint.trainer.loader});
     }
     expect(new Set(starts.map(({step}) => step)).size, 'it went on from several steps').toBeGreaterThan(3);
-    expect(await train(runOf(out, 'resume'))).toMatchObject({step: STEPS, reason: 'completed'});
+    expect(await train(runOf(kind, out, 'resume'))).toMatchObject({step: STEPS, reason: 'completed'});
     expect(await exactLines(join(folder, out), ['step', 'eval', 'checkpoint'])).toEqual(
-      await exactLines(join(folder, 'whole'), ['step', 'eval', 'checkpoint']),
+      await exactLines(join(folder, whole), ['step', 'eval', 'checkpoint']),
     );
-    expect(await hashesOf(out)).toEqual(await hashesOf('whole'));
+    expect(await hashesOf(out)).toEqual(await hashesOf(whole));
     expect((await readdir(folder)).filter((name) => name.includes(out))).toEqual([out]);
     expect(await streamHash(starts)).toBe(await streamHash([{step: 0, loader: null}]));
   });
@@ -89,7 +101,7 @@ async function hashesOf(out: string): Promise<Record<string, string>> {
 
 /** SHA-256 of the tokens that a run learnt from, each life read from where it went on up to where the next one did. */
 async function streamHash(starts: readonly Start[]): Promise<string> {
-  const {data, shards, seed, train: options} = runOf('whole', 'new');
+  const {data, shards, seed, train: options} = runOf('all', 'whole', 'new');
   const sources = await ensureShards(data, await loadTokenizer(join(folder, 'model')), shards);
   const hash = createHash('sha256');
   try {

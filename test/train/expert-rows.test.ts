@@ -8,7 +8,6 @@ import {DENSE, experts, tiny, tinyTrain} from './support.js';
 const T = 1024;
 const WIDE = {...experts(8, 2), expertWidth: 4096};
 const NARROW = {...WIDE, expertWidth: 8};
-const lora: TrainInput = {finetune: {kind: 'lora', targets: ['experts']}};
 const rowsOf = (layout: typeof WIDE, train: TrainInput = {}) => expertRows(layout, tinyTrain(train), T);
 
 /** Rows of the room that holds any routing, for a token. */
@@ -24,16 +23,9 @@ describe('rows of experts for a token', () => {
     expect(rowsOf(WIDE, {capacity: {factor: 1.5}})).toEqual({sent: 2, computed: 3});
   });
 
-  it('are of all experts where that costs less, but not with low-rank terms', () => {
+  it('are of all experts where that costs less, and where all compute every token', () => {
     expect(rowsOf(NARROW)).toEqual({sent: 2, computed: 8});
-    expect(rowsOf(NARROW, lora)).toEqual({sent: 2, computed: roomy(2)});
-    expect(rowsOf(NARROW, {finetune: {kind: 'lora', targets: ['attention']}})).toEqual({sent: 2, computed: 8});
-  });
-
-  it('are E where all experts compute every token, and more with low-rank terms', () => {
-    const routing = {kind: 'all-experts'} as const;
-    expect(rowsOf(WIDE, {routing})).toEqual({sent: 8, computed: 8});
-    expect(rowsOf(WIDE, {routing, ...lora})).toEqual({sent: 8, computed: roomy(8)});
+    expect(rowsOf(WIDE, {routing: {kind: 'all-experts'}})).toEqual({sent: 8, computed: 8});
   });
 
   it('are a factor of K, and none of them empty, where experts choose', () => {

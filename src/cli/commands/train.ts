@@ -21,9 +21,10 @@ export function addTrain(program: Program, ui: Ui): void {
     .addOption(allowChangeOption())
     .option('--overwrite', 'start again in a run folder that exists')
     .addOption(
-      new Option('--estimate', 'print what the run will need of memory and time, and end').conflicts([
-        ...['out', 'resume', 'overwrite'],
-      ]),
+      new Option(
+        '--estimate',
+        'print what the run will need of memory and time, and end; the model of an arm is made first',
+      ).conflicts([...['out', 'resume', 'overwrite']]),
     )
     .addOption(setOption())
     .addHelpText(
