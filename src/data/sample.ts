@@ -35,7 +35,7 @@ export function formatOf(fields: readonly string[]): SampleFormat {
 
 /**
  * A record's conversation: messages of {role, content}, or turns of {from, value} as ShareGPT has them, by default those in
- * `messages`, else in `conversations`, which a `system` text beside them opens.
+ * `messages`, else in `conversations`, which a `system` text beside them opens unless they open with one.
  *
  * @throws DataError naming the place if the field holds neither.
  */
@@ -45,7 +45,8 @@ export function chatSample(record: SourceRecord, given?: string): Sample {
   const field = given ?? ('conversations' in fields && !('messages' in fields) ? 'conversations' : 'messages');
   const messages = messagesOf(where, field, fields);
   const {system} = fields;
-  const opening = typeof system === 'string' && system !== '' ? system : null;
+  const isOpen = messages[0]?.role === 'system';
+  const opening = typeof system === 'string' && system !== '' && !isOpen ? system : null;
   const all = opening === null ? messages : [{role: 'system', content: opening}, ...messages];
   return {kind: 'chat', where, messages: all, promptLength: 0};
 }

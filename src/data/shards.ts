@@ -1,12 +1,13 @@
 import {createHash} from 'node:crypto';
 import {createReadStream} from 'node:fs';
-import {rm, stat} from 'node:fs/promises';
+import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {openTokenShard, type TokenShard} from '../format/token-shard.js';
 import type {ShardExpectation} from '../format/token-shard-check.js';
 import {SHARD_FORMAT_VERSION} from '../format/token-shard-metadata.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError} from '../util/errors.js';
+import {exists} from '../util/exists.js';
 import type {DataOptions, SourceOptions} from './options.js';
 import {type PrepareProgress, prepare, shardName} from './prepare.js';
 import {listSourceFiles} from './source.js';
@@ -119,12 +120,15 @@ function expectation({sequenceLength, boundaries}: DataOptions, tokenizer: Token
   };
 }
 
+/** Raised when the same records are read as other text than before. */
+const READING = 2;
+
 /** A hash of everything the bytes of a shard depend on. */
 async function preparationKey(data: DataOptions, source: SourceOptions, tokenizer: Tokenizer): Promise<string> {
   const {sequenceLength, boundaries, special, validation} = data;
   const {fingerprint, addsBos, bosId, eosId, chat} = tokenizer;
   const files = await Promise.all((await listSourceFiles(source.path)).map(hashFile));
-  const parts = [SHARD_FORMAT_VERSION, sequenceLength, boundaries, special, validation.share, fingerprint];
+  const parts = [SHARD_FORMAT_VERSION, READING, sequenceLength, boundaries, special, validation.share, fingerprint];
   const read = [source.format, source.loss ?? null, source.format === 'text' ? null : (chat?.source ?? null)];
   const others = [addsBos ? bosId : null, eosId, source.field ?? null, source.licence, files, read];
   return createHash('sha256')
@@ -143,8 +147,4 @@ async function hashFile(path: string): Promise<string> {
     throw new DataError(`${path} cannot be read: ${reason}.`, {cause: error});
   }
   return hash.digest('hex');
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => null)) !== null;
 }

@@ -219,7 +219,8 @@ export function compileFit(walk: Walk, options: FitOptions) {
  * Both sides of `left · W = right`, with W the down projection and `update_TD` what is to join the residual stream.
  *
  * Where an RMS norm of weight g comes between (OLMo 2) its divisor is taken for that of the dense layer's own result f, which
- * keeps the equations linear: `m / rms(f) · W = update / g`. Where g is 0 nothing joins: there W gives what it gave.
+ * keeps the equations linear: `m / rms(f) · W = update / g`. Where g is next to nothing, so is what joins: there W gives what it
+ * gave, for divided by g a small difference would become the largest number of the row.
  */
 function equations(
   m_TF: tf.Tensor2D,
@@ -230,13 +231,17 @@ function equations(
 ): {left_TF: tf.Tensor2D; right_TD: tf.Tensor2D} {
   if (norm.placement === 'before' || !g_D) return {left_TF: m_TF, right_TD: update_TD};
   const inverse_T1 = tf.rsqrt(tf.add(tf.mean(tf.square(f_TD), -1, true), normEps));
-  const isNought_D = tf.equal(g_D, 0);
+  const least = tf.mul(tf.sqrt(tf.mean(tf.square(g_D))), LEAST_WEIGHT);
+  const isNought_D = tf.less(tf.abs(g_D), least);
   const divided_TD = tf.div(update_TD, tf.where(isNought_D, tf.onesLike(g_D), g_D));
   return {
     left_TF: tf.mul(m_TF, inverse_T1),
     right_TD: tf.where(isNought_D, tf.mul(f_TD, inverse_T1), divided_TD) as tf.Tensor2D,
   };
 }
+
+/** Share of the root mean square of a norm's weights below which one counts as zero. */
+const LEAST_WEIGHT = 0.05;
 
 function denseDown(walk: Walk): tf.Tensor2D {
   return tf.tidy(() => denseFfn(walk.read().ffn).down);

@@ -1,5 +1,5 @@
 import {createHash} from 'node:crypto';
-import {rm, stat} from 'node:fs/promises';
+import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {configHash, resolvedYaml} from '../config/resolved.js';
 import type {ArmOptions, Config} from '../config/schema.js';
@@ -26,6 +26,7 @@ import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainRun} from '../train/session.js';
 import {ConfigError, ModelError, UsageError} from '../util/errors.js';
+import {exists} from '../util/exists.js';
 import {convertExperts, cutsExperts} from './inner-arm.js';
 import {layoutOf} from './layout.js';
 import {convertDive, convertSplit} from './split-arm.js';
@@ -223,10 +224,6 @@ async function prove(start: string, dense: string, config: Config): Promise<Proo
   } finally {
     await closeShards(sources);
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => null)) !== null;
 }
 
 /** The training run of an arm. */

@@ -138,7 +138,7 @@ export async function estimateConfig(
 function tellOfNoArm({config}: LoadedConfig, name: string | undefined, onEvent: OnEvent): void {
   const arms = Object.keys(config.arms);
   if (name !== undefined || arms.length === 0) return;
-  onEvent({kind: 'stage', text: `no arm named: training ${config.model} as it is; arms: ${arms.join(', ')}`});
+  onEvent({kind: 'stage', text: `no arm named: ${config.model} as it is; arms: ${arms.join(', ')}`});
 }
 
 /** A profile that nothing reads is a mistake: of a method that needs none, or of a mixture, whose experts are watched. */

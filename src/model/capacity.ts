@@ -1,5 +1,5 @@
 import type {ExpertRoom} from '../op/experts.js';
-import type {MoeLayout as FullLayout} from './architecture.js';
+import type {MoeLayout} from './architecture.js';
 
 /** Room for the rows of experts: enough for any routing, or an even share times `factor` each, beyond which rows drop. */
 export type Capacity = 'dropless' | {readonly factor: number};
@@ -10,10 +10,11 @@ const ROW_MULTIPLE = 8;
 /** Gathering a row and adding it back costs about as much as this many more columns of its expert (docs/log.md). */
 const GATHER_COLUMNS = 64;
 
-type MoeLayout = Pick<FullLayout, 'experts' | 'topK' | 'expertWidth'>;
+/** What of a layer's experts decides how much room their rows need. */
+export type ExpertSizes = Pick<MoeLayout, 'experts' | 'topK' | 'expertWidth'>;
 
 /** Room for T tokens; `'all'` where computing every token in plain matmuls is cheaper than sending rows around. */
-export function expertRoom(capacity: Capacity, T: number, layout: MoeLayout): ExpertRoom | 'all' {
+export function expertRoom(capacity: Capacity, T: number, layout: ExpertSizes): ExpertRoom | 'all' {
   if (capacity !== 'dropless') return droppingRoom(capacity.factor, T, layout);
   const {experts: E, expertWidth: F} = layout;
   const room = droplessRoom(T, layout);
@@ -28,12 +29,12 @@ export function expertRoom(capacity: Capacity, T: number, layout: MoeLayout): Ex
  * With H rows a block, all rows are at most 2·E·H. If m experts want more than their H, what they want beyond is at most
  * (2·E − m)·H rows, so fewer than 2·E − m + m blocks: 2·E − 1.
  */
-export function droplessRoom(T: number, {experts: E, topK}: Pick<MoeLayout, 'experts' | 'topK'>): ExpertRoom {
+export function droplessRoom(T: number, {experts: E, topK}: Pick<ExpertSizes, 'experts' | 'topK'>): ExpertRoom {
   const blockRows = multiple((T * topK) / E / 2);
   return {rows: blockRows, blockRows, blocks: 2 * E - 1};
 }
 
-function droppingRoom(factor: number, T: number, {experts, topK}: MoeLayout): ExpertRoom {
+function droppingRoom(factor: number, T: number, {experts, topK}: ExpertSizes): ExpertRoom {
   return {rows: multiple((factor * T * topK) / experts), blockRows: ROW_MULTIPLE, blocks: 0};
 }
 

@@ -27,6 +27,8 @@ const trainerState = z.strictObject({
     error: ({input}) => `the checkpoint has ${String(input)}, this downcycle reads ${FORMAT}`,
   }),
   configHash: z.string(),
+  /** The config itself, as YAML. */
+  config: z.string().optional(),
   step: z.int(),
   /** Steps that were applied, where some were skipped. */
   applied: z.int().optional(),

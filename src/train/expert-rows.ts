@@ -1,13 +1,10 @@
 // How much experts compute, by how a run routes. Shapes: T tokens of a pass, E experts, K of them a token, D width.
 import type {DataOptions} from '../data/options.js';
 import {type Architecture, flopsPerToken, moeLayouts} from '../model/architecture.js';
-import {expertRoom} from '../model/capacity.js';
+import {type ExpertSizes, expertRoom} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
 import type {TrainOptions} from './options.js';
 import {rowsOfExpert} from './routing/expert-choice.js';
-
-/** Experts of a layer, or those inside them as one set. */
-type Layout = Parameters<typeof expertRoom>[2];
 
 /** What decides how many rows experts compute. */
 export type RowsCase = Pick<TrainOptions, 'routing' | 'capacity'>;
@@ -21,7 +18,7 @@ export interface ExpertRows {
 }
 
 /** How many rows of experts a layer computes for a token. */
-export function expertRows(layout: Layout, {routing, capacity}: RowsCase, T: number): ExpertRows {
+export function expertRows(layout: ExpertSizes, {routing, capacity}: RowsCase, T: number): ExpertRows {
   const {experts: E, topK} = layout;
   if (routing.kind === 'expert-choice') {
     const chosen = (E * rowsOfExpert(routing.capacityFactor, T, layout)) / T;

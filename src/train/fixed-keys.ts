@@ -1,6 +1,8 @@
 // What of a config cannot change within a run, whoever allows it: a checkpoint would have nothing for it, or not heed it.
 import {UsageError} from '../util/errors.js';
+import {exists} from '../util/exists.js';
 import {checkpointModel} from './checkpoint.js';
+import {configDifferences} from './config-difference.js';
 import type {Checkpoint, TrainRun} from './session.js';
 
 /** A part of a config, and why it stays. */
@@ -11,7 +13,7 @@ interface Fixed {
 }
 
 const FIXED: readonly Fixed[] = [
-  {reason: 'what trains cannot change within a run', is: (key) => key.startsWith('train.finetune')},
+  {reason: 'what trains cannot change within a run', is: (key) => /^train\.finetune\.(?!(merge|dropout) )/.test(key)},
   {
     reason: 'the weights of the run are those of its checkpoint, whatever it started from',
     is: (key, isLora) => !isLora && isOfStart(key),
@@ -27,13 +29,19 @@ const FIXED: readonly Fixed[] = [
   },
 ];
 
-/** @throws UsageError if a key of the config changed that is the same all through a run. */
-export function refuseFixed(keys: readonly string[], {path}: Checkpoint, {train}: TrainRun): void {
+/**
+ * Compares with the config that the checkpoint was made by; checkpoints that do not hold it are believed.
+ *
+ * @throws UsageError if a key changed that is the same all through a run.
+ */
+export async function refuseFixed({path, trainer}: Checkpoint, {train, config}: TrainRun): Promise<void> {
+  const keys = configDifferences(trainer.config ?? '', config.yaml);
   const isLora = train.finetune.kind === 'lora';
   for (const {reason, is} of FIXED) {
     const key = keys.find((one) => is(one, isLora));
     if (key === undefined) continue;
-    const from = isOfStart(key) ? '' : `, for example from ${checkpointModel(path)}`;
+    const model = checkpointModel(path);
+    const from = isOfStart(key) || !(await exists(model)) ? '' : `, for example from ${model}`;
     throw new UsageError(`${key} is another than when the run began: ${reason}.`, {
       hint: `Begin a run of another name with it${from}.`,
     });

@@ -1,7 +1,7 @@
 // What a run is made of besides its config: paths stay the same when what lies there does not.
 import {stat} from 'node:fs/promises';
 import {join} from 'node:path';
-import {shardFingerprint} from '../data/fingerprint.js';
+import {isSameShard, shardFingerprint} from '../data/fingerprint.js';
 import type {SourceShards} from '../data/shards.js';
 import {openModelFolder} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
@@ -23,7 +23,7 @@ export async function inputsOf(
   if (train.distill) inputs.teacher = await fingerprintOf(train.distill.from);
   for (const {name, train, valid} of sources) {
     inputs[`${name}.train`] = await shardFingerprint(train, damaged);
-    if (valid) inputs[`${name}.valid`] = await shardFingerprint(valid, damaged);
+    if (valid) inputs[`${name}.valid`] = await shardFingerprint(valid);
   }
   return inputs;
 }
@@ -43,7 +43,10 @@ export async function otherInputs(out: string, now: RunInputs): Promise<string[]
   const records = await readRunLog(logPath(out));
   const then = records.findLast((record) => 'inputs' in record && record.inputs !== undefined);
   const known = then && 'inputs' in then ? (then.inputs ?? {}) : {};
-  return Object.keys(now).filter((name) => known[name] !== undefined && known[name] !== now[name]);
+  return Object.entries(now).flatMap(([name, fingerprint]) => {
+    const before = known[name];
+    return before === undefined || isSameShard(before, fingerprint) ? [] : [name]; // of weights it is one hash
+  });
 }
 
 function describeInput(name: string, paths: {readonly model: string; readonly teacher: string}): string {

@@ -1,5 +1,4 @@
 // A model and the low-rank terms that were trained beside it, added up: one parameter in memory at a time.
-import {stat} from 'node:fs/promises';
 import {basename, isAbsolute, join, resolve} from 'node:path';
 import {type FloatDtype, isFloatDtype} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
@@ -13,6 +12,7 @@ import {diskTensors} from '../model/names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {saveModel} from '../model/save.js';
 import {ModelError, UsageError} from '../util/errors.js';
+import {exists} from '../util/exists.js';
 import {type Adapter, openAdapter} from './adapter-folder.js';
 import {checkpointAdapter, checkpointModel, newestCheckpoint} from './checkpoint.js';
 import {fingerprintOf} from './inputs.js';
@@ -112,10 +112,6 @@ async function adapterOf(checkpoint: string): Promise<string> {
   throw new UsageError(`${checkpoint} holds no low-rank terms: the run trained weights themselves.`, {
     hint: `There is nothing to merge: ${model} is the model.`,
   });
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => null)) !== null;
 }
 
 /** @throws ModelError if something was trained that the base has not, or of another shape. */

@@ -71,7 +71,7 @@ const distillSchema = z
       .min(1)
       .optional()
       .describe(
-        'Learn only from so many of its likeliest words at each place, all others counting as one, and keep them beside the packed text: rows that were asked about before, in an earlier epoch or another run, need no teacher. 8 bytes a word and place.',
+        'Learn only from so many of its likeliest words at each place, all others counting as one, and keep them beside the packed text: rows that were asked about before, in an earlier epoch or another run, are not asked again, though the folder must be there. 8 bytes a word and place.',
       ),
   })
   .describe(

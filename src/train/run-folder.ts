@@ -4,6 +4,7 @@ import {readRunLog, truncateAfterStep} from '../format/run-log.js';
 import type {RunLogRecord} from '../format/run-record.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {EnvironmentError, ModelError, UsageError} from '../util/errors.js';
+import {exists} from '../util/exists.js';
 import {latestCheckpoint, latestLight, removeAfter, unmarkedCheckpoints} from './checkpoint.js';
 import {configDifferences} from './config-difference.js';
 import {type Checkpoint, logPath, type TrainResult, type TrainRun} from './session.js';
@@ -11,7 +12,7 @@ import {type Checkpoint, logPath, type TrainResult, type TrainRun} from './sessi
 /** Written before anything else. */
 const CONFIG = 'config.yaml';
 /** What a run makes; nothing else is ever removed. */
-const OWN = /^(config\.yaml|log\.jsonl|best\.json|step-\d{6,})$/;
+const OWN = /^(config\.yaml|log\.jsonl|best\.json|report|step-\d{6,})$/;
 /** By which a run's folder is known. */
 const MARK = /^(log\.jsonl|step-\d{6,})$/;
 /** What a killed process leaves of a file or folder it had not finished. */
@@ -22,7 +23,7 @@ const UNFINISHED = /^(\.step-\d+|config\.yaml|best\.json|log\.jsonl)\.part-\d+$/
  *
  * @throws EnvironmentError if something is there and neither resume nor overwrite was said, it is no run folder, or it
  * would be emptied and holds what no run makes; UsageError if the run to be resumed has another config; ModelError if
- * there is nothing to go on from but damaged checkpoints.
+ * there is nothing to go on from but damaged checkpoints, or they have no log.
  */
 export async function checkFolder(run: TrainRun): Promise<TrainResult | null> {
   const {out, mode, config, allowsChange} = run;
@@ -42,6 +43,7 @@ export async function checkFolder(run: TrainRun): Promise<TrainResult | null> {
   }
   if (mode === 'overwrite') await refuseForeign(out);
   else if (!(await latestCheckpoint(out))) await refuseNewStart(out);
+  else if (!(await exists(logPath(out)))) refuseWithoutLog(out);
   return null;
 }
 
@@ -95,11 +97,18 @@ async function removeRun(out: string): Promise<void> {
   for (const name of names) await rm(join(out, name), {recursive: true, force: true});
 }
 
-/** What changed of a run since it began, in words: keys of its config; to be asked before its folder is opened. */
+/** What changed of a run since it last began or went on, in words: keys of its config; to be asked before its folder is opened. */
 export async function changesOf({out, config}: TrainRun, checkpoint: Checkpoint): Promise<string[]> {
   if ((await lastHash(out, checkpoint)) === config.hash) return [];
-  const keys = configDifferences(await readFile(join(out, CONFIG), 'utf8').catch(() => ''), config.yaml);
+  const keys = await differencesOf(out, config);
   return keys.length > 0 ? keys : ['config'];
+}
+
+/** From the config that lies in the folder, which someone may have edited; where that tells nothing, from the checkpoint's. */
+async function differencesOf(out: string, config: TrainRun['config']): Promise<string[]> {
+  const keys = configDifferences(await readFile(join(out, CONFIG), 'utf8').catch(() => ''), config.yaml);
+  if (keys.length > 0) return keys;
+  return configDifferences((await latestCheckpoint(out))?.trainer.config ?? '', config.yaml);
 }
 
 /** Only a run's folder is touched: it has a log or a checkpoint, or a run stopped before it had and its config is the same. */
@@ -134,6 +143,13 @@ async function refuseNewStart(out: string): Promise<void> {
   });
 }
 
+/** Whoever removed the log, an overwrite that was killed or a person: what came before a checkpoint is not known. */
+function refuseWithoutLog(out: string): never {
+  throw new ModelError(`${out} has checkpoints, and no log.jsonl that says how they came about.`, {
+    hint: 'Put the log back, or say --overwrite to start again.',
+  });
+}
+
 async function namesIn(out: string): Promise<string[]> {
   return readdir(out).catch(() => []);
 }
@@ -152,7 +168,7 @@ function newestHash(records: readonly RunLogRecord[]): string | undefined {
 async function refuseOtherConfig(out: string, found: string, wanted: TrainRun['config']): Promise<void> {
   if (found === wanted.hash) return;
   const path = join(out, CONFIG);
-  const keys = configDifferences(await readFile(path, 'utf8').catch(() => ''), wanted.yaml);
+  const keys = await differencesOf(out, wanted);
   const which = keys.length > 0 ? `: ${keys.join(', ')}` : '';
   throw new UsageError(`${out} holds a run of another config${which}.`, {
     hint: `Its config is ${path}. Say --overwrite to start again, --allow-change (train, recover) to go on with the new one, or choose another name or folder.`,
@@ -162,8 +178,4 @@ async function refuseOtherConfig(out: string, found: string, wanted: TrainRun['c
 function completed(out: string, last: RunLogRecord | undefined): TrainResult | null {
   if (last?.kind !== 'end' || (last.reason !== 'completed' && last.reason !== 'early')) return null;
   return {out, step: last.step, tokens: last.tokens, reason: last.reason, signal: null};
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => null)) !== null;
 }

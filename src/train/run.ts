@@ -12,7 +12,7 @@ import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
 import type {EsftOptions} from './finetune.js';
 import {refuseFixed} from './fixed-keys.js';
-import {ignoredWithoutExperts} from './ignored.js';
+import {ignoredRates, ignoredWithoutExperts} from './ignored.js';
 import {inputsOf, otherInputs, type RunInputs, refuseOtherInputs} from './inputs.js';
 import {optimizerOf} from './optimizer/options.js';
 import {routingNote} from './routing/check.js';
@@ -48,6 +48,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     return done;
   }
   const checkpoint = await findCheckpoint(run);
+  if (checkpoint) await refuseFixed(checkpoint, run);
   const again = await beginsAgain(run, checkpoint);
   if (again !== null) onEvent({kind: 'note', text: again});
   const hasAdapter = run.train.finetune.kind === 'lora';
@@ -63,6 +64,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     unreachedRouters(architecture),
     routingNote(run.train.routing, architecture),
     ignoredWithoutExperts(run.train, architecture),
+    ignoredRates(run.train.optimizer, architecture),
   ];
   for (const text of [...warnings, ...notes]) {
     if (text !== null) onEvent({kind: 'note', text});
@@ -87,9 +89,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
 /** What is another than when the run began, in words; refused unless that is allowed. */
 async function changesSince(run: TrainRun, checkpoint: Checkpoint, inputs: RunInputs): Promise<string[]> {
   if (!run.allowsChange) await refuseOtherInputs(run, inputs);
-  const keys = await changesOf(run, checkpoint);
-  refuseFixed(keys, checkpoint, run);
-  return [...keys, ...(await otherInputs(run.out, inputs))];
+  return [...(await changesOf(run, checkpoint)), ...(await otherInputs(run.out, inputs))];
 }
 
 /** A finished run stays as it is only if it would be the same again; of a model or text that is gone nobody can tell. */

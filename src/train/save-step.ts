@@ -32,6 +32,7 @@ export async function saveStep(loop: Loop, {data, light = false, prunes = true}:
   const trainer: TrainerState = {
     format: 1,
     configHash: run.config.hash,
+    config: run.config.yaml,
     step,
     ...(applied !== step && {applied}),
     tokens,

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {type Architecture, moeLayouts} from '../model/architecture.js';
 import {batchTensor, countLabels} from '../model/batch.js';
-import {expertRoom, missingRows} from '../model/capacity.js';
+import {type ExpertSizes, expertRoom, missingRows} from '../model/capacity.js';
 import {flatLayout} from '../model/inner.js';
 import {createRng} from '../util/rng.js';
 import type {TrainState} from './state.js';
@@ -164,7 +164,7 @@ function loadsByLayer(
   {capacity, routing}: StepOptions,
 ): readonly LayerLoad[] {
   let end = 0;
-  const take = (layout: Parameters<typeof expertRoom>[2]): LayerLoad => {
+  const take = (layout: ExpertSizes): LayerLoad => {
     const load_E = loads.subarray(end, end + layout.experts);
     end += layout.experts;
     // Experts that choose their tokens have room for just those, and experts that all compute for all.

@@ -10,13 +10,17 @@ export interface StopSignal {
 /** What asks a process to end: Ctrl-C, a terminal that is gone, a scheduler. */
 export const STOP_SIGNALS = ['SIGINT', 'SIGHUP', 'SIGTERM'] as const;
 
-/** Listens for the first of them, which lets the step end and a checkpoint be written; a second ends at once. */
+/**
+ * Listens for the first of them, which lets the step end and a checkpoint be written; a second ends at once, but for that of a
+ * terminal: both its shell and the system may say that it is gone.
+ */
 export function listenForStop(onRequest: (signal: NodeJS.Signals) => void): StopSignal {
   let requested: NodeJS.Signals | null = null;
   const listener = (signal: NodeJS.Signals): void => {
-    if (requested) process.exit(exitCodeOf(signal));
-    requested = signal;
-    onRequest(signal);
+    if (requested === null) {
+      requested = signal;
+      onRequest(signal);
+    } else if (signal !== 'SIGHUP') process.exit(exitCodeOf(signal));
   };
   for (const signal of STOP_SIGNALS) process.on(signal, listener);
   return {

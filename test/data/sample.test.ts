@@ -136,10 +136,12 @@ describe('a conversation of ShareGPT', () => {
       {conversations: [system, question, answer]},
       {system: 's', conversations: [question, answer]},
       {system: 's', messages: [user('q'), assistant('a')]},
+      {system: 'another', messages: [{role: 'system', content: 's'}, user('q'), assistant('a')]},
     );
     const messages = [{role: 'system', content: 's'}, user('q'), assistant('a')];
     const found = await samples(path, 'chat');
     expect(found).toMatchObject([
+      {kind: 'chat', messages, promptLength: 0},
       {kind: 'chat', messages, promptLength: 0},
       {kind: 'chat', messages, promptLength: 0},
       {kind: 'chat', messages, promptLength: 0},

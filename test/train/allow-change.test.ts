@@ -1,4 +1,4 @@
-import {mkdtemp, readFile, rm} from 'node:fs/promises';
+import {mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterAll, beforeAll, describe, expect, it} from 'vitest';
@@ -6,6 +6,7 @@ import {readRunLog} from '../../src/format/run-log.js';
 import {refuseFixed} from '../../src/train/fixed-keys.js';
 import {train} from '../../src/train/run.js';
 import type {TrainRun} from '../../src/train/session.js';
+import {UsageError} from '../../src/util/errors.js';
 import {crashAfter, DENSE, tinyRun, tinyTrain, writeModel} from './support.js';
 
 let folder = '';
@@ -47,30 +48,62 @@ describe('a run that went on with another config', () => {
 describe('within a run, whoever allows it,', () => {
   const full = {...runOf(4, 'resume'), train: tinyTrain()};
   const lora = {...full, train: tinyTrain({finetune: {kind: 'lora', rank: 2, targets: ['attention']}})};
-  const refuse = (run: TrainRun, ...keys: string[]) => {
-    refuseFixed(keys, {path: 'run/step-000002', trainer: {} as never}, run);
+  /** Asks of a checkpoint that was made by one config, and of a run that has another. */
+  const refuse = (run: TrainRun, before: string, now: string): Promise<void> => {
+    const yaml = (own: string): string => `name: tiny\nother: {here: 1}\n${own}\n`;
+    const trainer = {config: yaml(before)} as never;
+    return refuseFixed({path: join(folder, 'none'), trainer}, {...run, config: {yaml: yaml(now), hash: now}});
   };
 
   it.each([
-    [full, 'train.finetune.kind (full, now parts)', 'what trains cannot change'],
-    [full, 'model (a, now b)', 'the weights of the run are those of its checkpoint'],
-    [full, 'arms.a.experts (4, now 8)', 'the weights of the run are those of its checkpoint'],
-    [full, 'train.optimizer.kind (adamw, now adafactor)', 'an optimizer cannot go on with what another kept'],
-    [full, 'train.ema.decay (not there, now 0.9)', 'running means begin with the run'],
-    [lora, 'train.balance.kind (aux, now bias)', 'the selection biases of a LoRA run'],
-  ])('%#: some things stay', (run, key, reason) => {
-    expect(() => refuse(run, 'train.steps (4, now 6)', key)).toThrow(
-      `${key} is another than when the run began: ${reason}`,
-    );
+    [
+      full,
+      'train: {finetune: {kind: full}}',
+      'train: {finetune: {kind: parts}}',
+      'train.finetune.kind (full, now parts)',
+    ],
+    [lora, 'train: {finetune: {rank: 2}}', 'train: {finetune: {rank: 4}}', 'train.finetune.rank (2, now 4)'],
+    [full, 'model: a', 'model: b', 'model (a, now b)'],
+    [full, 'arms: {a: {experts: 4}}', 'arms: {a: {experts: 8}}', 'arms.a.experts (4, now 8)'],
+    [
+      full,
+      'train: {optimizer: {kind: adamw}}',
+      'train: {optimizer: {kind: muon}}',
+      'train.optimizer.kind (adamw, now muon)',
+    ],
+    [full, 'train: {steps: 4}', 'train: {steps: 6, ema: {decay: 0.9}}', 'train.ema.decay (not there, now 0.9)'],
+    [lora, 'train: {balance: {kind: aux}}', 'train: {balance: {kind: bias}}', 'train.balance.kind (aux, now bias)'],
+  ])('%#: some things stay', async (run, before, now, key) => {
+    const error: unknown = await refuse(run, before, now).catch((found: unknown) => found);
+    expect(error).toBeInstanceOf(UsageError);
+    expect(error).toMatchObject({
+      message: expect.stringMatching(/ is another than when the run began: \w/) as string,
+      hint: 'Begin a run of another name with it.',
+    });
+    expect((error as Error).message.startsWith(key)).toBe(true);
   });
 
   it.each([
-    [lora, 'model (a, now b)'],
-    [full, 'train.ema.decay (0.9, now 0.99)'],
-    [full, 'train.ema.decay (0.9, now not there)'],
-    [full, 'train.balance.kind (aux, now bias)'],
-    [full, 'train.optimizer.lr (1, now 2)'],
-  ])('%#: others change', (run, key) => {
-    expect(() => refuse(run, key)).not.toThrow();
+    [lora, 'model: a', 'model: b'],
+    [full, 'train: {ema: {decay: 0.9}}', 'train: {ema: {decay: 0.99}}'],
+    [full, 'train: {steps: 4, ema: {decay: 0.9}}', 'train: {steps: 4}'],
+    [full, 'train: {balance: {kind: aux}}', 'train: {balance: {kind: bias}}'],
+    [full, 'train: {optimizer: {lr: 1}}', 'train: {optimizer: {lr: 2}}'],
+    [lora, 'train: {finetune: {merge: true, dropout: 0}}', 'train: {finetune: {merge: false, dropout: 0.1}}'],
+  ])('%#: others change', async (run, before, now) => {
+    await expect(refuse(run, before, now)).resolves.toBeUndefined();
+  });
+
+  it('is asked of the checkpoint, whatever someone made of the config that lies beside it', async () => {
+    const given = runOf(4, 'new');
+    const as = (run: TrainRun, finetune: string): TrainRun => ({
+      ...run,
+      out: join(folder, 'edited'),
+      config: {yaml: `name: tiny\ntrain: {finetune: {kind: ${finetune}}}\n`, hash: finetune},
+    });
+    await expect(train(as(given, 'full'), crashAfter(3))).rejects.toThrow('crash');
+    const other = as({...given, ...{mode: 'resume', allowsChange: true}}, 'parts');
+    await writeFile(join(folder, 'edited/config.yaml'), other.config.yaml);
+    await expect(train(other)).rejects.toThrow('train.finetune.kind (full, now parts) is another than when');
   });
 });

@@ -114,6 +114,18 @@ describe('the run folder', () => {
     expect(await readFile(join(run.out, 'config.yaml'), 'utf8')).toBe('name: other\n');
   });
 
+  it('with checkpoints and no log is not resumed', async () => {
+    const run = wasm({out: 'logless-run', train: {steps: 1}});
+    await train(run);
+    await rm(join(run.out, 'log.jsonl'));
+    const error = await failure({...run, mode: 'resume', allowsChange: true});
+    expect(error).toBeInstanceOf(ModelError);
+    expect(error).toMatchObject({
+      message: `${run.out} has checkpoints, and no log.jsonl that says how they came about.`,
+      hint: expect.stringContaining('--overwrite') as string,
+    });
+  });
+
   it('that has a checkpoint is resumed beside what no run makes, which stays', async () => {
     const run = wasm({out: 'noted', train: {steps: 2, checkpoint: {every: 1}}});
     await expect(train(run, crashAfter(2))).rejects.toThrow('crash');

@@ -23,7 +23,7 @@ type Kind = (typeof KINDS)[number];
 const CASES = [
   {kind: 'all', seed: 1, lives: 10, longest: 400},
   {kind: 'all', seed: 2, lives: 10, longest: 400},
-  {kind: 'low-rank', seed: 3, lives: 6, longest: 200},
+  {kind: 'low-rank', seed: 3, lives: 8, longest: 500},
 ] as const;
 
 let folder = '';

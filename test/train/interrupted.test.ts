@@ -141,4 +141,13 @@ describe('a run stopped by a signal', () => {
     expect([stop.requested(), asked, exitCodeOf(signal)]).toEqual([signal, [signal], code]);
     stop.dispose();
   });
+
+  it('lets a terminal be gone twice, as both its shell and the system say', () => {
+    const asked: string[] = [];
+    const stop = listenForStop((name) => asked.push(name));
+    process.emit('SIGHUP', 'SIGHUP');
+    process.emit('SIGHUP', 'SIGHUP');
+    expect(asked).toEqual(['SIGHUP']);
+    stop.dispose();
+  });
 });

@@ -61,12 +61,13 @@ describe('routing in training', () => {
     const notes: string[] = [];
     const run = tinyRun(folder, {
       engine: {device: 'wasm'},
-      train: {steps: 1, routing: {kind: 'noisy'}, capacity: {factor: 2}},
+      train: {steps: 1, routing: {kind: 'noisy'}, capacity: {factor: 2}, optimizer: {rates: {ffn: 1e-3, scales: 1e-3}}},
     });
     await train(run, (event) => {
       if (event.kind === 'note') notes.push(event.text);
     });
     expect(notes).toContain('The model has no experts, so nothing comes of train.routing (noisy), train.capacity.');
+    expect(notes).toContain('The model has no scales: nothing comes of train.optimizer.rates for them.');
   });
 
   it.each([
