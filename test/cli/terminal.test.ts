@@ -1,0 +1,51 @@
+// A terminal that goes away under a run: the shell's and the system's way to say so, which no test can send by itself.
+import {spawn, spawnSync} from 'node:child_process';
+import {existsSync} from 'node:fs';
+import {join, resolve} from 'node:path';
+import {describe, expect, test, vi} from 'vitest';
+import {readRunLog} from '../../src/format/run-log.js';
+import {latestCheckpoint} from '../../src/train/checkpoint.js';
+import {DENSE, TEXT, writeModel} from '../train/support.js';
+import {tempFolder, writeConfig} from './support.js';
+
+vi.setConfig({testTimeout: 120_000}); // a new process, on a machine that may be busy
+
+const hasScript = process.platform === 'linux' && spawnSync('script', ['--version']).status === 0;
+
+describe.skipIf(!hasScript)('a run on a terminal (skipped where there is no `script` to make one)', () => {
+  test('that goes away saves the step under way and ends', async () => {
+    const folder = await tempFolder();
+    await writeModel(join(folder, 'model'), DENSE);
+    const config = await writeConfig(folder, TEXT);
+    const out = join(folder, 'run');
+    const command = [
+      process.execPath,
+      '--import',
+      import.meta.resolve('tsx'),
+      resolve('src/cli/main.ts'),
+      'train',
+      config,
+    ];
+    const options = ['--out', out, '--set', 'train.steps=1000000', '--set', 'train.validation.every=1000000'];
+    const terminal = spawn(
+      'script',
+      ['-qec', [...command, ...options].map((word) => `'${word}'`).join(' '), '/dev/null'],
+      {
+        stdio: ['pipe', 'ignore', 'ignore'],
+      },
+    );
+    const records = () => readRunLog(join(out, 'log.jsonl'));
+    await vi.waitFor(
+      async () => expect((await records()).filter(({kind}) => kind === 'step').length).toBeGreaterThan(2),
+      {
+        timeout: 60_000,
+        interval: 200,
+      },
+    );
+    terminal.kill('SIGKILL');
+    await vi.waitFor(() => expect(existsSync(join(folder, '.run.lock'))).toBe(false), {timeout: 30_000, interval: 100});
+    const last = (await records()).at(-1)!;
+    expect(last).toMatchObject({kind: 'end', reason: 'interrupted'});
+    expect((await latestCheckpoint(out))?.trainer.step).toBe(last.kind === 'end' ? last.step : 0);
+  });
+});
