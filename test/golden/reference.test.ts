@@ -1,6 +1,6 @@
 import {describe, expect} from 'vitest';
 import {type Architecture, type Routing, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
-import {type EngineName, onEngine, onEveryEngine} from '../support/engines.js';
+import {type EngineName, onEngine, onEveryEngine, type TestEngine} from '../support/engines.js';
 import {dot, floats, normals} from '../support/host.js';
 import {DENSE, MOE, NESTED, randomModel, randomTokens, rowsOf} from './random-model.js';
 import {type ReferenceModel, referenceLogits, referenceLoss} from './reference.js';
@@ -144,7 +144,7 @@ describe('the gradient of the loss', () => {
     {router: 'autonomy', rank: 3},
   ] as const;
   for (const router of ROUTERS) {
-    onEveryEngine(
+    onCompiling(
       `is the slope of the float64 decoder's in every matrix of a router (${router.router})`,
       async (engine) => {
         const routed = randomModel({ffn: [{...MOE, ...router}]});
@@ -155,7 +155,7 @@ describe('the gradient of the loss', () => {
   }
   for (const options of [{gather: ROOM}, {}]) {
     const way = 'gather' in options ? 'their tokens' : 'every token';
-    onEveryEngine(
+    onCompiling(
       `is the slope of the float64 decoder's for experts inside experts, computing ${way}`,
       async (engine) => {
         const nested = randomModel({ffn: [NESTED]});
@@ -165,7 +165,7 @@ describe('the gradient of the loss', () => {
     );
   }
 
-  onEveryEngine("is the slope of the float64 decoder's with a top p", async (engine) => {
+  onCompiling("is the slope of the float64 decoder's with a top p", async (engine) => {
     const model = randomModel({ffn: [MOE], routing: {...SOFTMAX_ROUTING, topP: 0.4, renormalise: true}});
     const expected = slopesOf(model);
     for (const options of [{gather: ROOM}, {}]) {
@@ -178,7 +178,7 @@ describe('the gradient of the loss', () => {
     expectSlopes((await lossAndGradients(engine, model, tokens, {gather: ROOM})).gradients, slopesOf(model));
   });
 
-  onEveryEngine("is the slope of the float64 decoder's where weights are one and a scaled score", async (engine) => {
+  onCompiling("is the slope of the float64 decoder's where weights are one and a scaled score", async (engine) => {
     const scaled = randomModel({ffn: [MOE], routing: {...SOFTMAX_ROUTING, weight: 'one-plus-scaled'}});
     expectSlopes((await lossAndGradients(engine, scaled, tokens)).gradients, slopesOf(scaled));
   });
@@ -199,6 +199,11 @@ describe('the gradient of the loss', () => {
     }
   });
 });
+
+/** Without eager TensorFlow, whose kernels the laws of ops ask for their gradients one by one. */
+function onCompiling(name: string, law: (engine: TestEngine) => Promise<void>): void {
+  for (const engine of ['tensorflow-compiled', 'wasm'] as const) onEngine(engine, name, law);
+}
 
 interface Slope {
   readonly path: string;

@@ -19,11 +19,14 @@ const STEPS = 40;
 const KINDS = ['all', 'low-rank'] as const;
 type Kind = (typeof KINDS)[number];
 
-/** Runs that go on beside each other. Changes of files in the longest life are those of about two checkpoints, most of which are writes of tensors. */
+/**
+ * Runs that go on beside each other, and from how many steps at least. Changes of files in the longest life are those of about
+ * two checkpoints, most of which are writes of tensors.
+ */
 const CASES = [
-  {kind: 'all', seed: 1, lives: 10, longest: 400},
-  {kind: 'all', seed: 2, lives: 10, longest: 400},
-  {kind: 'low-rank', seed: 3, lives: 8, longest: 500},
+  {kind: 'all', seed: 1, lives: 10, longest: 400, starts: 4},
+  {kind: 'all', seed: 2, lives: 10, longest: 400, starts: 4},
+  {kind: 'low-rank', seed: 3, lives: 5, longest: 500, starts: 3},
 ] as const;
 
 let folder = '';
@@ -72,7 +75,9 @@ describe('a run that is killed again and again, at any change of a file', {concu
       const checkpoint = await latestCheckpoint(join(folder, out)).catch(() => null);
       if (checkpoint) starts.push({step: checkpoint.trainer.step, loader: checkpoint.trainer.loader});
     }
-    expect(new Set(starts.map(({step}) => step)).size, 'it went on from several steps').toBeGreaterThan(3);
+    expect(new Set(starts.map(({step}) => step)).size, 'it went on from several steps').toBeGreaterThanOrEqual(
+      given.starts,
+    );
     expect(await train(runOf(kind, out, 'resume'))).toMatchObject({step: STEPS, reason: 'completed'});
     expect(await exactLines(join(folder, out), ['step', 'eval', 'checkpoint'])).toEqual(
       await exactLines(join(folder, whole), ['step', 'eval', 'checkpoint']),
