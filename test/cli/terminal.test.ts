@@ -1,4 +1,4 @@
-// A terminal that goes away under a run: the shell's and the system's way to say so, which no test can send by itself.
+// Readers and terminals that go away under a command: only the system can say so, no test by itself.
 import {spawn, spawnSync} from 'node:child_process';
 import {existsSync} from 'node:fs';
 import {join, resolve} from 'node:path';
@@ -12,28 +12,19 @@ vi.setConfig({testTimeout: 120_000}); // a new process, on a machine that may be
 
 const hasScript = process.platform === 'linux' && spawnSync('script', ['--version']).status === 0;
 
+const CLI = [process.execPath, '--import', import.meta.resolve('tsx'), resolve('src/cli/main.ts')];
+const quoted = (words: readonly string[]): string => words.map((word) => `'${word}'`).join(' ');
+
 describe.skipIf(!hasScript)('a run on a terminal (skipped where there is no `script` to make one)', () => {
   test('that goes away saves the step under way and ends', async () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'model'), DENSE);
     const config = await writeConfig(folder, TEXT);
     const out = join(folder, 'run');
-    const command = [
-      process.execPath,
-      '--import',
-      import.meta.resolve('tsx'),
-      resolve('src/cli/main.ts'),
-      'train',
-      config,
-    ];
     const options = ['--out', out, '--set', 'train.steps=1000000', '--set', 'train.validation.every=1000000'];
-    const terminal = spawn(
-      'script',
-      ['-qec', [...command, ...options].map((word) => `'${word}'`).join(' '), '/dev/null'],
-      {
-        stdio: ['pipe', 'ignore', 'ignore'],
-      },
-    );
+    const terminal = spawn('script', ['-qec', quoted([...CLI, 'train', config, ...options]), '/dev/null'], {
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
     const records = () => readRunLog(join(out, 'log.jsonl'));
     await vi.waitFor(
       async () => expect((await records()).filter(({kind}) => kind === 'step').length).toBeGreaterThan(2),
@@ -48,4 +39,19 @@ describe.skipIf(!hasScript)('a run on a terminal (skipped where there is no `scr
     expect(last).toMatchObject({kind: 'end', reason: 'interrupted'});
     expect((await latestCheckpoint(out))?.trainer.step).toBe(last.kind === 'end' ? last.step : 0);
   });
+});
+
+test('a reader that goes away ends no work', async () => {
+  const folder = await tempFolder();
+  await writeModel(join(folder, 'model'), DENSE);
+  const config = await writeConfig(folder, TEXT);
+  const out = join(folder, 'moe');
+  const how = ['--method', 'random', '--experts', '3', '--shared', '1', '--top-k', '1', '--out', out];
+  const {status, stderr} = spawnSync(
+    'bash',
+    ['-o', 'pipefail', '-c', `${quoted([...CLI, 'convert', config, ...how])} | true`],
+    {encoding: 'utf8'},
+  );
+  expect([status, stderr]).toEqual([0, expect.not.stringContaining('error')]);
+  expect(existsSync(join(out, 'downcycle.json'))).toBe(true);
 });

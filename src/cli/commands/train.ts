@@ -24,7 +24,7 @@ export function addTrain(program: Program, ui: Ui): void {
       new Option(
         '--estimate',
         'print what the run will need of memory and time, and end; the model of an arm is made first',
-      ).conflicts([...['out', 'resume', 'overwrite']]),
+      ).conflicts(['out', 'resume', 'overwrite']),
     )
     .addOption(setOption())
     .addHelpText(
