@@ -6,13 +6,20 @@ import {runCli} from './run.js';
 
 const isTerminal = [0, 1, 2].map((stream) => isatty(stream));
 const hasTerminal = isTerminal.includes(true);
+/** As of an EnvironmentError. */
+const OUTPUT_LOST = 6;
 let isHungUp = false;
+
+let hasLostOutput = false;
 
 // A reader such as `head` that has seen enough is no error, nor is a terminal that is gone: work goes on without either.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error) => {
     const code = systemCode(error);
-    if (code !== 'EPIPE' && !(code === 'EIO' && isTerminal[stream.fd])) throw error;
+    if (code === 'EPIPE' || (code === 'EIO' && isTerminal[stream.fd])) return;
+    if (stream === process.stdout)
+      process.stderr.write(`error: what was to be printed could not be written: ${error.message}\n`);
+    hasLostOutput = true;
   });
 }
 
@@ -28,7 +35,7 @@ for (const signal of STOP_SIGNALS) {
 
 const code = await runCli(process.argv.slice(2), process);
 // Not left to end by itself: TensorFlow's threads must not be running while its library is unloaded.
-process.stdout.write('', () => end(code));
+process.stdout.write('', () => setImmediate(() => end(hasLostOutput && code === 0 ? OUTPUT_LOST : code)));
 
 /** Node's own end crashes where its terminal is gone: there the signal ends us, once all is done that an end does. */
 function end(code: number): void {

@@ -26,6 +26,7 @@ export const conversionsSchema = z
       .describe('Seeds of the methods that draw lots.'),
     texts: z
       .array(textSchema)
+      .refine((texts) => new Set(texts.map(({name}) => name)).size === texts.length, 'two texts have the same name')
       .default([])
       .describe(
         'Held-out texts, a column each: never calibrate or tune on them. Without any, the validation part of each source.',

@@ -9,6 +9,7 @@ import {conversionsSchema} from './conversions.js';
 
 const folderName = z
   .string()
+  .max(100)
   .regex(/^[A-Za-z0-9][\w.-]*$/, 'expected letters, digits, dots, dashes and underscores; it becomes a folder name');
 
 /** Folders that an experiment has beside those of its arms. */

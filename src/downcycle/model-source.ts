@@ -31,7 +31,7 @@ export function modelRecord({fingerprint, architecture, numNeurons}: DenseSource
 }
 
 /**
- * Opens a model, dense or not; reads heads and a few rows.
+ * Opens a model, dense or not; reads it once for its fingerprint.
  *
  * @throws ModelError if the folder is damaged, of an unknown family or does not fit its config.
  */

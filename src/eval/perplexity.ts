@@ -39,7 +39,7 @@ export async function readWindows(
   for await (const document of readDocuments({name, path, field}))
     for (const id of tokenizer.encode(document, {addSpecial: false})) all.push(id);
   const available = Math.floor(all.length / windowTokens);
-  const count = Math.min(available, Math.max(1, Math.floor(maxTokens / windowTokens)));
+  const count = Math.min(available, Math.floor(maxTokens / windowTokens));
   if (count === 0) {
     throw new DataError(`${pathText(path)} has ${all.length} tokens, a window of ${windowTokens} is asked for.`, {
       hint: 'Lower windowTokens, or give a longer text.',

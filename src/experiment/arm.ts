@@ -25,6 +25,7 @@ import {countParameters, type ParameterCount} from '../model/architecture.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import type {TrainRun} from '../train/session.js';
+import {makeAtomic} from '../util/atomic.js';
 import {ConfigError, ModelError, UsageError} from '../util/errors.js';
 import {exists} from '../util/exists.js';
 import {convertExperts, cutsExperts} from './inner-arm.js';
@@ -82,12 +83,19 @@ export async function makeStart(
 ): Promise<StartingModel> {
   const options = optionsOf(arm, config);
   if (await isStale(arm.start, options, config)) await rm(arm.start, {recursive: true});
-  if (!(await exists(arm.start))) await make(arm, options, config, arms, profile, where, onProgress);
-  const architecture = await readArchitecture(arm.start);
   const difference = differenceOf(options);
-  const proof = difference ?? (await prove(arm.start, denseOf(options, config), config));
+  const proved = async (start: string): Promise<Proof | string> =>
+    difference ?? (await prove(start, denseOf(options, config), config));
+  const proof = (await exists(arm.start))
+    ? await proved(arm.start)
+    : await makeAtomic(arm.start, async (start) => {
+        await make({...arm, start}, options, config, arms, profile, where, onProgress);
+        return proved(start); // before it has its name: what stands there is proved
+      });
+  const architecture = await readArchitecture(arm.start);
   const provenance = await readProvenance(arm.start);
-  const notes = provenance.kind === 'inner-split' ? unreachedTexts(provenance.layers) : [];
+  const unreached = provenance.kind === 'inner-split' ? unreachedTexts(provenance.layers) : [];
+  const notes = ['like' in options ? [] : await warningsOf(denseOf(options, config)), unreached].flat();
   return {arm: arm.name, parameters: countParameters(architecture), proof, notes};
 }
 
@@ -99,6 +107,13 @@ async function isStale(start: string, options: ArmOptions, config: Config): Prom
   const parent = await openSource(denseOf(options, config));
   await parent.folder.close();
   return parent.fingerprint !== provenance.source.fingerprint;
+}
+
+/** What the files of a model hold beyond what its config asks for, in words: it is left out. */
+async function warningsOf(model: string): Promise<readonly string[]> {
+  const {folder, warnings} = await openSource(model);
+  await folder.close();
+  return warnings.map((text) => `warning: ${text}`);
 }
 
 /** Why an arm is not meant to start out equal to the dense model, in words; null if it is. */
@@ -185,7 +200,9 @@ export async function planArm(
 ): Promise<Conversion | DiveConversion | ExpertsConversion> {
   const options = optionsOf(arm, config);
   if ('like' in options || isUpcycle(options)) {
-    throw new UsageError(`${where}: arm ${arm.name} splits no dense model; there is no plan of it.`);
+    throw new UsageError(`${where}: arm ${arm.name} cuts no FFN into experts: it has no plan that could be shown.`, {
+      hint: 'Say --out <folder> instead of --dry-run.',
+    });
   }
   if (isDive(options)) {
     const given = {out: arm.start, where, profile: await profile(), dryRun: true};
@@ -218,7 +235,7 @@ async function prove(start: string, dense: string, config: Config): Promise<Proo
     await recordProof(start, proof);
     if (proof.passed) return proof;
     throw new ModelError(
-      `${start} does not compute what ${dense} computes: logits differ by ${proof.maxLogitDifference}, ${proof.limit} is allowed.`,
+      `The mixture does not compute what ${dense} computes, and was not kept: logits differ by ${proof.maxLogitDifference}, ${proof.limit} is allowed.`,
       {hint: 'This is a defect of the conversion; please report it with the config.'},
     );
   } finally {

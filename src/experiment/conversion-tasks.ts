@@ -26,7 +26,12 @@ export function tasksOf({config, file, at}: LoadedConfig): ConversionTask[] {
     'like' in options || isUpcycle(options) ? [] : [{arm, options}],
   );
   if (arms.length === 0) {
-    throw new ConfigError(`${file}: no arm splits a dense model.`, {hint: 'Name at least one under `arms`.'});
+    throw new ConfigError(
+      `${file}: no arm cuts a dense model: copies of its FFNs, and arms from scratch, are not compared.`,
+      {
+        hint: 'Name at least one that cuts under `arms`.',
+      },
+    );
   }
   const tasks = sparsities.flatMap((sparsity) =>
     arms.flatMap(({arm, options}) => {
@@ -36,6 +41,11 @@ export function tasksOf({config, file, at}: LoadedConfig): ConversionTask[] {
   );
   // Sparsities that are the same number of chunks to an arm are one row of it.
   return [...new Map(tasks.map((task) => [JSON.stringify(task), task])).values()];
+}
+
+/** Arms that no sparsity can be had of: those that copy FFNs, or start from scratch. */
+export function armsLeftOut({arms}: LoadedConfig['config']): string[] {
+  return Object.entries(arms).flatMap(([arm, options]) => ('like' in options || isUpcycle(options) ? [arm] : []));
 }
 
 /** A method at a sparsity, and the sparsity that whole chunks make of it. */

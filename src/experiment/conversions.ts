@@ -19,7 +19,7 @@ import {withPeakMemory} from '../util/peak-memory.js';
 import {formatPercent} from '../util/percent.js';
 import {checkArms} from './check.js';
 import {basisOf, type ConversionRow, keyOf, openRows} from './conversion-rows.js';
-import {type ConversionTask, isSeeded, requireCounts, tasksOf} from './conversion-tasks.js';
+import {armsLeftOut, type ConversionTask, isSeeded, requireCounts, tasksOf} from './conversion-tasks.js';
 import {layoutOf} from './layout.js';
 import {type OnEvent, profileOf} from './profile.js';
 import {convertDive, convertSplit} from './split-arm.js';
@@ -30,15 +30,37 @@ import {convertDive, convertSplit} from './split-arm.js';
  *
  * Each row is kept in `checkpoints/<name>/conversions/rows.jsonl` once it is there: the same command goes on where it stopped.
  * @throws ConfigError if there are no such arms, or counts that no sparsity can be had with; if there are no texts and
- * nothing is held out, or windows are longer than rows; EnvironmentError if another process measures in this folder.
+ * nothing is held out, or windows are longer than rows, than the model's positions or than what is measured; EnvironmentError if another process measures in this folder.
  */
 export async function compareConversions(loaded: LoadedConfig, onEvent: OnEvent): Promise<WrittenConversions> {
   const {config} = loaded;
   const tasks = tasksOf(loaded);
+  await requireWindows(loaded);
   await checkArms(loaded, Object.keys(config.arms));
+  const leftOut = armsLeftOut(config);
+  if (leftOut.length > 0) {
+    onEvent({kind: 'stage', text: `left out, for their sparsity cannot be chosen: ${leftOut.join(', ')}`});
+  }
   const folder = join(layoutOf(config).root, 'conversions');
   const onStale = (text: string): void => onEvent({kind: 'stage', text});
   return withLock(folder, onStale, () => measureTasks(loaded, tasks, folder, onEvent));
+}
+
+async function requireWindows({config, at}: LoadedConfig): Promise<void> {
+  const {windowTokens, maxTokens} = config.conversions;
+  const {contextLength} = await readArchitecture(config.model);
+  const where = at(['conversions', 'windowTokens'], ['conversions']);
+  if (windowTokens > contextLength) {
+    throw new ConfigError(
+      `${where}: conversions.windowTokens (${windowTokens}) is more than the ${contextLength} positions of ${config.model} (max_position_embeddings).`,
+      {hint: `Lower it to ${contextLength} or less.`},
+    );
+  }
+  if (windowTokens <= maxTokens) return;
+  throw new ConfigError(
+    `${where}: conversions.windowTokens (${windowTokens}) is more than conversions.maxTokens (${maxTokens}): not one window would be measured.`,
+    {hint: 'Lower windowTokens, or raise maxTokens.'},
+  );
 }
 
 async function measureTasks(

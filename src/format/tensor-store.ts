@@ -23,8 +23,8 @@ export interface TensorStore {
   read(name: string): Promise<Float32Array>;
   /** Rows [begin, end) along the first axis, as float32; only their bytes are read. */
   readRows(name: string, begin: number, end: number): Promise<Float32Array>;
-  /** The bytes as they stand in the file. */
-  readBytes(name: string): Promise<Uint8Array>;
+  /** The bytes as they stand in the file, all of them or a range. */
+  readBytes(name: string, range?: ByteRange): Promise<Uint8Array>;
   close(): Promise<void>;
 }
 
@@ -113,7 +113,7 @@ function createStore(folder: string, owners: ReadonlyMap<string, SafetensorsFile
     fileOf: (name) => fileOf(name).path,
     read: async (name) => readFloats(fileOf(name), name),
     readRows: async (name, begin, end) => readRows(fileOf(name), name, begin, end),
-    readBytes: async (name) => fileOf(name).readBytes(name),
+    readBytes: async (name, range) => fileOf(name).readBytes(name, range),
     close: async () => {
       for (const file of new Set(owners.values())) await file.close();
     },

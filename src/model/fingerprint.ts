@@ -1,23 +1,44 @@
 import {createHash} from 'node:crypto';
+import {stat} from 'node:fs/promises';
 import type {ModelFolder} from '../format/model-folder.js';
+import type {TensorStore} from '../format/tensor-store.js';
 import type {Architecture} from './architecture.js';
 
+/** Bytes of a tensor that are read at once. */
+const CHUNK = 2 ** 24;
+
+/** What this process hashed already: digests of weights, by the files they stand in as they were then. */
+const known = new Map<string, string>();
+
 /**
- * SHA-256 that tells one model from another, in hex: architecture, and of each tensor name, dtype, shape, first and last row.
- *
- * Reads a few rows, not the model; training moves every row, so two checkpoints of a run differ. No proof against forgery.
+ * SHA-256 that tells one model from another, in hex: its architecture, and name, dtype, shape and bytes of each tensor, in
+ * whatever files they stand.
  */
 export async function modelFingerprint(
   {tensors}: Pick<ModelFolder, 'tensors'>,
   architecture: Architecture,
 ): Promise<string> {
-  const hash = createHash('sha256').update(JSON.stringify(architecture));
+  const files = new Set(tensors.names.map((name) => tensors.fileOf(name)));
+  const states = await Promise.all([...files].map(stateOf));
+  const key = states.join('\n');
+  const weights = known.get(key) ?? (await weightsDigest(tensors));
+  known.set(key, weights);
+  return createHash('sha256').update(JSON.stringify(architecture)).update(weights).digest('hex');
+}
+
+async function stateOf(path: string): Promise<string> {
+  const {dev, ino, size, mtimeNs, ctimeNs} = await stat(path, {bigint: true});
+  return [path, dev, ino, size, mtimeNs, ctimeNs].join(' ');
+}
+
+async function weightsDigest(tensors: TensorStore): Promise<string> {
+  const hash = createHash('sha256');
   for (const name of tensors.names.toSorted()) {
-    const {dtype, shape} = tensors.info(name);
-    hash.update(`${name} ${dtype} ${shape.join(',')}`);
-    const rows = shape[0] ?? 0;
-    if (rows === 0) continue;
-    hash.update(await tensors.readRows(name, 0, 1)).update(await tensors.readRows(name, rows - 1, rows));
+    const {dtype, shape, begin, end} = tensors.info(name);
+    hash.update(`${name} ${dtype} ${shape.join(',')} `);
+    for (let at = 0; at < end - begin; at += CHUNK) {
+      hash.update(await tensors.readBytes(name, {begin: at, end: Math.min(at + CHUNK, end - begin)}));
+    }
   }
   return hash.digest('hex');
 }

@@ -50,6 +50,11 @@ export function summariseConversions(measured: readonly MeasuredConversion[]): C
   return [...groups.values()].map(summary).sort((a, b) => a.sparsity - b.sparsity);
 }
 
+/** Whether any row is of several seeds. */
+export function hasIntervals(rows: readonly ConversionSummary[]): boolean {
+  return rows.some(({geometricMean}) => geometricMean.halfWidth !== null);
+}
+
 /** Columns of the table, for a terminal, a page or a file. */
 export function conversionColumns(
   rows: readonly ConversionSummary[],

@@ -1,5 +1,5 @@
 import {rmSync} from 'node:fs';
-import {mkdir, open, rename, rm, stat} from 'node:fs/promises';
+import {lstat, mkdir, open, rename, rm, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {DowncycleError, EnvironmentError, systemCode} from './errors.js';
 
@@ -19,7 +19,10 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array | 
   await makeFolder(dirname(path));
   unfinished.add(part);
   try {
-    const file = await open(part, 'w');
+    const file = await open(part, 'w').catch((cause: unknown) => {
+      if (systemCode(cause) !== 'ENOENT') throw cause; // the folder is there: it takes no files, as /proc
+      throw new EnvironmentError(`${path}: no file can be made here.`, {hint: ELSEWHERE, cause});
+    });
     try {
       if (typeof data === 'string' || data instanceof Uint8Array) await file.writeFile(data);
       else for (const part of data) await file.appendFile(part);
@@ -42,15 +45,22 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array | 
  *
  * @throws EnvironmentError if `path` exists, or the disk is full or read-only; nothing is left behind then.
  */
-export async function writeFolderAtomic<T>(path: string, fill: (part: string) => Promise<T>): Promise<T> {
+export function writeFolderAtomic<T>(path: string, fill: (part: string) => Promise<T>): Promise<T> {
+  return makeAtomic(path, async (part) => {
+    await makeFolder(part);
+    return fill(part);
+  });
+}
+
+/** The same where `make` makes the hidden folder, too. */
+export async function makeAtomic<T>(path: string, make: (part: string) => Promise<T>): Promise<T> {
   await refuseExisting(path);
   const part = join(dirname(path), `.${basename(path)}.part-${process.pid}`);
   await makeFolder(dirname(path));
   unfinished.add(part);
   try {
     await rm(part, {recursive: true, force: true});
-    await makeFolder(part);
-    const result = await fill(part);
+    const result = await make(part);
     await syncFolder(part);
     await refuseExisting(path);
     await rename(part, path);
@@ -99,9 +109,25 @@ export async function makeFolder(path: string): Promise<void> {
 
 const ELSEWHERE = 'Choose another output path.';
 
-/** @throws EnvironmentError if something stands at `path`, for outputs are never overwritten, or it would be inside a file. */
+/** Bytes that a file system allows a name, less what that of a hidden sibling has more. */
+const MOST_NAME_BYTES = 255 - '..part-4194304'.length;
+
+/**
+ * @throws EnvironmentError if something stands at `path`, be it a link to nothing, for outputs are never overwritten, if it
+ * would be inside a file, or has no name or too long a one.
+ */
 export async function refuseExisting(path: string): Promise<void> {
-  const found = await stat(path).catch((cause: unknown) => {
+  const name = basename(path);
+  if (name === '') throw new EnvironmentError('The output path is empty.', {hint: ELSEWHERE});
+  if (Buffer.byteLength(name) > MOST_NAME_BYTES) {
+    throw new EnvironmentError(
+      `${name.slice(0, 40)}...: an output name of ${Buffer.byteLength(name)} bytes is too long.`,
+      {
+        hint: `Choose one of at most ${MOST_NAME_BYTES}.`,
+      },
+    );
+  }
+  const found = await lstat(path).catch((cause: unknown) => {
     if (systemCode(cause) !== 'ENOTDIR') return null;
     throw new EnvironmentError(`${path} cannot be made: what it would lie in is a file.`, {hint: ELSEWHERE, cause});
   });

@@ -1,7 +1,7 @@
 // convert and profile as a person meets them: flags, padding, tasks by field, bad input.
 import {execFileSync, spawnSync} from 'node:child_process';
-import {existsSync} from 'node:fs';
-import {readdir, readFile, writeFile} from 'node:fs/promises';
+import {existsSync, readFileSync} from 'node:fs';
+import {readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {join, resolve} from 'node:path';
 import {describe, expect, test, vi} from 'vitest';
 import {readProfile} from '../../src/downcycle/profile-file.js';
@@ -58,6 +58,32 @@ describe('downcycle convert', () => {
     expect(refused.code).toBe(3);
     expect((await convert('--set', 'profile.cv=samples')).code).toBe(0);
   });
+});
+
+test('downcycle convert names tensors that the config does not ask for, and has no model without its proof', async () => {
+  const {folder, config} = await workplace();
+  await rm(join(folder, 'model'), {recursive: true});
+  await writeModel(join(folder, 'model'), {...DENSE, ffn: [...DENSE.ffn, ...DENSE.ffn.slice(0, 1)]});
+  const path = join(folder, 'model', 'config.json');
+  const json = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>;
+  await writeFile(path, JSON.stringify({...json, num_hidden_layers: DENSE.ffn.length}));
+  const arm = ['--method', 'random', '--experts', '3', '--shared', '1', '--top-k', '1'];
+  const seen: (string | null)[] = [];
+  const look = setInterval(() => {
+    const record = join(folder, 'moe', 'downcycle.json');
+    if (existsSync(record))
+      seen.push((JSON.parse(readFileSync(record, 'utf8')) as {equivalence: string | null}).equivalence);
+  }, 5);
+  const made = await spawnCli(['convert', config, ...arm, '--out', 'moe'], {cwd: folder});
+  clearInterval(look);
+  expect(made.code, made.stderr).toBe(0);
+  expect(seen.filter((equivalence) => equivalence === null)).toEqual([]);
+  const warning = new RegExp(
+    `warning: .*config.json does not ask for model.layers.${DENSE.ffn.length}.input_layernorm`,
+  );
+  expect(made.stdout).toMatch(warning);
+  const planned = await spawnCli(['convert', config, ...arm, '--dry-run'], {cwd: folder});
+  expect(planned.stdout).toMatch(warning);
 });
 
 test('downcycle convert cuts shards where flags alone say how', async () => {

@@ -56,7 +56,7 @@ describe('downcycle inspect of a split', () => {
   test('shows where it came from and how each layer was cut', async () => {
     const path = await split();
     await recordProof(path, {maxLogitDifference: 1.13e-5, limit: 8.7e-4, passed: true, tokens: 256});
-    expect(await originOf(path)).toBe(`origin       cut out of ${MODEL}, fingerprint 6143471b8db0
+    expect(await originOf(path)).toBe(`origin       cut out of ${MODEL}, fingerprint c816a8b22a95
 method       contiguous, experts 4, shared 2, topK 2
 seed         7
 calibration  none recorded: the cut looks at no activations
@@ -64,7 +64,7 @@ proof        all experts active: largest logit difference 1.1e-5 (allowed
              8.7e-4) on 256 tokens
 made by      ${VERSIONS}
 neurons      8 shared, 16 in 4 experts of 4; the same in all 2 layers
-neuron map   neurons.st, SHA-256 c4d9109c73ef as recorded
+neuron map   neurons.st, hash of the map c4d9109c73ef as recorded
 
 layer  24 neurons                                cut                    alpha
 -----  ----------------------------------------  ---------------------  -----
@@ -158,7 +158,7 @@ describe('downcycle inspect of other mixtures', () => {
     const method = upcycleSchema.parse({method: 'drop-upcycle', experts: 2, topK: 1, ratio: 0.25});
     await upcycle({model: MODEL, out, method, seed: 3, revision: 'main'});
     expect(await originOf(out)).toBe(`origin   copied from ${MODEL} at main, fingerprint
-         6143471b8db0
+         c816a8b22a95
 method   drop-upcycle, experts 2, topK 1, ratio 0.25
 seed     3
 proof    none: not equal to its parent by design: 25% of the neurons of each

@@ -41,6 +41,12 @@ describe.skipIf(!hasScript)('a run on a terminal (skipped where there is no `scr
   });
 });
 
+test('output that cannot be written is an error', () => {
+  const {status, stderr} = spawnSync('bash', ['-c', `${quoted([...CLI, '--help'])} > /dev/full`], {encoding: 'utf8'});
+  expect(stderr).toMatch(/^error: what was to be printed could not be written: .*ENOSPC/);
+  expect(status).toBe(6);
+});
+
 test('a reader that goes away ends no work', async () => {
   const folder = await tempFolder();
   await writeModel(join(folder, 'model'), DENSE);

@@ -1,6 +1,6 @@
 import {readFileSync} from 'node:fs';
 import {appendFile, readFile, rm} from 'node:fs/promises';
-import {join} from 'node:path';
+import {join, resolve} from 'node:path';
 import * as fc from 'fast-check';
 import {describe, expect, it, vi} from 'vitest';
 import {configSchema} from '../../src/config/schema.js';
@@ -178,6 +178,7 @@ describe('downcycle conversions', () => {
   mine: {method: weave, experts: 6, shared: 2, topK: 2}
   lots: {method: random, experts: 6, shared: 2, topK: 2, weights: one}
   pruned: {method: all-shared, experts: 6, shared: 2, topK: 2}
+  copies: {method: sparse-upcycle, experts: 2, topK: 1}
 conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128}
 `;
   const run = (folder: string, ...more: string[]) =>
@@ -191,6 +192,8 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
     expect(first.code, first.stderr).toBe(0);
     for (const name of ['dense', 'mine', 'lots', 'pruned']) expect(first.stdout).toMatch(new RegExp(`^${name} `, 'm'));
     expect(first.stderr).toContain('5 of 5  pruned at 50%');
+    expect(first.stderr).toContain('left out, for their sparsity cannot be chosen: copies');
+    expect(first.stdout).toContain("± is half a 95% interval over seeds (Student's t).");
     const root = join(folder, 'checkpoints', 'tiny', 'conversions');
     expect(readFileSync(join(root, 'conversions.csv'), 'utf8').split('\n')).toHaveLength(8);
     expect(readFileSync(join(root, 'index.html'), 'utf8')).toMatch(/<svg[\s\S]*Perplexity/);
@@ -251,7 +254,9 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
     await writeConfig(folder, TEXT, 'arms:\n  up: {method: sparse-upcycle, experts: 2, topK: 1}\n');
     expect(await run(folder)).toMatchObject({
       code: 3,
-      stderr: expect.stringContaining('no arm splits a dense model.\nhint: Name at least one under `arms`.') as string,
+      stderr: expect.stringContaining(
+        'no arm cuts a dense model: copies of its FFNs, and arms from scratch, are not compared.\nhint: Name at least one that cuts',
+      ) as string,
     });
     await writeConfig(folder, TEXT, arms);
     const {code, stderr} = await run(folder, '--set', 'conversions.windowTokens=64');
@@ -259,6 +264,18 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
       '--set conversions.windowTokens=64: conversions.windowTokens (64) is more than a row of data.sequenceLength (32) holds.',
     );
     expect(code).toBe(3);
+    const wide = await run(folder, '--set', 'conversions.windowTokens=5000');
+    expect(wide.stderr).toMatch(
+      /conversions\.windowTokens \(5000\) is more than the \d+ positions of .*max_position_embeddings/,
+    );
+    const none = await run(folder, '--set', 'conversions.windowTokens=32', '--set', 'conversions.maxTokens=31');
+    expect(none.stderr).toContain(
+      'conversions.windowTokens (32) is more than conversions.maxTokens (31): not one window',
+    );
+    expect([wide.code, none.code]).toEqual([3, 3]);
+    const named = `{name: held, path: ${resolve(TEXT)}}`;
+    const alike = await run(folder, '--set', `conversions.texts=[${named}, ${named}]`);
+    expect(alike).toMatchObject({code: 2, stderr: expect.stringContaining('two texts have the same name') as string});
     const greedy =
       'method: expertweaver, experts: 6, shared: 2, topK: 2, allocation: adaptive, alphaMin: 1, alphaMax: 1';
     await writeConfig(folder, TEXT, arms.replace('arms:\n', `arms:\n  greedy: {${greedy}}\n`));

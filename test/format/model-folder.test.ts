@@ -1,4 +1,4 @@
-import {chmod, mkdir, readdir, readFile, rm, stat, writeFile} from 'node:fs/promises';
+import {chmod, mkdir, readdir, readFile, rm, stat, symlink, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
 import {
   expectTensor,
@@ -7,7 +7,7 @@ import {
   openModelFolder,
   writeModelFolder,
 } from '../../src/format/model-folder.js';
-import {refuseExisting, writeFileAtomic} from '../../src/util/atomic.js';
+import {makeAtomic, refuseExisting, writeFileAtomic} from '../../src/util/atomic.js';
 import {EnvironmentError, ModelError} from '../../src/util/errors.js';
 import {useScratch} from './scratch.js';
 
@@ -185,5 +185,46 @@ describe('expectTensor', () => {
       `${scratch('moe')}: tensor "gate" is missing, config.json asks for it with shape [2].`,
     );
     await folder.close();
+  });
+});
+
+describe('an output path', () => {
+  it.each([
+    ['', /^The output path is empty\.$/],
+    ['x'.repeat(250), /^x{40}\.\.\.: an output name of 250 bytes is too long\.$/],
+    ['ä'.repeat(130), /: an output name of 260 bytes is too long\.$/],
+  ])('without a usable name is refused: %#', async (name, message) => {
+    const error: unknown = await refuseExisting(name === '' ? '' : scratch(name)).catch((found: unknown) => found);
+    expect(error).toBeInstanceOf(EnvironmentError);
+    expect(error).toMatchObject({message: expect.stringMatching(message) as string});
+  });
+
+  it('that is a link to nothing is taken', async () => {
+    await symlink(scratch('nowhere'), scratch('link'));
+    await expect(refuseExisting(scratch('link'))).rejects.toThrow('link already exists');
+  });
+
+  it('where no file can be made is named', async () => {
+    await expect(writeFileAtomic('/proc/x.txt', 'x')).rejects.toThrow('/proc/x.txt: no file can be made here.');
+  });
+});
+
+describe('a folder that is made and looked at before it has its name', () => {
+  it('is not there while it is made, and never if that fails', async () => {
+    const path = scratch('proved');
+    const made = makeAtomic(path, async (part) => {
+      await mkdir(part);
+      await writeFile(`${part}/x`, 'x');
+      await expect(stat(path)).rejects.toThrow('ENOENT');
+      return 'proof';
+    });
+    expect(await made).toBe('proof');
+    expect(await readdir(path)).toEqual(['x']);
+    const failing = makeAtomic(scratch('failed'), async (part) => {
+      await mkdir(part);
+      throw new ModelError('not proved');
+    });
+    await expect(failing).rejects.toThrow('not proved');
+    expect((await readdir(scratch(''))).filter((name) => name.includes('failed'))).toEqual([]);
   });
 });

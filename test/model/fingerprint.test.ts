@@ -23,17 +23,29 @@ describe('modelFingerprint', () => {
     const other = [
       await writeTinyLlama(scratch('theta'), {config: {rope_parameters: {rope_theta: 1e4}}}),
       await writeTinyLlama(scratch('dtype'), {dtype: 'BF16'}),
-      await moveLastWeight(scratch('weight')),
+      await moveWeight(scratch('last'), (bytes) => bytes.length - 4),
+      await moveWeight(scratch('middle'), (bytes) => 4 * Math.floor(bytes.length / 8)),
     ];
     const all = await Promise.all([TINY_LLAMA, ...other].map(fingerprint));
-    expect(new Set(all).size).toBe(4);
+    expect(new Set(all).size).toBe(5);
+  });
+
+  it('is of the weights as they are now, not as they were when this process read them', async () => {
+    const copy = await writeTinyLlama(scratch('changed'));
+    const before = await fingerprint(copy);
+    await changeWeight(copy, (bytes) => 4 * Math.floor(bytes.length / 8));
+    expect(await fingerprint(copy)).not.toBe(before);
   });
 });
 
-async function moveLastWeight(path: string): Promise<string> {
+async function moveWeight(path: string, at: (bytes: Buffer) => number): Promise<string> {
   await cp(TINY_LLAMA, path, {recursive: true});
-  const bytes = await readFile(`${path}/model.safetensors`);
-  bytes.writeFloatLE(bytes.readFloatLE(bytes.length - 4) + 1, bytes.length - 4);
-  await writeFile(`${path}/model.safetensors`, bytes);
+  await changeWeight(path, at);
   return path;
+}
+
+async function changeWeight(path: string, at: (bytes: Buffer) => number): Promise<void> {
+  const bytes = await readFile(`${path}/model.safetensors`);
+  bytes.writeFloatLE(bytes.readFloatLE(at(bytes)) + 1, at(bytes));
+  await writeFile(`${path}/model.safetensors`, bytes);
 }

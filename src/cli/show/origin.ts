@@ -36,7 +36,7 @@ export function originText({provenance, neurons, kept, isTrained}: ModelInspecti
 
 function innerLines({layers, neuronMapHash}: Inner): Line[] {
   return [
-    ['neuron map', `${NEURONS_FILE}, SHA-256 ${short(neuronMapHash)} as recorded`],
+    ['neuron map', `${NEURONS_FILE}, hash of the map ${short(neuronMapHash)} as recorded`],
     ...unreachedTexts(layers).map((text): Line => ['not reached', text]),
   ];
 }
@@ -93,7 +93,7 @@ function mapLines({neuronMapHash, padding}: Split, neurons: ModelInspection['neu
   return [
     ['neurons', neuronsText(neurons)],
     ...(padding > 0 ? [['padding', `${padding} a layer: neurons of zeros, appended with the last ids`] as const] : []),
-    ['neuron map', `${NEURONS_FILE}, SHA-256 ${short(neuronMapHash)} as recorded`],
+    ['neuron map', `${NEURONS_FILE}, hash of the map ${short(neuronMapHash)} as recorded`],
   ];
 }
 
@@ -101,7 +101,7 @@ function keptLines({numNeurons, expertWidth, neuronMapHash}: Pruned, kept: Model
   if (!kept) return [['neuron lists', `none: ${NEURONS_FILE} is not in the folder`]];
   return [
     ['neurons', `each expert keeps ${expertWidth} of ${numNeurons}; experts may overlap`],
-    ['neuron lists', `${NEURONS_FILE}, SHA-256 ${short(neuronMapHash)} as recorded`],
+    ['neuron lists', `${NEURONS_FILE}, hash of the map ${short(neuronMapHash)} as recorded`],
   ];
 }
 

@@ -16,7 +16,13 @@ const PASSES = 3;
 
 /** A plan layer by layer, and what it comes to. */
 export function planText(plan: Planned, sequenceLength: number): string {
-  return [...cutTexts(plan), totals(plan, sequenceLength).join('\n')].join('\n\n');
+  const {warnings} = plan;
+  const parts = [
+    ...cutTexts(plan),
+    totals(plan, sequenceLength).join('\n'),
+    warnings.map((text) => `warning: ${text}`).join('\n'),
+  ];
+  return parts.filter((part) => part !== '').join('\n\n');
 }
 
 function cutTexts(plan: Planned): string[] {
