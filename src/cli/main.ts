@@ -14,7 +14,7 @@ let hasLostOutput = false;
 
 // A reader such as `head` that has seen enough is no error, nor is a terminal that is gone: work goes on without either.
 for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error) => {
+  stream.on('error', (error: Error) => {
     const code = systemCode(error);
     if (code === 'EPIPE' || (code === 'EIO' && isTerminal[stream.fd])) return;
     if (stream === process.stdout)
