@@ -235,7 +235,7 @@ async function prove(start: string, dense: string, config: Config): Promise<Proo
     await recordProof(start, proof);
     if (proof.passed) return proof;
     throw new ModelError(
-      `The mixture does not compute what ${dense} computes, and was not kept: logits differ by ${proof.maxLogitDifference}, ${proof.limit} is allowed.`,
+      `The mixture does not compute what ${dense} computes: logits differ by ${proof.maxLogitDifference}, ${proof.limit} is allowed.`,
       {hint: 'This is a defect of the conversion; please report it with the config.'},
     );
   } finally {
