@@ -101,8 +101,12 @@ describe('a lock', () => {
       `a process that ended before it said who it is left ${folder} without an end; going on in its place`,
     ]);
     await writeFile(lockPath(folder), '');
-    const late = locked(() => Promise.resolve());
+    const late = expect(
+      locked(() => Promise.resolve()),
+      'written in time',
+    );
+    const refused = late.rejects.toThrow(`is in use: process ${process.ppid} on`); // may come before the write ends
     await writeFile(lockPath(folder), JSON.stringify({pid: process.ppid, host: hostname(), since}));
-    await expect(late, 'written in time').rejects.toThrow(`is in use: process ${process.ppid} on`);
+    await refused;
   });
 });
