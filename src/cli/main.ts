@@ -6,10 +6,9 @@ import {runCli} from './run.js';
 
 const isTerminal = [0, 1, 2].map((stream) => isatty(stream));
 const hasTerminal = isTerminal.includes(true);
-/** As of an EnvironmentError. */
+/** Exit code of an EnvironmentError. */
 const OUTPUT_LOST = 6;
 let isHungUp = false;
-
 let hasLostOutput = false;
 
 // A reader such as `head` that has seen enough is no error, nor is a terminal that is gone: work goes on without either.
@@ -17,9 +16,9 @@ for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: Error) => {
     const code = systemCode(error);
     if (code === 'EPIPE' || (code === 'EIO' && isTerminal[stream.fd])) return;
-    if (stream === process.stdout)
-      process.stderr.write(`error: what was to be printed could not be written: ${error.message}\n`);
+    if (stream === process.stderr || hasLostOutput) return; // notes are no result, and once is enough
     hasLostOutput = true;
+    process.stderr.write(`error: what was to be printed could not be written: ${error.message}\n`);
   });
 }
 

@@ -9,14 +9,18 @@ import {ModelError} from '../util/errors.js';
 import {readProvenance} from './provenance.js';
 
 /** An open model. */
-export interface ModelSource {
+export interface OpenModel {
   readonly folder: ModelFolder;
   readonly architecture: Architecture;
+  /** What its files hold beyond what its config asks for, in words. */
+  readonly warnings: readonly string[];
+}
+
+/** An open model that another is made out of. */
+export interface ModelSource extends OpenModel {
   /** Name table of its family. */
   readonly names: Readonly<Record<string, string>>;
   readonly fingerprint: string;
-  /** What its files hold beyond what its config asks for, in words. */
-  readonly warnings: readonly string[];
 }
 
 /** An open dense model. */
@@ -31,12 +35,24 @@ export function modelRecord({fingerprint, architecture, numNeurons}: DenseSource
 }
 
 /**
- * Opens a model, dense or not; reads it once for its fingerprint.
+ * Opens a model, dense or not.
  *
  * @throws ModelError if the folder is damaged, of an unknown family or does not fit its config.
  */
-export function openSource(path: string): Promise<ModelSource> {
+export function openModel(path: string): Promise<OpenModel> {
   return open(path, () => Promise.resolve({}));
+}
+
+/** The same to make another out of; reads it once for its fingerprint. */
+export function openSource(path: string): Promise<ModelSource> {
+  return open(path, sourceOf);
+}
+
+/** What the files of a model hold beyond what its config asks for, in words. @throws ModelError as {@link openModel} does. */
+export async function modelWarnings(path: string): Promise<readonly string[]> {
+  const {folder, warnings} = await openModel(path);
+  await folder.close();
+  return warnings;
 }
 
 /**
@@ -45,24 +61,27 @@ export function openSource(path: string): Promise<ModelSource> {
  * @throws ModelError as {@link openSource} does, and if it is a mixture.
  */
 export function openDense(path: string): Promise<DenseSource> {
-  return open(path, async (architecture) => ({
-    numNeurons: denseWidth(architecture) ?? (await refuseMixture(path)),
-  }));
+  return open(path, async (model) => {
+    const numNeurons = denseWidth(model.architecture) ?? (await refuseMixture(path));
+    return {...(await sourceOf(model)), numNeurons};
+  });
 }
 
-async function open<T>(path: string, more: (architecture: Architecture) => Promise<T>): Promise<ModelSource & T> {
+async function open<T>(path: string, more: (model: OpenModel) => Promise<T>): Promise<OpenModel & T> {
   const folder = await openModelFolder(path);
   try {
     const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
-    const found = await more(architecture);
-    const warnings = checkTensors(folder.tensors, architecture);
-    const {names} = FAMILIES[architecture.family];
-    const fingerprint = await modelFingerprint(folder, architecture);
-    return {folder, architecture, names, fingerprint, warnings, ...found};
+    const model = {folder, architecture, warnings: checkTensors(folder.tensors, architecture)};
+    return {...model, ...(await more(model))};
   } catch (error) {
     await folder.close();
     throw error;
   }
+}
+
+async function sourceOf({folder, architecture}: OpenModel): Promise<Omit<ModelSource, keyof OpenModel>> {
+  const {names} = FAMILIES[architecture.family];
+  return {names, fingerprint: await modelFingerprint(folder, architecture)};
 }
 
 function denseWidth({ffn}: Architecture): number | null {

@@ -12,7 +12,7 @@ import {DataError, ModelError} from '../util/errors.js';
 import {joinFloats} from '../util/join.js';
 import {differenceOf} from './difference.js';
 import type {DiveOptions} from './dive-options.js';
-import {openSource} from './model-source.js';
+import {openModel} from './model-source.js';
 import {type Proof, type Provenance, readProvenance} from './provenance.js';
 import {granularFactor} from './upcycle/granular.js';
 import type {UpcycleMethod} from './upcycle-options.js';
@@ -181,7 +181,7 @@ async function withModel<T>(
   path: string,
   use: (folder: ModelFolder, architecture: Architecture) => Promise<T>,
 ): Promise<T> {
-  const {folder, architecture} = await openSource(path);
+  const {folder, architecture} = await openModel(path);
   try {
     return await use(folder, architecture);
   } finally {

@@ -83,9 +83,10 @@ export async function makeStart(
 ): Promise<StartingModel> {
   const options = optionsOf(arm, config);
   if (await isStale(arm.start, options, config)) await rm(arm.start, {recursive: true});
+  const dense = denseOf(options, config);
   const difference = differenceOf(options);
-  const proved = async (start: string): Promise<Proof | string> =>
-    difference ?? (await prove(start, denseOf(options, config), config));
+  const sequences = difference === null ? await proofText(dense, config) : []; // first: what it lacks would cost the work
+  const proved = async (start: string): Promise<Proof | string> => difference ?? (await prove(start, dense, sequences));
   const proof = (await exists(arm.start))
     ? await proved(arm.start)
     : await makeAtomic(arm.start, async (start) => {
@@ -94,8 +95,7 @@ export async function makeStart(
       });
   const architecture = await readArchitecture(arm.start);
   const provenance = await readProvenance(arm.start);
-  const unreached = provenance.kind === 'inner-split' ? unreachedTexts(provenance.layers) : [];
-  const notes = ['like' in options ? [] : await warningsOf(denseOf(options, config)), unreached].flat();
+  const notes = provenance.kind === 'inner-split' ? unreachedTexts(provenance.layers) : [];
   return {arm: arm.name, parameters: countParameters(architecture), proof, notes};
 }
 
@@ -107,13 +107,6 @@ async function isStale(start: string, options: ArmOptions, config: Config): Prom
   const parent = await openSource(denseOf(options, config));
   await parent.folder.close();
   return parent.fingerprint !== provenance.source.fingerprint;
-}
-
-/** What the files of a model hold beyond what its config asks for, in words: it is left out. */
-async function warningsOf(model: string): Promise<readonly string[]> {
-  const {folder, warnings} = await openSource(model);
-  await folder.close();
-  return warnings.map((text) => `warning: ${text}`);
 }
 
 /** Why an arm is not meant to start out equal to the dense model, in words; null if it is. */
@@ -200,9 +193,12 @@ export async function planArm(
 ): Promise<Conversion | DiveConversion | ExpertsConversion> {
   const options = optionsOf(arm, config);
   if ('like' in options || isUpcycle(options)) {
-    throw new UsageError(`${where}: arm ${arm.name} cuts no FFN into experts: it has no plan that could be shown.`, {
-      hint: 'Say --out <folder> instead of --dry-run.',
-    });
+    throw new UsageError(
+      `${where}: arm ${arm.name} copies FFNs or draws them anew: it has no plan that could be shown.`,
+      {
+        hint: 'Say --out <folder> instead of --dry-run.',
+      },
+    );
   }
   if (isDive(options)) {
     const given = {out: arm.start, where, profile: await profile(), dryRun: true};
@@ -217,30 +213,40 @@ export async function planArm(
   return convert({...how, out: arm.start, dryRun: true});
 }
 
-function denseOf(options: ArmOptions, {model}: Config): string {
+/** The models that some arms are made of. */
+export function parentsOf(config: Config, arms: readonly string[]): string[] {
+  return arms.map((name) => denseOf(config.arms[name], config));
+}
+
+function denseOf(options: ArmOptions | undefined, {model}: Config): string {
+  if (!options) return model;
   return 'from' in options ? (options.from ?? model) : model;
 }
 
 /** Positions the proof compares: enough to use every expert. */
 const PROOF_TOKENS = 128;
 
-async function prove(start: string, dense: string, config: Config): Promise<Proof> {
+async function proofText(dense: string, config: Config): Promise<number[][]> {
   const sources = await ensureShards(config.data, await loadTokenizer(dense), layoutOf(config).shards);
   try {
     const sequences: number[][] = [];
     for (const {train} of sources.slice(0, 2)) {
       sequences.push([...(await train.readRows(0, 1)).tokens.subarray(0, PROOF_TOKENS)]);
     }
-    const proof = await proveConversion(dense, start, sequences);
-    await recordProof(start, proof);
-    if (proof.passed) return proof;
-    throw new ModelError(
-      `The mixture does not compute what ${dense} computes: logits differ by ${proof.maxLogitDifference}, ${proof.limit} is allowed.`,
-      {hint: 'This is a defect of the conversion; please report it with the config.'},
-    );
+    return sequences;
   } finally {
     await closeShards(sources);
   }
+}
+
+async function prove(start: string, dense: string, sequences: readonly (readonly number[])[]): Promise<Proof> {
+  const proof = await proveConversion(dense, start, sequences);
+  await recordProof(start, proof);
+  if (proof.passed) return proof;
+  throw new ModelError(
+    `The mixture does not compute what ${dense} computes: logits differ by ${proof.maxLogitDifference}, ${proof.limit} is allowed.`,
+    {hint: 'This is a defect of the conversion; please report it with the config.'},
+  );
 }
 
 /** The training run of an arm. */

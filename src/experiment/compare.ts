@@ -3,7 +3,6 @@ import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
 import {hasExperts} from '../downcycle/inner/plan.js';
-import {startEngine} from '../engine/start.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {type WrittenReport, writeReport} from '../report/report.js';
 import type {TrainEvent} from '../train/event.js';
@@ -13,7 +12,8 @@ import type {TrainResult} from '../train/session.js';
 import {makeFolder} from '../util/atomic.js';
 import {ConfigError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
-import {type Arm, armsOf, makeStart, runOf, type StartingModel} from './arm.js';
+import {type Arm, armsOf, makeStart, parentsOf, runOf, type StartingModel} from './arm.js';
+import {begin} from './begin.js';
 import {checkArms} from './check.js';
 import {layoutOf} from './layout.js';
 import {modelLoss} from './model-loss.js';
@@ -21,7 +21,7 @@ import {profileOf} from './profile.js';
 
 /** What happens during a comparison, for whoever shows it. */
 export type CompareEvent =
-  | {readonly kind: 'stage'; readonly text: string}
+  | {readonly kind: 'stage' | 'warning'; readonly text: string}
   | {readonly kind: 'profile'; readonly what: string; readonly done: number; readonly total: number}
   | ({readonly kind: 'arm'} & StartingModel)
   | {readonly kind: 'train'; readonly arm: string; readonly event: TrainEvent};
@@ -75,8 +75,8 @@ async function compareArms(
   const {config} = loaded;
   const mode = overwrite ? 'overwrite' : 'resume';
   for (const arm of arms) await checkFolder(runOf(config, arm, arm.out, {mode}));
-  const engine = await startEngine(config.engine);
-  for (const text of engine.notes) onEvent({kind: 'stage', text});
+  const names = arms.map(({name}) => name);
+  await begin(config, parentsOf(config, names), onEvent);
   const {root} = layoutOf(config);
   if (overwrite) for (const arm of arms) await rm(arm.start, {recursive: true, force: true});
   await makeFolder(join(root, 'start'));

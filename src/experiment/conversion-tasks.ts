@@ -1,5 +1,6 @@
-// What a comparison of conversions measures: every arm that splits the dense model, at every sparsity and seed.
+// What a comparison of conversions measures: every arm that cuts the dense model, at every sparsity and seed.
 import type {LoadedConfig} from '../config/load.js';
+import type {ArmOptions} from '../config/schema.js';
 import {type LayerShape, roundHalfEven} from '../downcycle/allocation.js';
 import {requireDivable} from '../downcycle/dive.js';
 import {type DiveOptions, isDive} from '../downcycle/dive-options.js';
@@ -22,14 +23,12 @@ export interface ConversionTask {
 /** Every arm at every sparsity and seed; methods that draw nothing by lot once. */
 export function tasksOf({config, file, at}: LoadedConfig): ConversionTask[] {
   const {sparsities, seeds} = config.conversions;
-  const arms = Object.entries(config.arms).flatMap(([arm, options]) =>
-    'like' in options || isUpcycle(options) ? [] : [{arm, options}],
-  );
+  const arms = Object.entries(config.arms).flatMap(([arm, options]) => (cuts(options) ? [{arm, options}] : []));
   if (arms.length === 0) {
     throw new ConfigError(
-      `${file}: no arm cuts a dense model: copies of its FFNs, and arms from scratch, are not compared.`,
+      `${file}: no arm has a sparsity that can be chosen: copies of FFNs and arms from scratch are not compared.`,
       {
-        hint: 'Name at least one that cuts under `arms`.',
+        hint: 'Name at least one under `arms` that cuts the dense model.',
       },
     );
   }
@@ -43,9 +42,13 @@ export function tasksOf({config, file, at}: LoadedConfig): ConversionTask[] {
   return [...new Map(tasks.map((task) => [JSON.stringify(task), task])).values()];
 }
 
-/** Arms that no sparsity can be had of: those that copy FFNs, or start from scratch. */
+/** Arms whose sparsity cannot be chosen: those that copy FFNs, or start from scratch. */
 export function armsLeftOut({arms}: LoadedConfig['config']): string[] {
-  return Object.entries(arms).flatMap(([arm, options]) => ('like' in options || isUpcycle(options) ? [arm] : []));
+  return Object.keys(arms).filter((arm) => !cuts(arms[arm]));
+}
+
+function cuts(options: ArmOptions | undefined): options is ConversionTask['method'] {
+  return options !== undefined && !('like' in options) && !isUpcycle(options);
 }
 
 /** A method at a sparsity, and the sparsity that whole chunks make of it. */

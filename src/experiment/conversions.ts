@@ -5,7 +5,6 @@ import type {Config} from '../config/schema.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {isDive} from '../downcycle/dive-options.js';
 import type {Profile} from '../downcycle/profile-file.js';
-import {startEngine} from '../engine/start.js';
 import {measurePerplexity, type Perplexity, readWindows, type TextWindows} from '../eval/perplexity.js';
 import {countParameters} from '../model/architecture.js';
 import {readArchitecture} from '../model/read-architecture.js';
@@ -17,6 +16,7 @@ import {ConfigError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
 import {withPeakMemory} from '../util/peak-memory.js';
 import {formatPercent} from '../util/percent.js';
+import {begin} from './begin.js';
 import {checkArms} from './check.js';
 import {basisOf, type ConversionRow, keyOf, openRows} from './conversion-rows.js';
 import {armsLeftOut, type ConversionTask, isSeeded, requireCounts, tasksOf} from './conversion-tasks.js';
@@ -25,18 +25,19 @@ import {type OnEvent, profileOf} from './profile.js';
 import {convertDive, convertSplit} from './split-arm.js';
 
 /**
- * Converts every arm that splits the dense model at every sparsity and seed, measures its perplexity on held-out texts and
+ * Converts every arm that cuts the dense model at every sparsity and seed, measures its perplexity on held-out texts and
  * writes the table.
  *
  * Each row is kept in `checkpoints/<name>/conversions/rows.jsonl` once it is there: the same command goes on where it stopped.
  * @throws ConfigError if there are no such arms, or counts that no sparsity can be had with; if there are no texts and
- * nothing is held out, or windows are longer than rows, than the model's positions or than what is measured; EnvironmentError if another process measures in this folder.
+ * nothing is held out, or windows are longer than rows, than the model's positions or than what is measured.
+ * @throws EnvironmentError if another process measures in this folder.
  */
 export async function compareConversions(loaded: LoadedConfig, onEvent: OnEvent): Promise<WrittenConversions> {
   const {config} = loaded;
   const tasks = tasksOf(loaded);
-  await requireWindows(loaded);
   await checkArms(loaded, Object.keys(config.arms));
+  await requireWindows(loaded);
   const leftOut = armsLeftOut(config);
   if (leftOut.length > 0) {
     onEvent({kind: 'stage', text: `left out, for their sparsity cannot be chosen: ${leftOut.join(', ')}`});
@@ -49,16 +50,15 @@ export async function compareConversions(loaded: LoadedConfig, onEvent: OnEvent)
 async function requireWindows({config, at}: LoadedConfig): Promise<void> {
   const {windowTokens, maxTokens} = config.conversions;
   const {contextLength} = await readArchitecture(config.model);
-  const where = at(['conversions', 'windowTokens'], ['conversions']);
   if (windowTokens > contextLength) {
     throw new ConfigError(
-      `${where}: conversions.windowTokens (${windowTokens}) is more than the ${contextLength} positions of ${config.model} (max_position_embeddings).`,
+      `${at(['conversions', 'windowTokens'], ['conversions'])}: conversions.windowTokens (${windowTokens}) is more than the ${contextLength} positions of ${config.model} (max_position_embeddings).`,
       {hint: `Lower it to ${contextLength} or less.`},
     );
   }
   if (windowTokens <= maxTokens) return;
   throw new ConfigError(
-    `${where}: conversions.windowTokens (${windowTokens}) is more than conversions.maxTokens (${maxTokens}): not one window would be measured.`,
+    `${at(['conversions', 'windowTokens'], ['conversions', 'maxTokens'], ['conversions'])}: conversions.windowTokens (${windowTokens}) is more than conversions.maxTokens (${maxTokens}): not one window would be measured.`,
     {hint: 'Lower windowTokens, or raise maxTokens.'},
   );
 }
@@ -70,8 +70,7 @@ async function measureTasks(
   onEvent: OnEvent,
 ): Promise<WrittenConversions> {
   const {config} = loaded;
-  const engine = await startEngine(config.engine);
-  for (const text of engine.notes) onEvent({kind: 'stage', text});
+  const engine = await begin(config, [config.model], onEvent);
   await makeFolder(folder);
   await sweep(folder);
   const store = await openRows(join(folder, 'rows.jsonl'));
@@ -157,7 +156,7 @@ async function heldOutTexts({config, at}: LoadedConfig): Promise<TextWindows[]> 
     const found: TextWindows[] = [];
     for (const {name, valid} of sources) {
       if (!valid) throw new ConfigError(`${at(['data'])}: source ${name} holds nothing out to measure on.`);
-      const count = Math.min(valid.rows, Math.max(1, Math.floor(maxTokens / windowTokens)));
+      const count = Math.min(valid.rows, Math.floor(maxTokens / windowTokens));
       const tokens = new Int32Array(count * windowTokens);
       for (let i = 0; i < count; i++) {
         const row = Math.floor((i * valid.rows) / count);

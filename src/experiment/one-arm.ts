@@ -8,14 +8,14 @@ import type {DiveConversion} from '../downcycle/dive.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import type {ProfileProgress} from '../downcycle/profile-model.js';
 import type {ExpertsConversion} from '../downcycle/split-experts.js';
-import {startEngine} from '../engine/start.js';
 import {estimateRun, type RunEstimate} from '../train/estimate.js';
 import {train} from '../train/run.js';
 import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
 import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
-import {type Arm, armsOf, makeStart, planArm, readsProfile, runOf, type StartingModel} from './arm.js';
+import {type Arm, armsOf, makeStart, parentsOf, planArm, readsProfile, runOf, type StartingModel} from './arm.js';
+import {begin} from './begin.js';
 import {checkArms} from './check.js';
 import {cutsExperts} from './inner-arm.js';
 import {layoutOf} from './layout.js';
@@ -62,14 +62,14 @@ export async function convertArm(
   const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
   await checkArms(loaded, [arm.name]);
   await refuseUnused(loaded, arm, profile);
-  await start(loaded, onEvent);
+  await begin(loaded.config, parentsOf(loaded.config, [arm.name]), onEvent);
   return makeArm(loaded, {...arm, start: out}, profile, onEvent);
 }
 
 /**
- * Says what {@link convertArm} would make of an arm that splits a dense model.
+ * Says what {@link convertArm} would make of an arm that cuts a model.
  *
- * @throws UsageError if no arm is named, or one that splits none; what planning throws.
+ * @throws UsageError if no arm is named, or one that cuts none; what planning throws.
  */
 export async function planConfig(
   {loaded, arm: name, profile}: Omit<ConvertArmOptions, 'out'>,
@@ -78,7 +78,7 @@ export async function planConfig(
   const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
   await checkArms(loaded, [arm.name]);
   await refuseUnused(loaded, arm, profile);
-  await start(loaded, onEvent);
+  await begin(loaded.config, [], onEvent); // what its model's files hold is said with the plan
   const where = loaded.at(['arms', arm.name]);
   return planArm(arm, loaded.config, profiler(loaded, profile, onEvent), where, progress(onEvent));
 }
@@ -100,9 +100,10 @@ export async function trainConfig(
   if (mode === 'resume') await requireRun(run.out, named);
   await refuseOwnFolder(loaded.file, run.out);
   await checkFolder(run);
-  await checkArms(loaded, name === undefined ? [] : [name]);
+  const arms = name === undefined ? [] : [name];
+  await checkArms(loaded, arms);
   tellOfNoArm(loaded, name, onEvent);
-  await start(loaded, onEvent);
+  await begin(loaded.config, parentsOf(loaded.config, arms), onEvent);
   if (name !== undefined) onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   return train(run, (event) => onEvent({kind: 'train', arm: arm.name, event}));
 }
@@ -127,7 +128,7 @@ export async function estimateConfig(
   await checkArms(loaded, name === undefined ? [] : [name]);
   tellOfNoArm(loaded, name, onEvent);
   if (name !== undefined) {
-    await start(loaded, onEvent);
+    await begin(loaded.config, parentsOf(loaded.config, [name]), onEvent);
     onEvent({kind: 'arm', ...(await makeArm(loaded, arm, undefined, onEvent))});
   }
   const run = runOf(loaded.config, arm, arm.out, {mode: 'new'});
@@ -185,10 +186,6 @@ async function requireRun(out: string, named: RunOption): Promise<void> {
   throw new UsageError(`${out} is not there: nothing can be resumed.`, {
     hint: `Correct ${named}, or leave --resume out to start a run.`,
   });
-}
-
-async function start({config}: LoadedConfig, onEvent: OnEvent): Promise<void> {
-  for (const text of (await startEngine(config.engine)).notes) onEvent({kind: 'stage', text});
 }
 
 /** Makes an arm's starting model; before it, if it takes the architecture of another arm, that one's. */

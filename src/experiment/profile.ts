@@ -10,9 +10,9 @@ import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file
 import {isProfileOf, type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
 import type {ProfileOptions} from '../downcycle/profile-options.js';
 import {removeProgress} from '../downcycle/profile-progress.js';
-import {startEngine} from '../engine/start.js';
 import {refuseExisting} from '../util/atomic.js';
 import {DowncycleError} from '../util/errors.js';
+import {begin} from './begin.js';
 import {checkPaths} from './check.js';
 import type {CompareEvent} from './compare.js';
 import {layoutOf} from './layout.js';
@@ -47,7 +47,7 @@ export async function profileConfig(loaded: LoadedConfig, out: string, onEvent: 
   const {config, at} = loaded;
   await refuseExisting(out);
   await checkPaths(loaded);
-  for (const text of (await startEngine(config.engine)).notes) onEvent({kind: 'stage', text});
+  await begin(config, [config.model], onEvent);
   const {model, data} = config;
   const made = await profileModel(
     {

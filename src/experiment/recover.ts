@@ -98,7 +98,8 @@ function outOf({config}: LoadedConfig, {folder}: RecoverStage): string {
 
 /** Where no name is given: each recipe has runs of its own. */
 function nameOf({model, recipe = 'cmoe'}: RecoverOptions): string {
-  return `recover-${fileWord(basename(resolve(model))) || 'model'}${recipe === 'cmoe' ? '' : `-${recipe}`}`;
+  const word = fileWord(basename(resolve(model))).slice(0, 80) || 'model'; // a name has at most 100 letters
+  return `recover-${word}${recipe === 'cmoe' ? '' : `-${recipe}`}`;
 }
 
 /** What the first and last validation of all stages say. */

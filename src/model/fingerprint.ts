@@ -7,8 +7,11 @@ import type {Architecture} from './architecture.js';
 /** Bytes of a tensor that are read at once. */
 const CHUNK = 2 ** 24;
 
-/** What this process hashed already: digests of weights, by the files they stand in as they were then. */
+/** What this process hashed already: digests of weights, by their names and the files they stand in as they were then. */
 const known = new Map<string, string>();
+
+/** Milliseconds within which two writes of a file may get one time from the clock of its system. */
+const CLOCK = 2000;
 
 /**
  * SHA-256 that tells one model from another, in hex: its architecture, and name, dtype, shape and bytes of each tensor, in
@@ -20,15 +23,16 @@ export async function modelFingerprint(
 ): Promise<string> {
   const files = new Set(tensors.names.map((name) => tensors.fileOf(name)));
   const states = await Promise.all([...files].map(stateOf));
-  const key = states.join('\n');
+  const key = [...tensors.names, ...states.map(({text}) => text)].join('\n');
   const weights = known.get(key) ?? (await weightsDigest(tensors));
-  known.set(key, weights);
+  if (states.every(({changedMs}) => changedMs < Date.now() - CLOCK)) known.set(key, weights);
   return createHash('sha256').update(JSON.stringify(architecture)).update(weights).digest('hex');
 }
 
-async function stateOf(path: string): Promise<string> {
-  const {dev, ino, size, mtimeNs, ctimeNs} = await stat(path, {bigint: true});
-  return [path, dev, ino, size, mtimeNs, ctimeNs].join(' ');
+/** A file by what changes when its content does, whatever it is called. */
+async function stateOf(path: string): Promise<{readonly text: string; readonly changedMs: number}> {
+  const {dev, ino, size, mtimeNs, ctimeNs, ctimeMs} = await stat(path, {bigint: true});
+  return {text: [dev, ino, size, mtimeNs, ctimeNs].join(' '), changedMs: Number(ctimeMs)};
 }
 
 async function weightsDigest(tensors: TensorStore): Promise<string> {

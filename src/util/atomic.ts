@@ -1,6 +1,7 @@
 import {rmSync} from 'node:fs';
-import {lstat, mkdir, open, rename, rm, stat} from 'node:fs/promises';
-import {basename, dirname, join} from 'node:path';
+import {lstat, mkdir, open, readdir, rename, rm, stat} from 'node:fs/promises';
+import {basename, dirname, join, resolve} from 'node:path';
+import {isAlive} from './alive.js';
 import {DowncycleError, EnvironmentError, systemCode} from './errors.js';
 
 /** What is being written now; a process that ends in between, by Ctrl-C say, takes it away. */
@@ -52,11 +53,17 @@ export function writeFolderAtomic<T>(path: string, fill: (part: string) => Promi
   });
 }
 
-/** The same where `make` makes the hidden folder, too. */
+/**
+ * As {@link writeFolderAtomic}, but `make` creates the hidden folder, too: work that goes on once the folder is there.
+ *
+ * Inside of it, what is made at the hidden path is made in place.
+ */
 export async function makeAtomic<T>(path: string, make: (part: string) => Promise<T>): Promise<T> {
+  if (unfinished.has(path)) return make(path);
   await refuseExisting(path);
   const part = join(dirname(path), `.${basename(path)}.part-${process.pid}`);
   await makeFolder(dirname(path));
+  await removeAbandoned(path);
   unfinished.add(part);
   try {
     await rm(part, {recursive: true, force: true});
@@ -68,20 +75,27 @@ export async function makeAtomic<T>(path: string, make: (part: string) => Promis
     return result;
   } catch (error) {
     await rm(part, {recursive: true, force: true});
-    throw asEnvironmentError(withoutPart(error, part, path), path);
+    throw inWordsOf(path, part, error);
   } finally {
     unfinished.delete(part);
   }
 }
 
-/** An error that names the hidden folder, which nobody asked for, or a file inside, in words of the path that was. */
-function withoutPart(error: unknown, part: string, path: string): unknown {
-  if (!(error instanceof EnvironmentError) || !error.message.startsWith(part)) return error;
-  const {hint, cause} = error;
-  const known = asEnvironmentError(cause, path);
-  if (known instanceof EnvironmentError) return known;
-  const message = `${path}${error.message.slice(part.length)}`;
-  return new EnvironmentError(message, {...(hint !== undefined && {hint}), cause});
+/** Removes what processes that were killed left of the same path. */
+async function removeAbandoned(path: string): Promise<void> {
+  const [folder, start] = [dirname(path), `.${basename(path)}.part-`];
+  for (const name of await readdir(folder)) {
+    const pid = name.startsWith(start) ? name.slice(start.length) : '';
+    if (!/^\d+$/.test(pid) || isAlive(Number(pid))) continue;
+    await rm(join(folder, name), {recursive: true, force: true});
+  }
+}
+
+/** An error of making `path`, without the hidden folder, which nobody asked for; one of other files stays as it is. */
+function inWordsOf(path: string, part: string, error: unknown): unknown {
+  if (error instanceof DowncycleError) error.message = error.message.replaceAll(part, path);
+  const at = error instanceof Error && 'path' in error && typeof error.path === 'string' ? error.path : part;
+  return at === dirname(path) || at.startsWith(part) ? asEnvironmentError(error, path) : error;
 }
 
 /**
@@ -109,25 +123,24 @@ export async function makeFolder(path: string): Promise<void> {
 
 const ELSEWHERE = 'Choose another output path.';
 
-/** Bytes that a file system allows a name, less what that of a hidden sibling has more. */
-const MOST_NAME_BYTES = 255 - '..part-4194304'.length;
+/** Bytes that a file system allows a name, minus what the names of hidden siblings add. */
+const MOST_NAME_BYTES = 255 - '..partial.part-4194304'.length;
 
 /**
  * @throws EnvironmentError if something stands at `path`, be it a link to nothing, for outputs are never overwritten, if it
  * would be inside a file, or has no name or too long a one.
  */
 export async function refuseExisting(path: string): Promise<void> {
+  if (unfinished.has(path)) return; // the hidden folder of what has been looked at
   const name = basename(path);
-  if (name === '') throw new EnvironmentError('The output path is empty.', {hint: ELSEWHERE});
+  if (path === '') throw new EnvironmentError('The output path is empty.', {hint: ELSEWHERE});
   if (Buffer.byteLength(name) > MOST_NAME_BYTES) {
     throw new EnvironmentError(
       `${name.slice(0, 40)}...: an output name of ${Buffer.byteLength(name)} bytes is too long.`,
-      {
-        hint: `Choose one of at most ${MOST_NAME_BYTES}.`,
-      },
+      {hint: `Choose one of at most ${MOST_NAME_BYTES}.`},
     );
   }
-  const found = await lstat(path).catch((cause: unknown) => {
+  const found = await lstat(resolve(path)).catch((cause: unknown) => {
     if (systemCode(cause) !== 'ENOTDIR') return null;
     throw new EnvironmentError(`${path} cannot be made: what it would lie in is a file.`, {hint: ELSEWHERE, cause});
   });

@@ -68,22 +68,26 @@ test('downcycle convert names tensors that the config does not ask for, and has 
   const json = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>;
   await writeFile(path, JSON.stringify({...json, num_hidden_layers: DENSE.ffn.length}));
   const arm = ['--method', 'random', '--experts', '3', '--shared', '1', '--top-k', '1'];
-  const seen: (string | null)[] = [];
+  const record = join(folder, 'moe', 'downcycle.json');
+  const proof = () => (JSON.parse(readFileSync(record, 'utf8')) as {equivalence: unknown}).equivalence;
+  const seen: unknown[] = [];
   const look = setInterval(() => {
-    const record = join(folder, 'moe', 'downcycle.json');
-    if (existsSync(record))
-      seen.push((JSON.parse(readFileSync(record, 'utf8')) as {equivalence: string | null}).equivalence);
+    if (existsSync(record)) seen.push(proof());
   }, 5);
-  const made = await spawnCli(['convert', config, ...arm, '--out', 'moe'], {cwd: folder});
-  clearInterval(look);
+  const made = await spawnCli(['convert', config, ...arm, '--out', 'moe'], {cwd: folder}).finally(() =>
+    clearInterval(look),
+  );
   expect(made.code, made.stderr).toBe(0);
+  expect(proof()).toMatchObject({passed: true});
   expect(seen.filter((equivalence) => equivalence === null)).toEqual([]);
   const warning = new RegExp(
     `warning: .*config.json does not ask for model.layers.${DENSE.ffn.length}.input_layernorm`,
   );
-  expect(made.stdout).toMatch(warning);
+  expect(made.stderr).toMatch(warning);
   const planned = await spawnCli(['convert', config, ...arm, '--dry-run'], {cwd: folder});
   expect(planned.stdout).toMatch(warning);
+  const profiled = await spawnCli(['profile', config, '--out', 'p.safetensors'], {cwd: folder});
+  expect(profiled.stderr).toMatch(warning);
 });
 
 test('downcycle convert cuts shards where flags alone say how', async () => {

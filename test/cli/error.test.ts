@@ -63,6 +63,9 @@ describe('a wrong command line exits with 2', () => {
   });
 });
 
+/** An arm that could be measured. */
+const CUT = 'arms.a={method: random, experts: 3, shared: 1, topK: 1}';
+
 describe('other errors exit by who must act', () => {
   test('3 for a config, with every mistake at its line and column', async () => {
     const {folder} = await workplace();
@@ -107,9 +110,14 @@ describe('other errors exit by who must act', () => {
     ['text', 'data.sources[0].path=no.txt', '--set data.sources[0].path=no.txt: data.sources[0].path: no.txt is not'],
   ])('3 for a %s that is not there, naming its key', async (_, set, message) => {
     const {folder, config} = await workplace();
-    const {code, stderr} = await cli('prepare', config, '--out', join(folder, 'out'), '--set', set);
-    expect(stderr.slice(0, `error: ${message}`.length)).toBe(`error: ${message}`);
-    expect(code).toBe(3);
+    for (const command of [
+      ['prepare', '--out', join(folder, 'out')],
+      ['conversions', '--set', CUT],
+    ]) {
+      const {code, stderr} = await cli(...command, config, '--set', set);
+      expect(stderr.slice(0, `error: ${message}`.length)).toBe(`error: ${message}`);
+      expect(code).toBe(3);
+    }
   });
 
   test('3 for counts that cannot cut the model, before anything is packed or profiled', async () => {

@@ -255,7 +255,7 @@ conversions: {sparsities: [0.5], seeds: [1, 2], windowTokens: 32, maxTokens: 128
     expect(await run(folder)).toMatchObject({
       code: 3,
       stderr: expect.stringContaining(
-        'no arm cuts a dense model: copies of its FFNs, and arms from scratch, are not compared.\nhint: Name at least one that cuts',
+        'no arm has a sparsity that can be chosen: copies of FFNs and arms from scratch are not compared.\nhint: Name at least one',
       ) as string,
     });
     await writeConfig(folder, TEXT, arms);

@@ -1,3 +1,5 @@
+import {spawnSync} from 'node:child_process';
+import {existsSync} from 'node:fs';
 import {chmod, mkdir, readdir, readFile, rm, stat, symlink, writeFile} from 'node:fs/promises';
 import {describe, expect, it} from 'vitest';
 import {
@@ -7,7 +9,7 @@ import {
   openModelFolder,
   writeModelFolder,
 } from '../../src/format/model-folder.js';
-import {makeAtomic, refuseExisting, writeFileAtomic} from '../../src/util/atomic.js';
+import {makeAtomic, refuseExisting, writeFileAtomic, writeFolderAtomic} from '../../src/util/atomic.js';
 import {EnvironmentError, ModelError} from '../../src/util/errors.js';
 import {useScratch} from './scratch.js';
 
@@ -193,6 +195,7 @@ describe('an output path', () => {
     ['', /^The output path is empty\.$/],
     ['x'.repeat(250), /^x{40}\.\.\.: an output name of 250 bytes is too long\.$/],
     ['ä'.repeat(130), /: an output name of 260 bytes is too long\.$/],
+    ['x'.repeat(234), /: an output name of 234 bytes is too long\.$/],
   ])('without a usable name is refused: %#', async (name, message) => {
     const error: unknown = await refuseExisting(name === '' ? '' : scratch(name)).catch((found: unknown) => found);
     expect(error).toBeInstanceOf(EnvironmentError);
@@ -201,10 +204,20 @@ describe('an output path', () => {
 
   it('that is a link to nothing is taken', async () => {
     await symlink(scratch('nowhere'), scratch('link'));
-    await expect(refuseExisting(scratch('link'))).rejects.toThrow('link already exists');
+    for (const name of ['link', 'link/'])
+      await expect(refuseExisting(scratch(name))).rejects.toThrow(`${name} already exists`);
+    await expect(refuseExisting('/')).rejects.toThrow('/ already exists');
   });
 
-  it('where no file can be made is named', async () => {
+  it('of the longest name allowed is made, by way of hidden siblings of longer ones', async () => {
+    const [folder, file] = ['f', 'p'].map((letter) => scratch(letter.repeat(233)));
+    await makeAtomic(folder!, (part) => writeModelFolder(part, CONTENT));
+    expect(await readdir(folder!)).toContain('config.json');
+    await refuseExisting(file!);
+    await writeFileAtomic(`${file}.partial`, 'x');
+  });
+
+  it.skipIf(!existsSync('/proc'))('where no file can be made is named', async () => {
     await expect(writeFileAtomic('/proc/x.txt', 'x')).rejects.toThrow('/proc/x.txt: no file can be made here.');
   });
 });
@@ -226,5 +239,29 @@ describe('a folder that is made and looked at before it has its name', () => {
     });
     await expect(failing).rejects.toThrow('not proved');
     expect((await readdir(scratch(''))).filter((name) => name.includes('failed'))).toEqual([]);
+  });
+
+  it('takes the place of what a killed process left of it, and of no other', async () => {
+    const gone = spawnSync(process.execPath, ['-e', '']).pid;
+    const names = [`.swept.part-${gone}`, `.swept.part-${process.ppid}`, `.other.part-${gone}`, '.swept.part-x'];
+    for (const name of names) await mkdir(scratch(name));
+    await writeFolderAtomic(scratch('swept'), () => Promise.resolve());
+    const left = (await readdir(scratch(''))).filter((name) => name.includes('.part-'));
+    expect(left.sort()).toEqual(names.slice(1).sort());
+  });
+
+  it('says what went wrong in words of its name, and of another file what is wrong there', async () => {
+    const path = scratch('told');
+    const failing = (error: (part: string) => Error): Promise<void> =>
+      makeAtomic(path, (part) => Promise.reject(error(part)));
+    const system = (code: string, at?: string): Error => Object.assign(new Error(code), {code, path: at});
+    await expect(failing((part) => new ModelError(`${part}/config.json: bad`))).rejects.toThrow(
+      `${path}/config.json: bad`,
+    );
+    await expect(failing((part) => system('EACCES', `${part}/x`))).rejects.toThrow(
+      `${path}: not allowed to write here.`,
+    );
+    await expect(failing(() => system('ENOSPC'))).rejects.toThrow(`${path}: no space left on the disk.`);
+    await expect(failing(() => system('EACCES', '/elsewhere/text'))).rejects.toMatchObject({path: '/elsewhere/text'});
   });
 });

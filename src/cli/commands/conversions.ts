@@ -10,7 +10,7 @@ export function addConversions(program: Program, ui: Ui): void {
     .command('conversions')
     .summary('convert by every method and compare perplexities, without training')
     .description(
-      'Converts the dense model by every arm that splits it, at every sparsity and seed of `conversions`, measures perplexity on held-out texts and writes a table, a page and a CSV file. Rows are kept: the same command goes on where it was stopped.',
+      'Converts the dense model by every arm that cuts it, at every sparsity and seed of `conversions`, measures perplexity on held-out texts and writes a table, a page and a CSV file. Rows are kept: the same command goes on where it was stopped.',
     )
     .argument('<config>', 'YAML file with `arms` and `conversions`')
     .addOption(setOption())

@@ -65,6 +65,8 @@ export function showCompare(status: StatusLine): (event: CompareEvent) => void {
     switch (event.kind) {
       case 'stage':
         return status.print(event.text);
+      case 'warning':
+        return status.print(`warning: ${event.text}`);
       case 'profile':
         return status.update(`${event.what}  ${event.done} of ${event.total}`);
       case 'arm':
