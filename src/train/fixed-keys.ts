@@ -48,7 +48,7 @@ export async function refuseFixed({path, trainer}: Checkpoint, {train, config}: 
   }
 }
 
-/** The model that a run starts from, and the arm that makes it. */
+/** The model that a run starts from, the arm that makes it, and the profile that is looked at for it. */
 function isOfStart(key: string): boolean {
-  return /^(model|arm|arms)[ .[]/.test(key);
+  return /^(model|arm|arms|profile)[ .[]/.test(key);
 }

@@ -80,6 +80,13 @@ describe('within a run, whoever allows it,', () => {
     ],
     [
       full,
+      'profile: {cv: tasks}',
+      'profile: {cv: samples}',
+      'profile.cv (tasks, now samples)',
+      'the weights of the run are those of its checkpoint',
+    ],
+    [
+      full,
       'train: {optimizer: {kind: adamw}}',
       'train: {optimizer: {kind: muon}}',
       'train.optimizer.kind (adamw, now muon)',
