@@ -1,10 +1,11 @@
-// Times tokenizing of the shipped text, ours and Hugging Face's in turns: npm run bench:tokenize
+// Times tokenizing of text, ours and Hugging Face's in turns: npm run bench:tokenize -- --help
 import {execFile} from 'node:child_process';
 import {mkdtemp, rm, writeFile} from 'node:fs/promises';
 import {availableParallelism, tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {Readable} from 'node:stream';
 import {promisify} from 'node:util';
+import {Command} from '@commander-js/extra-typings';
 import {encodeSamples} from '../../src/data/encode-stream.js';
 import type {Sample} from '../../src/data/sample.js';
 import {readDocuments} from '../../src/data/source.js';
@@ -14,7 +15,6 @@ import {findPackage} from './python.js';
 import {runScript} from './run-script.js';
 
 const MODEL = 'checkpoints/dense-4m';
-const TEXT = 'data/*.txt';
 const ROUNDS = 2;
 
 interface Timing {
@@ -39,7 +39,14 @@ async function theirs(python: string, file: string, parallel: boolean): Promise<
   return JSON.parse(stdout) as Timing;
 }
 
-async function main(): Promise<void> {
+async function main(args: readonly string[]): Promise<void> {
+  const {text: path} = new Command('bench:tokenize')
+    .description(
+      "Times tokenizing with the tokenizer of checkpoints/dense-4m, ours and Hugging Face's in turns. Each of our threads loads a tokenizer of its own first: what they are worth shows on tens of megabytes. DOWNCYCLE_BENCH_PYTHON names a Python that has tokenizers.",
+    )
+    .option('--text <path...>', 'text, as `data.sources[].path`', ['data/*.txt'])
+    .parse([...args], {from: 'user'})
+    .opts();
   const threads = availableParallelism();
   const machine = await describeMachine();
   const found = await findPackage('tokenizers', process.env);
@@ -49,7 +56,7 @@ async function main(): Promise<void> {
       : [machineLine(machine, []), busyWarning(machine), found.reason];
   console.log(lines.filter(Boolean).join('\n'));
   const documents: string[] = [];
-  for await (const text of readDocuments({name: 'text', path: TEXT})) documents.push(text);
+  for await (const text of readDocuments({name: 'text', path})) documents.push(text);
   const folder = await mkdtemp(join(tmpdir(), 'downcycle-bench-'));
   try {
     const file = join(folder, 'documents.jsonl');
@@ -76,4 +83,4 @@ async function main(): Promise<void> {
   }
 }
 
-await runScript(main);
+await runScript(() => main(process.argv.slice(2)));
