@@ -6,6 +6,7 @@ export interface JsonSchema {
   readonly const?: unknown;
   readonly enum?: readonly unknown[];
   readonly properties?: Readonly<Record<string, JsonSchema>>;
+  readonly propertyNames?: JsonSchema;
   readonly additionalProperties?: JsonSchema | boolean;
   readonly items?: JsonSchema | readonly JsonSchema[];
   readonly anyOf?: readonly JsonSchema[];
@@ -31,7 +32,12 @@ export function keysAt(root: JsonSchema, path: readonly PathStep[], config: unkn
     schemas = fitting(schemas, value).flatMap((schema) => below(schema, step));
     value = valueAt(value, step);
   }
-  return [...new Set(fitting(schemas, value).flatMap(({properties}) => Object.keys(properties ?? {})))];
+  return [...new Set(fitting(schemas, value).flatMap(namesOf))];
+}
+
+/** The keys that a section names, or whose names it lists. */
+function namesOf({properties = {}, propertyNames}: JsonSchema): string[] {
+  return [...Object.keys(properties), ...(propertyNames?.enum ?? []).map(String)];
 }
 
 /** Every place of a config, written `train.optimizer.lr`, where `key` may stand. */

@@ -200,6 +200,10 @@ describe('--set', () => {
       'profile.task={fields: x}',
       '--set profile.task={fields: x}: profile.task.fields: unknown key; did you mean field?',
     ],
+    [
+      'train.optimizer.rates.router=1e-3',
+      '--set train.optimizer.rates.router=1e-3: train.optimizer.rates.router: unknown key; did you mean routers?',
+    ],
     ['train.stpes=2', '--set train.stpes=2: train.stpes: unknown key; did you mean steps?'],
     [
       'train.batch.sequences=two',
