@@ -85,8 +85,10 @@ export async function logEnd(
   const {run, log, progress, onEvent} = loop;
   const {step, tokens, best} = progress;
   if (reason === 'early' && best) {
-    const text = `ended early: the last ${best.since} validations found no lower loss than ${best.loss} at step ${best.step}`;
-    onEvent({kind: 'note', text});
+    onEvent({
+      kind: 'note',
+      text: `ended early: no held-out loss below ${best.loss.toFixed(3)} since step ${best.step}`,
+    });
   }
   await log.append({kind: 'end', step, tokens, seconds: secondsOf(progress), reason});
   return {out: run.out, step, tokens, reason, signal};
