@@ -48,15 +48,8 @@ export function openSource(path: string): Promise<ModelSource> {
   return open(path, sourceOf);
 }
 
-/** What the files of a model hold beyond what its config asks for, in words. @throws ModelError as {@link openModel} does. */
-export async function modelWarnings(path: string): Promise<readonly string[]> {
-  const {folder, warnings} = await openModel(path);
-  await folder.close();
-  return warnings;
-}
-
 /**
- * The same for a dense model.
+ * The same of a dense model.
  *
  * @throws ModelError as {@link openSource} does, and if it is a mixture.
  */
@@ -65,6 +58,13 @@ export function openDense(path: string): Promise<DenseSource> {
     const numNeurons = denseWidth(model.architecture) ?? (await refuseMixture(path));
     return {...(await sourceOf(model)), numNeurons};
   });
+}
+
+/** What the files of a model hold beyond what its config asks for, in words. @throws ModelError as {@link openModel} does. */
+export async function modelWarnings(path: string): Promise<readonly string[]> {
+  const {folder, warnings} = await openModel(path);
+  await folder.close();
+  return warnings;
 }
 
 async function open<T>(path: string, more: (model: OpenModel) => Promise<T>): Promise<OpenModel & T> {

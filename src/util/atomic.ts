@@ -84,7 +84,7 @@ export async function makeAtomic<T>(path: string, make: (part: string) => Promis
 /** Removes what processes that were killed left of the same path. */
 async function removeAbandoned(path: string): Promise<void> {
   const [folder, start] = [dirname(path), `.${basename(path)}.part-`];
-  for (const name of await readdir(folder)) {
+  for (const name of await readdir(folder).catch(() => [])) {
     const pid = name.startsWith(start) ? name.slice(start.length) : '';
     if (!/^\d+$/.test(pid) || isAlive(Number(pid))) continue;
     await rm(join(folder, name), {recursive: true, force: true});
