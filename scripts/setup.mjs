@@ -3,7 +3,7 @@
 // exists. Each stage looks at what is there and does only what lacks, so a rerun after an interruption completes it.
 import {spawn} from 'node:child_process';
 import {createHash} from 'node:crypto';
-import {existsSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {fileURLToPath, pathToFileURL} from 'node:url';
 
@@ -143,6 +143,7 @@ async function build(root, progress) {
     (elapsed) => progress.update('build', `compiling, ${elapsed} s`, 'compiling'),
   );
   if (code !== 0) throw new SetupError(`The build failed: ${firstLines(output)}`);
+  chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755); // npx runs it by a link, and sets this only when it makes that
   writeFileSync(stamp, hash);
   progress.done('build', `compiled in ${seconds} s`);
 }

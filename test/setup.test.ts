@@ -1,5 +1,15 @@
 import {spawn} from 'node:child_process';
-import {chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync} from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterAll, beforeAll, beforeEach, describe, expect, it} from 'vitest';
@@ -22,6 +32,7 @@ const COPIED = [
   'tsconfig.build.json',
   'src/engine/library',
   'src/util/errors.ts',
+  'src/util/alive.ts',
   'src/util/atomic.ts',
 ];
 
@@ -55,6 +66,8 @@ beforeAll(() => {
     mkdirSync(join(root, path, '..'), {recursive: true});
     cpSync(join(REPOSITORY, path), join(root, path), {recursive: true});
   }
+  mkdirSync(join(root, 'src/cli'));
+  writeFileSync(join(root, 'src/cli/main.ts'), 'export {};\n');
   writeFileSync(join(root, 'package.json'), '{"type": "module"}');
   writeFileSync(join(root, 'package-lock.json'), JSON.stringify(LOCK));
   writeFileSync(join(machine.root, 'bin/npm'), NPM);
@@ -153,6 +166,7 @@ describe.sequential('setup.mjs', () => {
     rmSync(extra);
     expect((await setup()).stdout).toContain('compiled');
     expect(existsSync(join(root, 'dist/extra.js'))).toBe(false);
+    expect(statSync(join(root, 'dist/cli/main.js')).mode & 0o111, 'npx can run it').toBe(0o111);
   });
 
   it('fails with the first compiler error, and compiles again at the next start', async () => {

@@ -1,6 +1,6 @@
 import {createHash} from 'node:crypto';
 import {createReadStream} from 'node:fs';
-import {rm} from 'node:fs/promises';
+import {readdir, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {openTokenShard, type TokenShard} from '../format/token-shard.js';
 import type {ShardExpectation} from '../format/token-shard-check.js';
@@ -97,8 +97,17 @@ async function findPrepared({name, path}: SourceOptions): Promise<Pair | null> {
     return {train: path, valid: valid !== path && (await exists(valid)) ? valid : null};
   }
   const pair = pairIn(path, name, true);
-  if (!(await exists(pair.train))) return null;
+  if (!(await exists(pair.train))) return refuseOtherNames(path, name);
   return pair.valid && (await exists(pair.valid)) ? pair : {...pair, valid: null};
+}
+
+/** A folder of other sources' shards is no folder of text. @throws DataError naming those; null if there are none. */
+async function refuseOtherNames(folder: string, name: string): Promise<null> {
+  const names = (await readdir(folder).catch(() => [])).flatMap((file) => /^(.+)\.train\.arrow$/.exec(file)?.[1] ?? []);
+  if (names.length === 0) return null;
+  throw new DataError(`${folder} holds shards of ${names.sort().join(', ')}, none of source ${name}.`, {
+    hint: 'Name the source as it was when it was prepared, or give the path of one shard.',
+  });
 }
 
 async function openPair({name, weight}: SourceOptions, pair: Pair, expected: ShardExpectation): Promise<SourceShards> {

@@ -1,4 +1,4 @@
-import {extname} from 'node:path';
+import {extname, resolve} from 'node:path';
 import {DataError} from '../util/errors.js';
 import {readJsonl, readJsonlRecords} from './jsonl.js';
 import type {SampleFormat} from './options.js';
@@ -132,8 +132,9 @@ export async function listSourceFiles(path: SourcePath): Promise<string[]> {
   return inOrder(files);
 }
 
+/** Each file once, however it is spelled. */
 function inOrder(files: readonly string[]): string[] {
-  return [...new Set(files)].sort();
+  return [...new Map(files.toReversed().map((file) => [resolve(file), file])).values()].sort();
 }
 
 function readerOf(file: string): (path: string, field?: string) => AsyncGenerator<string> {

@@ -1,6 +1,6 @@
 import {existsSync} from 'node:fs';
 import {readFile, stat} from 'node:fs/promises';
-import {basename, join} from 'node:path';
+import {basename, dirname, join} from 'node:path';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {parseJson} from './json.js';
@@ -135,6 +135,7 @@ async function readConfigText(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (cause) {
+    if (systemCode(cause) === 'ENOTDIR') await expectFolder(dirname(path));
     if (systemCode(cause) !== 'ENOENT') throw cause;
     throw new ModelError(`${path}: there is no such file.`, {
       hint: 'Give the folder of a Hugging Face model.',

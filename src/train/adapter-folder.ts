@@ -46,6 +46,7 @@ export interface Adapter {
 export async function openAdapter(folder: string): Promise<Adapter> {
   const path = join(folder, RECORD);
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    if (systemCode(error) === 'ENOTDIR') throw new ModelError(`${folder} is a file; the folder of a run was expected.`);
     if (systemCode(error) !== 'ENOENT') throw error;
     throw new ModelError(`${folder} holds no low-rank terms: it has no ${RECORD}.`, {
       hint: 'Give the checkpoint of a run with train.finetune.kind lora.',

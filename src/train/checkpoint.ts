@@ -1,5 +1,5 @@
 import {mkdir, readdir, readFile, rm} from 'node:fs/promises';
-import {join} from 'node:path';
+import {dirname, join} from 'node:path';
 import {z} from 'zod';
 import type {Variable} from '../engine/variable.js';
 import {parseJson} from '../format/json.js';
@@ -191,6 +191,11 @@ async function readTrainer(path: string): Promise<TrainerState | null> {
   return text === null ? null : parseTrainer(text, join(path, MARKER));
 }
 
+/** What to do about a checkpoint that is damaged, in a sentence. */
+export function withoutIt(path: string): string {
+  return `Move ${path} elsewhere to go on from the checkpoint before it, or say --overwrite to start again.`;
+}
+
 /** Model folder inside a checkpoint. */
 export function checkpointModel(path: string): string {
   return join(path, MODEL);
@@ -258,7 +263,9 @@ async function saveSlots(folder: string, state: TrainState): Promise<void> {
 
 function parseTrainer(text: string, path: string): TrainerState {
   const json = parseJson(text);
-  if (json.kind === 'fault') throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`);
+  if (json.kind === 'fault') {
+    throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`, {hint: withoutIt(dirname(path))});
+  }
   const parsed = trainerState.safeParse(json.value);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;

@@ -26,11 +26,14 @@ export interface MergeOptions {
   readonly out: string;
   /** Folder of the model that the terms stand beside; the one that was trained from if absent. */
   readonly base?: string | undefined;
+  /** What its matrices are stored in, that of the base if absent: 16 bits round away part of a small change. */
+  readonly dtype?: FloatDtype | undefined;
 }
 
 /** What was merged. */
 export interface Merged {
   readonly base: string;
+  readonly dtype: FloatDtype;
   /** Matrices that a term was added to. */
   readonly matrices: number;
   /** Parameters that were trained whole, and replace those of the base. */
@@ -38,18 +41,18 @@ export interface Merged {
 }
 
 /**
- * Writes the model that training with low-rank terms made, in the dtype of its base.
+ * Writes the model that training with low-rank terms made.
  *
  * @throws UsageError if there is no such folder, a run has no checkpoint, or its model is whole already; ModelError if the
  * folder holds no low-rank terms, or the base is gone, another, or one they do not fit; EnvironmentError if `out` exists.
  */
-export async function mergeAdapter({adapter: path, out, base}: MergeOptions): Promise<Merged> {
+export async function mergeAdapter({adapter: path, out, base, dtype}: MergeOptions): Promise<Merged> {
   const adapter = await openAdapter(await adapterFolder(path));
   try {
     if (base === undefined) await requireBase(adapter.record); // who names a base means it
     const folder = await openModelFolder(base ?? adapter.record.base);
     try {
-      return await mergeInto(folder, adapter, out);
+      return await mergeInto(folder, adapter, {out, dtype});
     } finally {
       await folder.close();
     }
@@ -72,16 +75,21 @@ async function requireBase({fingerprint, base}: Adapter['record']): Promise<void
   });
 }
 
-async function mergeInto(folder: ModelFolder, {record, tensors}: Adapter, out: string): Promise<Merged> {
+async function mergeInto(
+  folder: ModelFolder,
+  {record, tensors}: Adapter,
+  {out, dtype: asked}: Pick<MergeOptions, 'out' | 'dtype'>,
+): Promise<Merged> {
   const found = architectureFromConfig(folder.config, `${folder.path}/config.json`);
   const architecture = tensors.names.some(isSelectionBias) ? withBiases(found) : found;
   const specs = leavesOf(parameterSpecs(architecture));
   const scale = record.alpha / record.rank;
+  const dtype = asked ?? dtypeOf(folder, architecture);
   requireFit(tensors, specs, record.rank, folder.path);
   await saveModel(out, {
     architecture,
     config: folder.config,
-    dtype: dtypeOf(folder, architecture),
+    dtype,
     ...{tokenizerFrom: folder.path, originFrom: folder.path},
     read: async (spec) =>
       tensors.has(spec.path)
@@ -90,6 +98,7 @@ async function mergeInto(folder: ModelFolder, {record, tensors}: Adapter, out: s
   });
   return {
     base: folder.path,
+    dtype,
     matrices: specs.filter(({path}) => tensors.has(factor(path, 'a'))).length,
     replaced: specs.filter(({path}) => tensors.has(path)).length,
   };

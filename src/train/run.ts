@@ -4,10 +4,10 @@ import {startEngine} from '../engine/start.js';
 import {loadModel, type Model} from '../model/model.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
-import {DataError} from '../util/errors.js';
+import {DataError, ModelError} from '../util/errors.js';
 import {withLock} from '../util/lock.js';
 import {accumulates} from './batch-size.js';
-import {checkpointModel, openStored} from './checkpoint.js';
+import {checkpointModel, openStored, withoutIt} from './checkpoint.js';
 import {type ChosenExperts, chooseExperts} from './esft.js';
 import type {TrainEvent} from './event.js';
 import type {EsftOptions} from './finetune.js';
@@ -57,7 +57,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   if (found) await requireTrainable(run, {path, architecture: found});
   const engine = await startEngine(run.engine);
   for (const text of engine.notes) onEvent({kind: 'note', text});
-  const loaded = await loadModel(path);
+  const loaded = await orWithout(hasAdapter ? null : checkpoint, () => loadModel(path));
   const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
   const {architecture, warnings} = model;
   const notes = [
@@ -83,6 +83,16 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
     });
   } finally {
     model.dispose();
+  }
+}
+
+/** Reads from a checkpoint. @throws ModelError as `read` does, which says what to do about a damaged one. */
+async function orWithout<T>(checkpoint: Checkpoint | null, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!checkpoint || !(error instanceof ModelError) || error.hint !== undefined) throw error;
+    throw new ModelError(error.message, {hint: withoutIt(checkpoint.path), cause: error});
   }
 }
 
@@ -134,21 +144,23 @@ async function openState(session: Session, onEvent: (event: TrainEvent) => void)
   const {run, model, checkpoint} = session;
   const {finetune, optimizer, batch, balance, ema} = run.train;
   const experts = finetune.kind === 'esft' ? await trainedExperts(session, finetune, onEvent) : null;
-  const kept = checkpoint && (await openStored(checkpoint.path, finetune.kind === 'lora'));
-  try {
-    return await createTrainState(model, {
-      finetune,
-      optimizer: optimizerOf(optimizer),
-      accumulates: accumulates(batch),
-      movesBiases: balance.kind === 'bias',
-      averages: ema !== undefined,
-      experts,
-      seed: run.seed,
-      stored: kept?.stored ?? (() => Promise.resolve(null)),
-    });
-  } finally {
-    await kept?.close();
-  }
+  const options = {
+    finetune,
+    optimizer: optimizerOf(optimizer),
+    accumulates: accumulates(batch),
+    movesBiases: balance.kind === 'bias',
+    averages: ema !== undefined,
+    experts,
+    seed: run.seed,
+  };
+  return orWithout(checkpoint, async () => {
+    const kept = checkpoint && (await openStored(checkpoint.path, finetune.kind === 'lora'));
+    try {
+      return await createTrainState(model, {...options, stored: kept?.stored ?? (() => Promise.resolve(null))});
+    } finally {
+      await kept?.close();
+    }
+  });
 }
 
 /** The experts that ESFT trains: those that the run began with, or those that its text uses most. */

@@ -1,5 +1,5 @@
 // One process at a time in a folder: a hidden file beside it says who is there.
-import {readFileSync, rmSync} from 'node:fs';
+import {readFileSync, realpathSync, rmSync} from 'node:fs';
 import {open, readFile, rename, rm} from 'node:fs/promises';
 import {hostname} from 'node:os';
 import {basename, dirname, join, resolve} from 'node:path';
@@ -18,10 +18,19 @@ process.on('exit', () => {
   for (const path of held.keys()) removeOwn(path);
 });
 
-/** Path of the lock of a folder: `.name.lock` beside it. */
+/** Path of the lock of a folder: `.name.lock` beside it, and beside what a link leads to, whichever name it is given. */
 export function lockPath(folder: string): string {
-  const path = resolve(folder);
+  const path = realPath(resolve(folder));
   return join(dirname(path), `.${basename(path)}.lock`);
+}
+
+/** Without links, as far as the path is there. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path === dirname(path) ? path : join(realPath(dirname(path)), basename(path));
+  }
 }
 
 /**

@@ -344,6 +344,15 @@ describe('ensureShards', () => {
     expect(await readdir(folder)).toEqual(['out']);
   });
 
+  it('refuses a prepared folder without shards of its name, and says whose it holds', async () => {
+    const {folder, data} = await library();
+    await prepare({data, tokenizer: await loadTokenizer(STORIES), out: join(folder, 'out')});
+    const sources = data.sources.map((source) => ({...source, name: 'b', path: join(folder, 'out')}));
+    const ensuring = ensure({...data, sources}, join(folder, 'cache'));
+    await expect(ensuring).rejects.toThrow(DataError);
+    await expect(ensuring).rejects.toThrow(`${join(folder, 'out')} holds shards of a, none of source b.`);
+  });
+
   it('has no validation for a shard that stands alone', async () => {
     const {folder, data} = await library();
     await prepare({data, tokenizer: await loadTokenizer(STORIES), out: join(folder, 'out')});

@@ -163,6 +163,10 @@ describe('a source', () => {
       ['b', 'a.txt', '*.txt'],
       ['a', 'x', 'y', 'c'],
     ],
+    [
+      ['a.txt', './b/../a.txt', 'b/../c.txt', 'c.txt'],
+      ['a', 'c'],
+    ],
   ])('may be a glob or a list of paths, read in the order of names, each once: %o', async (path, found) => {
     const folder = await shelf();
     const within = (entry: string): string => join(folder, entry);

@@ -171,6 +171,29 @@ describe('the run folder', () => {
       expect((error as Error).message).toMatch(message);
     }
   });
+
+  it.each([
+    ['trainer.json', ''],
+    ['model/model.safetensors', 'x'],
+    ['optimizer/model.safetensors', 'x'],
+  ])('whose newest checkpoint has a damaged %s says that there is one before it', async (file, content) => {
+    const run = wasm({out: `newest-${file.split('/')[0]}`, train: {steps: 4, checkpoint: {every: 1}}});
+    await expect(train(run, crashAfter(3))).rejects.toThrow('crash');
+    const newest = join(
+      run.out,
+      (await readdir(run.out))
+        .filter((name) => name.startsWith('step-'))
+        .sort()
+        .at(-1)!,
+    );
+    await writeFile(join(newest, file), content);
+    expect(await failure({...run, mode: 'resume'})).toMatchObject({
+      message: expect.stringContaining(join(newest, file)) as string,
+      hint: `Move ${newest} elsewhere to go on from the checkpoint before it, or say --overwrite to start again.`,
+    });
+    await rm(newest, {recursive: true});
+    expect(await train({...run, mode: 'resume'})).toMatchObject({step: 4, reason: 'completed'});
+  });
 });
 
 describe('a log', () => {

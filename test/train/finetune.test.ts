@@ -1,12 +1,14 @@
 import {readdir, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
+import {readModelConfig} from '../../src/format/model-folder.js';
 import {readRunLog} from '../../src/format/run-log.js';
 import type {ShardRows} from '../../src/format/token-shard-rows.js';
 import type {Architecture} from '../../src/model/architecture.js';
 import {createLossMeter} from '../../src/model/loss-meter.js';
 import {loadModel} from '../../src/model/model.js';
 import {leavesOf, parameterSpecs} from '../../src/model/parameters.js';
+import {readArchitecture} from '../../src/model/read-architecture.js';
 import {checkpointModel, latestCheckpoint} from '../../src/train/checkpoint.js';
 import {type FinetuneOptions, finetuneSchema, selectParameters} from '../../src/train/finetune.js';
 import {mergeAdapter} from '../../src/train/merge.js';
@@ -264,10 +266,17 @@ describe('merging', () => {
     const {out} = await train(run);
     const merged = join(folder, 'merged');
     const base = join(folder, 'model');
-    expect(await mergeAdapter({adapter: out, out: merged})).toEqual({base, matrices: 2 * 4 + 3, replaced: 2 * 2 + 1});
+    expect(await mergeAdapter({adapter: out, out: merged})).toEqual({
+      ...{base, dtype: 'F32', matrices: 2 * 4 + 3, replaced: 2 * 2 + 1},
+    });
     const last = (await readRunLog(join(out, 'log.jsonl'))).findLast((record) => record.kind === 'eval')!;
     expect(await validationLoss(merged, run)).toBeCloseTo(last.loss!, 5);
     await expect(mergeAdapter({adapter: out, out: merged})).rejects.toThrow('already exists');
+    expect(await mergeAdapter({adapter: out, out: join(folder, 'short'), dtype: 'BF16'})).toMatchObject({
+      dtype: 'BF16',
+    });
+    expect(await validationLoss(join(folder, 'short'), run)).toBeCloseTo(last.loss!, 1);
+    expect((await readModelConfig(join(folder, 'short/config.json'))).torch_dtype).toBe('bfloat16');
     const older = join(out, 'step-000002');
     await mergeAdapter({adapter: older, out: join(folder, 'older')});
     expect(await validationLoss(join(folder, 'older'), run)).not.toBeCloseTo(last.loss!, 5);
@@ -315,6 +324,9 @@ describe('merging', () => {
     }
     await expect(mergeAdapter({adapter: join(folder, 'model'), out: into})).rejects.toThrow('it has no adapter.json');
     await expect(mergeAdapter({adapter: join(folder, 'gone'), out: into})).rejects.toThrow('is not there');
+    const file = join(folder, 'model/config.json');
+    await expect(mergeAdapter({adapter: file, out: into})).rejects.toThrow(`${file} is a file; the folder of a run`);
+    await expect(readArchitecture(file)).rejects.toThrow(`${file}: this is a file, a model folder was expected.`);
   });
 });
 

@@ -1,6 +1,6 @@
 import {spawnSync} from 'node:child_process';
 import {existsSync} from 'node:fs';
-import {mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises';
+import {mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile} from 'node:fs/promises';
 import {hostname, tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterEach, beforeEach, describe, expect, it} from 'vitest';
@@ -47,6 +47,15 @@ describe('a lock', () => {
       await expect(again).rejects.toBeInstanceOf(EnvironmentError);
       await expect(again).rejects.toThrow(`is in use: process ${process.pid} on ${hostname()}, since`);
     });
+  });
+
+  it.each([true, false])('is one for a folder and a link to it, the folder there: %s', async (isThere) => {
+    await mkdir(isThere ? folder : join(root, 'below'), {recursive: true});
+    const link = join(root, 'link');
+    await symlink(isThere ? folder : join(root, 'below'), link);
+    const linked = isThere ? link : join(link, 'run');
+    await locked(() => expect(withLock(linked, String, () => Promise.resolve())).rejects.toThrow('is in use'));
+    expect(lockPath(linked)).toBe(lockPath(folder));
   });
 
   it.each([

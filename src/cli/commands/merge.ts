@@ -1,6 +1,9 @@
+import {Option} from '@commander-js/extra-typings';
 import {examples} from '../option.js';
 import type {Program} from '../program.js';
 import type {Ui} from '../ui.js';
+
+const DTYPES = {float32: 'F32', bfloat16: 'BF16', float16: 'F16'} as const;
 
 /** Adds `downcycle merge`. */
 export function addMerge(program: Program, ui: Ui): void {
@@ -13,15 +16,28 @@ export function addMerge(program: Program, ui: Ui): void {
     .argument('<run>', 'run folder, of which the newest checkpoint is taken, or one of its checkpoints')
     .requiredOption('-o, --out <folder>', 'where to write the model; must not exist')
     .option('--base <folder>', 'model that was trained from; default: the one the run names')
+    .addOption(
+      new Option('--dtype <dtype>', 'what matrices are stored in; default: as in that model').choices([
+        'float32',
+        'bfloat16',
+        'float16',
+      ] as const),
+    )
     .addHelpText('after', examples('merge checkpoints/recover/model --out models/recovered'))
-    .action(async (adapter, {out, base}) => {
+    .action(async (adapter, {out, base, dtype}) => {
       const {mergeAdapter} = await import('../../train/merge.js');
       const merged = await ui.withStatus((status) => {
         status.update('adding low-rank terms');
-        return mergeAdapter({adapter, out, base});
+        return mergeAdapter({adapter, out, base, dtype: dtype && DTYPES[dtype]});
       });
       const replaced = merged.replaced === 0 ? '' : `, ${merged.replaced} parameters trained whole`;
-      ui.print(`${merged.base} and ${merged.matrices} low-rank terms${replaced}`);
+      const rounded = merged.dtype === 'F32' ? '' : `, rounded to ${merged.dtype}`;
+      ui.print(`${merged.base} and ${merged.matrices} low-rank terms${replaced}${rounded}`);
+      if (rounded && dtype === undefined) {
+        ui.note(
+          `${merged.base} is ${merged.dtype}, too coarse for part of a small change: --dtype float32 rounds nothing`,
+        );
+      }
       ui.print(out);
     });
 }
