@@ -141,7 +141,9 @@ describe('one config from a dense model to a trained mixture', () => {
     expect(plan.stdout).toMatch(/^compute .* less than dense$/m);
     expect(await run('convert', config, '--arm', 'b', '--dry-run')).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('arm b cuts no FFN into experts: it has no plan that could be shown.') as string,
+      stderr: expect.stringContaining(
+        'arm b copies FFNs or draws them anew: it has no plan that could be shown.',
+      ) as string,
     });
     expect((await run('convert', config, '--arm', 'a')).stderr).toBe(
       'error: Where shall the model go?\nhint: Say --out <folder>, or --dry-run to see the plan only.\n',

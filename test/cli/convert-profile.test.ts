@@ -149,6 +149,7 @@ describe('downcycle profile', () => {
 describe.skipIf(!hasFileLimit())('where no file may grow (skipped where a shell cannot limit it)', () => {
   test('convert says so and leaves nothing', async () => {
     const {folder, config} = await workplace('arms:\n  a: {method: contiguous, experts: 7, shared: 1, topK: 2}\n');
+    expect((await spawnCli(['profile', config, '--out', 'p.st'], {cwd: folder})).code, 'packs the text').toBe(0);
     const before = await readdir(folder);
     const limited = (...args: string[]) => {
       const main = ['--import', import.meta.resolve('tsx'), resolve('src/cli/main.ts'), ...args];
