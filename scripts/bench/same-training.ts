@@ -3,7 +3,7 @@ import type {Setup} from './protocol.js';
 import {openSide, type SideCommand} from './side.js';
 
 /** Losses of both sides may differ by this much after some steps of float32. */
-const TOLERANCE = 1e-4;
+const TOLERANCE = 5e-5;
 const STEPS = 6;
 
 /**
