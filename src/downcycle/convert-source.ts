@@ -34,6 +34,8 @@ export interface FfnSite {
   readonly dtypes: GluTree<FloatDtype>;
   /** Reads the three matrices, once for all tensors of the layer; [F, D], [F, D], [D, F]. */
   readonly read: () => Promise<GluTree<StoredMatrix>>;
+  /** Lets go of what was read last, of whichever layer it is. */
+  readonly forget: () => void;
 }
 
 /** Told after each tensor how many of all are written. */
@@ -200,7 +202,7 @@ export function bytesOf(tensors: readonly MadeTensor[]): number {
 
 function allTensors(source: DenseSource, {architecture, ffn}: MoeContent): MadeTensor[] {
   const readFfn = keepLast((layer: number) => readDenseFfn(source, layer));
-  return tensorsAround(source, architecture, (layer, specs) => ffn(siteOf(source, layer, specs, () => readFfn(layer))));
+  return tensorsAround(source, architecture, (layer, specs) => ffn(siteOf(source, layer, specs, readFfn)));
 }
 
 /** All tensors of a model: those of its FFNs as they are made, the others as they stand in the source. */
@@ -233,10 +235,15 @@ export function copied({folder, names}: ModelSource, spec: ParameterSpec | null)
   });
 }
 
-function siteOf(source: DenseSource, layer: number, specs: FfnSite['specs'], read: FfnSite['read']): FfnSite {
+function siteOf(
+  source: DenseSource,
+  layer: number,
+  specs: FfnSite['specs'],
+  readFfn: KeptRead<number, GluTree<StoredMatrix>>,
+): FfnSite {
   const {gate, up, down} = denseFfn(source, layer);
   const dtypes = {gate: gate.dtype, up: up.dtype, down: down.dtype};
-  return {layer, specs, names: source.names, dtypes, read};
+  return {layer, specs, names: source.names, dtypes, read: () => readFfn(layer), forget: readFfn.forget};
 }
 
 async function readDenseFfn(source: DenseSource, layer: number): Promise<GluTree<StoredMatrix>> {
@@ -276,14 +283,21 @@ export async function readMatrix({folder}: ModelSource, {name, dtype, shape}: Fl
   return {bytes: await folder.tensors.readBytes(name), rows, columns, elementBytes: DTYPE_BYTES[dtype], dtype};
 }
 
+/** A function that remembers its last result until it is told to forget it. */
+type KeptRead<Key, T> = ((key: Key) => Promise<T>) & {readonly forget: () => void};
+
 /** Remembers the last result only: what was read for one key is let go when the next one is asked for. */
-export function keepLast<Key, T>(read: (key: Key) => Promise<T>): (key: Key) => Promise<T> {
+export function keepLast<Key, T>(read: (key: Key) => Promise<T>): KeptRead<Key, T> {
   let last: {readonly key: Key; readonly value: T} | null = null;
-  return async (key) => {
+  const readKept = async (key: Key): Promise<T> => {
     if (last?.key !== key) {
       last = null;
       last = {key, value: await read(key)};
     }
     return last.value;
   };
+  const forget = (): void => {
+    last = null;
+  };
+  return Object.assign(readKept, {forget});
 }

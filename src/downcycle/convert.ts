@@ -127,8 +127,9 @@ async function write(
   }
   const fit = fitOptions && calibration ? await startFit(source, calibration, plan, fitOptions) : null;
   const errors: LayerRecord['error'][] = [];
-  const fitted = async (layer: number): Promise<FittedLayer> => {
+  const fitted = async ({layer, forget}: FfnSite): Promise<FittedLayer> => {
     if (!fit) throw new Error('nothing is fitted');
+    if (!(layer in errors)) forget(); // while this layer is fitted, nobody needs the FFN of the one before
     const result = await fit.layer(layer);
     errors[layer] = result.error;
     return result;
@@ -137,7 +138,7 @@ async function write(
   const drawn = draw && ((layer: number, experts: number) => drawRouter(draw, source.architecture, layer, experts));
   try {
     const ffn = (site: FfnSite): MadeTensor[] =>
-      splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && fitted, drawn});
+      splitFfn(site, plan, {scale: scales[site.layer], fitted: fit && (() => fitted(site)), drawn});
     const neurons = renderNeuronMaps({maps: neuronMaps(plan), padding: provenance.padding});
     const recorded = (): Planned['provenance'] => withErrors(provenance, errors);
     await writeMoe(source, out, {architecture, provenance: recorded, neurons, ffn}, onProgress);

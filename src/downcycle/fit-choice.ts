@@ -11,7 +11,7 @@ import {transposed} from '../util/transpose.js';
 import {drawRouter} from './drawn-router.js';
 import {compileCentres, inputCentres} from './input-centres.js';
 import {type ConversionPlan, type LayerPlan, type PlanWidth, realExperts} from './plan.js';
-import {compileSums, sumActivity} from './predicted-activity.js';
+import {compileExpertSums, sumActivity} from './predicted-activity.js';
 import {type ActivityModel, fitActivity} from './ridge.js';
 import type {RouterName} from './split-fields.js';
 import {denseFfn} from './watch.js';
@@ -68,7 +68,7 @@ const NEVER = -1e30;
 
 /** Compiles what making routers runs on a walk. */
 export function compileChoice(walk: Walk) {
-  return {sums: compileSums(walk), centres: compileCentres(walk)};
+  return {sums: compileExpertSums(walk), centres: compileCentres(walk)};
 }
 
 /** The choice of the loaded layer; the caller disposes. @throws DataError if there is too little text for its router. */
@@ -173,22 +173,18 @@ async function foreseen(
   {walk, functions, converted, plan, sizes}: ChoiceInput,
   member_EF: tf.Tensor2D,
 ): Promise<MadeRouter> {
-  const sums = await sumActivity(walk, functions.sums, converted, sizes.numNeurons);
-  return {...tf.tidy(() => foreseenOfExperts(fitActivity(sums), member_EF, plan)), up_DE: null, out_EE: null};
+  const sums = (x_TD: tf.Tensor2D) => functions.sums(x_TD, member_EF);
+  const activity = await sumActivity(walk, sums, converted, sizes.mostExperts);
+  return {...tf.tidy(() => expertRouter(fitActivity(activity), plan)), up_DE: null, out_EE: null};
 }
 
-/** Regression is linear: what is foreseen of an expert is the sum of what is foreseen of its neurons. */
-export function foreseenOfExperts(
-  {weight_DF, intercept_F}: ActivityModel,
-  member_EF: tf.Tensor2D,
+/** The router that foresees the activity of each expert, which is that of its neurons together. */
+export function expertRouter(
+  {weight_DK, intercept_K}: ActivityModel,
   plan: LayerPlan,
 ): Pick<MadeRouter, 'router_DE'> & {readonly bias_E: tf.Tensor1D} {
-  const [E, F] = member_EF.shape;
-  return tf.tidy(() => {
-    const expertOf = (x: tf.Tensor2D): tf.Tensor2D => matMul(x, member_EF, {transposeB: true});
-    const intercept_E = tf.reshape(expertOf(tf.reshape(intercept_F, [1, F])), [E]);
-    return {router_DE: expertOf(weight_DF), bias_E: tf.add(intercept_E, neverBeyond(plan, E)) as tf.Tensor1D};
-  });
+  const bias_E = tf.add(intercept_K, neverBeyond(plan, intercept_K.shape[0])) as tf.Tensor1D;
+  return {router_DE: weight_DK, bias_E};
 }
 
 async function centres(input: ChoiceInput, member_RF: tf.Tensor2D): Promise<tf.Tensor2D> {

@@ -4,7 +4,7 @@ import * as tf from '@tensorflow/tfjs';
 import {addFfn, throughAttention} from '../model/decoder.js';
 import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, type LayerScope, startWalk, type Walk} from '../model/walk.js';
-import {choleskySolve} from '../op/cholesky.js';
+import {choleskySolve, type LowerPanels, lowerSquare} from '../op/cholesky.js';
 import {matMul} from '../op/mat-mul.js';
 import {ModelError} from '../util/errors.js';
 import type {Calibration} from './calibration.js';
@@ -60,15 +60,17 @@ export async function startFit(
   const converted = walk.batches.map((batch) => batch.slice());
   const sizes = choiceSizes(conversion);
   const functions = compileFit(walk, options);
-  let last: {readonly index: number; readonly fitted: FittedLayer} | null = null;
+  let [next, last]: [number, FittedLayer | null] = [0, null];
   return {
     layer: async (index) => {
-      if (last?.index === index) return last.fitted;
+      if (last && index === next - 1) return last;
       const plan = conversion.layers[index];
-      if (!plan || index !== (last?.index ?? -1) + 1) throw new Error(`layer ${index} is fitted out of turn`);
+      if (!plan || index !== next) throw new Error(`layer ${index} is fitted out of turn`);
+      last = null; // let go before the next one is made: it has a whole down projection
       await walk.load(index);
-      last = {index, fitted: await fitLayer({walk, layer: index, plan, converted, functions, options, sizes})};
-      return last.fitted;
+      last = await fitLayer({walk, layer: index, plan, converted, functions, options, sizes});
+      next++;
+      return last;
     },
     dispose: () => walk.dispose(),
   };
@@ -86,7 +88,7 @@ async function fitLayer(fitting: Fitting): Promise<FittedLayer> {
   try {
     const grams = options.refits ? await addGrams(fitting, choice) : null;
     const down_FD = grams
-      ? refit(grams, denseDown(walk), options.refitWeight, sizes.numNeurons - sizes.padding)
+      ? await refit(grams, denseDown(walk), options.refitWeight, sizes.numNeurons - sizes.padding)
       : denseDown(walk);
     const after = await advance(fitting, down_FD, choice);
     const [D, E] = [walk.architecture.width, plan.experts.length];
@@ -114,14 +116,14 @@ function requireFinite({router_ED, bias_E, down_DF}: FittedLayer, layer: number)
 
 async function transposed(x: tf.Tensor2D): Promise<Float32Array> {
   const turned = tf.transpose(x);
-  const values = Float32Array.from(await turned.data());
+  const values = (await turned.data()) as Float32Array;
   turned.dispose();
   return values;
 }
 
 interface Grams {
-  /** MᵀM of the masked activations M, as the equations have them, [F, F]. */
-  readonly mm_FF: tf.Tensor2D;
+  /** The lower half of MᵀM, [F, F], with M the masked activations as the equations have them. */
+  readonly mm: LowerPanels;
   /** MᵀY with Y what the layer should give, [F, D]. */
   readonly my_FD: tf.Tensor2D;
   /** Squares of how far the layer is from the dense one with its down projection, and of what that one adds. */
@@ -131,37 +133,47 @@ interface Grams {
 
 /** Adds up the normal equations over all text, and takes the dense hidden states through the layer. */
 async function addGrams({walk, converted, functions}: Fitting, choice: Choice): Promise<Grams> {
-  let [mm_FF, my_FD, error, size]: [tf.Tensor | null, tf.Tensor | null, number, number] = [null, null, 0, 0];
+  let [sums, error, size]: [readonly tf.Tensor2D[] | null, number, number] = [null, 0, 0];
   for (const [b, batch] of walk.batches.entries()) {
     const inputs = [hiddenTensor(walk, converted[b] as Float32Array), hiddenTensor(walk, batch)] as const;
-    const result = await functions.grams(...inputs, ...choice);
+    const {mm, my_FD, ...result} = await functions.grams(...inputs, ...choice);
     batch.set(await result.dense_TD.data());
     error += (await result.error.data())[0] ?? 0;
     size += (await result.size.data())[0] ?? 0;
-    const before = [mm_FF, my_FD];
-    mm_FF = mm_FF ? tf.add(mm_FF, result.mm_FF) : result.mm_FF.clone();
-    my_FD = my_FD ? tf.add(my_FD, result.my_FD) : result.my_FD.clone();
-    tf.dispose([...inputs, ...before.filter((one) => one !== null), ...Object.values(result)]);
+    tf.dispose([...inputs, ...Object.values(result)]);
+    sums = sums ? addUp(sums, [my_FD, ...mm]) : [my_FD, ...mm];
   }
-  return {mm_FF, my_FD, error, size} as Grams;
+  const [my_FD, ...mm] = sums ?? [];
+  if (!my_FD) throw new Error('there is no text to fit to');
+  return {mm, my_FD, error, size};
+}
+
+/** Sums of tensors one by one; disposes both parts of each as soon as it is there. */
+function addUp(sums: readonly tf.Tensor2D[], parts: readonly tf.Tensor2D[]): tf.Tensor2D[] {
+  return sums.map((sum, i) => {
+    const part = parts[i] as tf.Tensor2D;
+    const total = tf.add(sum, part) as tf.Tensor2D;
+    tf.dispose([sum, part]);
+    return total;
+  });
 }
 
 /**
- * `(MᵀM + λm) W = MᵀY + λm Wd` with m the mean diagonal of MᵀM over the first `numReal` neurons; disposes the sums.
- *
- * Matrices of F² numbers are let go before the next is made. The peak is in the solve, 28 bytes for each: the matrix, and
- * in float64 the same, the copy that is factored and the factor.
+ * `(MᵀM + λm) W = MᵀY + λm Wd` with m the mean diagonal of MᵀM over the `numReal` neurons that are not padding, whose own is
+ * zero; disposes what it is given.
  */
-function refit({mm_FF, my_FD}: Grams, down_FD: tf.Tensor2D, weight: number, numReal: number): tf.Tensor2D {
-  const F = mm_FF.shape[0];
-  const held = tf.tidy(() =>
-    tf.mul(tf.mean(tf.stridedSlice(tf.reshape(mm_FF, [F * F]), [0], [numReal * F], [F + 1])), weight),
-  );
-  const left_FF = tf.tidy(() => tf.add(mm_FF, tf.mul(tf.eye(F), held)) as tf.Tensor2D);
-  mm_FF.dispose();
-  const solved = tf.tidy(() => choleskySolve(left_FF, tf.add(my_FD, tf.mul(down_FD, held)) as tf.Tensor2D));
-  tf.dispose([held, left_FF, my_FD, down_FD]);
-  return solved;
+async function refit({mm, my_FD}: Grams, down_FD: tf.Tensor2D, weight: number, numReal: number): Promise<tf.Tensor2D> {
+  const trace = tf.tidy(() => tf.sum(tf.concat1d(mm.map(diagonalOf))));
+  const held = (((await trace.data())[0] as number) / numReal) * weight;
+  const right_FD = tf.tidy(() => tf.add(my_FD, tf.mul(down_FD, held)) as tf.Tensor2D);
+  tf.dispose([trace, my_FD, down_FD]);
+  return choleskySolve(mm, right_FD, held);
+}
+
+/** The diagonal of a panel's upper block. */
+function diagonalOf(panel: tf.Tensor2D): tf.Tensor1D {
+  const [rows, width] = panel.shape;
+  return tf.stridedSlice(tf.reshape(panel, [rows * width]), [0], [width * width], [width + 1]) as tf.Tensor1D;
 }
 
 /** Takes the converted hidden states through the layer; returns how far they are from the walk's, squared. */
@@ -198,7 +210,7 @@ export function compileFit(walk: Walk, options: FitOptions) {
       const {left_TF, right_TD} = equations(m_TF, out_TD, update(next_TD, h_TD), scope.params.ffnNorm, walk);
       return {
         dense_TD: next_TD,
-        mm_FF: matMul(left_TF, left_TF, {transposeA: true}),
+        mm: lowerSquare(left_TF),
         my_FD: matMul(left_TF, right_TD, {transposeA: true}),
         error: tf.sum(tf.square(update(kept_TD, next_TD))),
         size: tf.sum(tf.square(update(next_TD, half.h_TD))),

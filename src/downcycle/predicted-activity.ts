@@ -2,32 +2,40 @@
 import * as tf from '@tensorflow/tfjs';
 import {throughAttention} from '../model/decoder.js';
 import {hiddenTensor, type LayerFunction, type Walk} from '../model/walk.js';
-import {matMul} from '../op/mat-mul.js';
 import {ModelError} from '../util/errors.js';
 import {MOST_COLUMNS, randomDirections} from './random-projection.js';
-import {type ActivitySums, addSums, batchSums, fitActivity, noSums, predictedProfiles} from './ridge.js';
+import {type ActivitySums, addSums, batchSums, noSums, predictedProfiles} from './ridge.js';
 import type {PredictedActivity} from './statistics.js';
 import {denseFfn} from './watch.js';
 
-/** A compiled function from the hidden states before the loaded layer to the sums of its neurons' activity. */
-export type Sums = LayerFunction<[tf.Tensor2D], ReturnType<typeof batchSums>>;
+/** A function from the hidden states before the loaded layer to sums of its neurons' activity. */
+export type Sums = (x_TD: tf.Tensor2D) => Promise<ReturnType<typeof batchSums>>;
 
-/** Compiles the sums of one layer. */
+/** Compiles the sums of each neuron of a layer. */
 export function compileSums(walk: Walk): Sums {
   return walk.compile('activity_sums', ({params, context}, x_TD: tf.Tensor2D) =>
     batchSums(throughAttention(x_TD, params, walk.architecture, context).y_TD, denseFfn(params.ffn)),
   );
 }
 
-/** The sums of the loaded layer over some hidden states. */
+/** Compiles the sums of each expert's neurons together, those with a 1 in its row of `member_EF`. */
+export function compileExpertSums(
+  walk: Walk,
+): LayerFunction<[x_TD: tf.Tensor2D, member_EF: tf.Tensor2D], ReturnType<typeof batchSums>> {
+  return walk.compile('expert_activity_sums', ({params, context}, x_TD: tf.Tensor2D, member_EF: tf.Tensor2D) =>
+    batchSums(throughAttention(x_TD, params, walk.architecture, context).y_TD, denseFfn(params.ffn), member_EF),
+  );
+}
+
+/** The sums of the loaded layer over some hidden states, of as many activities as `sums` gives. */
 export async function sumActivity(
   walk: Walk,
   sums: Sums,
   batches: readonly Float32Array[],
-  numNeurons: number,
+  numActivities: number,
 ): Promise<ActivitySums> {
   const {width} = walk.architecture;
-  let total = noSums(width, numNeurons);
+  let total = noSums(width, numActivities);
   for (const batch of batches) {
     const x_TD = hiddenTensor(walk, batch);
     const results = await sums(x_TD);
@@ -43,11 +51,10 @@ export async function sumActivity(
 export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: number): Promise<PredictedActivity> {
   const total = await sumActivity(walk, sums, walk.batches, numNeurons);
   const profile = tf.tidy(() => {
-    const points_FD = predictedProfiles(total, fitActivity(total));
-    const D = points_FD.shape[1];
-    return D <= MOST_COLUMNS ? points_FD : matMul(points_FD, projection(D));
+    const D = walk.architecture.width;
+    return predictedProfiles(total, D <= MOST_COLUMNS ? null : projection(D));
   });
-  const profile_FP = Float32Array.from(await profile.data());
+  const profile_FP = (await profile.data()) as Float32Array;
   profile.dispose();
   if (profile_FP.every(Number.isFinite)) return {profile_FP};
   throw new ModelError(

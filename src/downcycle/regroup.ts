@@ -9,11 +9,11 @@ import {matMul} from '../op/mat-mul.js';
 import {TINY} from '../op/tiny.js';
 import {optimalAssignment} from './assignment.js';
 import type {Calibration} from './calibration.js';
-import {type ChoiceSizes, choiceSizes, chosenExperts, foreseenOfExperts, lastChosen, memberOf} from './fit-choice.js';
+import {type ChoiceSizes, choiceSizes, chosenExperts, expertRouter, lastChosen, memberOf} from './fit-choice.js';
 import type {DenseSource} from './model-source.js';
 import {type ConversionPlan, type LayerPlan, realExperts, validatePlan} from './plan.js';
 import {compileSums, sumActivity} from './predicted-activity.js';
-import {type ActivityModel, fitActivity} from './ridge.js';
+import {type ActivitySums, fitSums} from './ridge.js';
 import {addTo} from './statistics.js';
 import {denseFfn} from './watch.js';
 
@@ -57,27 +57,23 @@ interface Regrouping {
 async function regroupLayer(regrouping: Regrouping, planned: LayerPlan, rounds: number): Promise<LayerPlan> {
   if (planned.topK >= planned.experts.length) return planned; // nothing is chosen
   const {walk, functions, sizes} = regrouping;
-  const activity = fitActivity(await sumActivity(walk, functions.sums, walk.batches, sizes.numNeurons));
-  try {
-    let plan = planned;
-    for (let round = 0; round < rounds; round++) {
-      plan = {...plan, experts: dealOut(plan, await activeWhileChosen(regrouping, plan, activity), sizes)};
-    }
-    return plan;
-  } finally {
-    tf.dispose({...activity});
+  const activity = await sumActivity(walk, functions.sums, walk.batches, sizes.numNeurons);
+  let plan = planned;
+  for (let round = 0; round < rounds; round++) {
+    plan = {...plan, experts: dealOut(plan, await activeWhileChosen(regrouping, plan, activity), sizes)};
   }
+  return plan;
 }
 
 /** How active each neuron is on the tokens that choose each expert, summed over the text; [E, F]. */
 async function activeWhileChosen(
   {walk, functions, sizes}: Regrouping,
   plan: LayerPlan,
-  activity: ActivityModel,
+  activity: ActivitySums,
 ): Promise<Float64Array> {
   const total_EF = new Float64Array(sizes.mostExperts * sizes.numNeurons);
   const router = tf.tidy(() => {
-    const foreseen = foreseenOfExperts(activity, memberOf(plan, sizes), plan);
+    const foreseen = expertRouter(fitSums(activity, memberOf(plan, sizes)), plan);
     return {...foreseen, last_E: lastChosen(plan, sizes.mostExperts)};
   });
   try {

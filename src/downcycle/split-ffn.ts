@@ -22,8 +22,8 @@ import {representativeRows, routerRows} from './router-rows.js';
 export interface SplitChanges {
   /** Factor on the down projections of routed experts, 1 by default. */
   readonly scale?: number | undefined;
-  /** Gives a layer's router and down projection in place of the means of gate rows and of the dense one. */
-  readonly fitted?: ((layer: number) => Promise<FittedLayer>) | null;
+  /** Gives the layer's router and down projection in place of the means of gate rows and of the dense one. */
+  readonly fitted?: (() => Promise<FittedLayer>) | null;
   /** Gives the router of a layer in our layout where it is drawn at random. */
   readonly drawn?: ((layer: number, numExperts: number) => RouterTree<Float32Array>) | null;
 }
@@ -40,7 +40,7 @@ export function splitFfn(
   const plan = conversion.layers[site.layer];
   if (!plan) throw new Error(`the plan has no layer ${site.layer}`);
   const cut = async (matrix: StoredMatrix, which: GluMatrix, ids: Int32Array, factor = 1) => {
-    const down_DF = which === 'down' && fitted ? (await fitted(site.layer)).down_DF : null;
+    const down_DF = which === 'down' && fitted ? (await fitted()).down_DF : null;
     if (which !== 'down' || (!down_DF && factor === 1)) return gatherNeurons(matrix, which, ids);
     const columns = down_DF
       ? pickColumns(down_DF, matrix, ids)
@@ -53,7 +53,7 @@ export function splitFfn(
   const numExperts = plan.experts.length;
   const makeRouter = async () => {
     if (drawn) return onDisk(drawn(site.layer, numExperts).router, numExperts);
-    return fitted ? (await fitted(site.layer)).router_ED : routerOf((await site.read()).gate, plan, conversion);
+    return fitted ? (await fitted()).router_ED : routerOf((await site.read()).gate, plan, conversion);
   };
   const makeUp = async () => routerOf((await site.read()).up, plan, conversion);
   const makeOut = () => {
@@ -61,7 +61,7 @@ export function splitFfn(
     if (!routerOut) throw new Error('a router of two layers is drawn, and was not');
     return onDisk(routerOut, numExperts);
   };
-  const makeBias = async () => (await fitted?.(site.layer))?.bias_E ?? new Float32Array(numExperts);
+  const makeBias = async () => (await fitted?.())?.bias_E ?? new Float32Array(numExperts);
   return [
     ...routerTensor(site, makeRouter),
     ...routerUpTensor(site, makeUp),

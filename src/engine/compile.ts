@@ -1,8 +1,8 @@
 import {setImmediate} from 'node:timers/promises';
 import * as tf from '@tensorflow/tfjs';
 import {dtypeCode} from './native/dtype.js';
+import {withTrimming} from './native/malloc.js';
 import {dropDamaged} from './native/program-cache.js';
-import {withTrimming} from './native/trim.js';
 import {type Precision, withPrecision} from './precision.js';
 import {getEngine} from './state.js';
 import {flattenTree, rebuildTree, type TensorTree} from './tensor-tree.js';

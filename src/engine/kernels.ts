@@ -35,10 +35,10 @@ export interface Kernels {
     readonly attrs: Readonly<Record<string, never>>;
     readonly result: tf.Tensor;
   };
-  /** x with `a·x = b` for a symmetric positive definite a, computed in float64. */
+  /** x with `(a + shift·I)·x = b`, computed in float64; `a0`, `a1` ... are lower panels of a: see op/cholesky. Disposes its inputs. */
   readonly DowncycleCholeskySolve: {
-    readonly inputs: {readonly a: tf.Tensor; readonly b: tf.Tensor};
-    readonly attrs: Readonly<Record<string, never>>;
+    readonly inputs: {readonly b: tf.Tensor; readonly [panel: `a${number}`]: tf.Tensor};
+    readonly attrs: {readonly shift: number};
     readonly result: tf.Tensor;
   };
   /** Uniform numbers in [0, 1) from a two-word seed, the same on every engine. */

@@ -1,3 +1,4 @@
+import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {fitActivity} from '../../src/downcycle/ridge.js';
 import {onEveryEngine} from '../support/engines.js';
@@ -31,11 +32,10 @@ describe('the ridge regression of activity', () => {
   onEveryEngine('holds weights down by 0.3 of the mean variance', async () => {
     // x1 is 0 or 2 (variance 1), x2 is 1 or 5 (variance 4), independent; a = 3 x1 + x2. λ = 0.3 · 2.5 = 0.75.
     const tokens = [0, 2].flatMap((x) => [1, 5].map((y) => [x, y, 3 * x + y] as const));
-    const {weight_DF, intercept_F} = fitActivity(sumsOf(tokens));
+    const {weight_DK, intercept_K} = fitActivity(sumsOf(tokens));
     const [first, second] = [3 / 1.75, 4 / 4.75];
-    expect(await weight_DF.data()).toBeAllClose([first, second], {rtol: 1e-6});
-    expect(await intercept_F.data()).toBeAllClose([6 - first - 3 * second], {rtol: 1e-6}); // the mean of a is 6
-    weight_DF.dispose();
-    intercept_F.dispose();
+    expect(await weight_DK.data()).toBeAllClose([first, second], {rtol: 1e-6});
+    expect(await intercept_K.data()).toBeAllClose([6 - first - 3 * second], {rtol: 1e-6}); // the mean of a is 6
+    tf.dispose([weight_DK, intercept_K]);
   });
 });

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
-import {cholesky, choleskySolve} from '../../src/op/cholesky.js';
+import {cholesky, choleskySolve, lowerPanels, lowerSquare} from '../../src/op/cholesky.js';
 import {onEveryEngine} from '../support/engines.js';
 import {floats, normals} from '../support/host.js';
 
@@ -34,11 +34,25 @@ describe('choleskySolve', () => {
     const [back, b] = await run(
       (x: tf.Tensor2D, right: tf.Tensor2D) => {
         const a = definite(x);
-        return [tf.matMul(a, choleskySolve(a, right)), right];
+        return [tf.matMul(a, choleskySolve(lowerPanels(a), right.clone())), right];
       },
       normals([12, 12], 2),
       normals([12, 5], 3),
     );
     expect(back!.values).toBeAllClose(Array.from(b!.values), {rtol: 1e-4, atol: 1e-4});
+  });
+
+  onEveryEngine('solves in panels and in blocks of columns, the last ones narrower', async ({run}) => {
+    const [N, M] = [1100, 300];
+    const [back, b] = await run(
+      (x: tf.Tensor2D, right: tf.Tensor2D) => {
+        const square = lowerSquare(x);
+        const shifted = tf.add(tf.matMul(x, x, true), tf.mul(tf.eye(N), 40)) as tf.Tensor2D;
+        return [tf.matMul(shifted, choleskySolve(square, right.clone(), 40)), right];
+      },
+      normals([30, N], 4),
+      normals([N, M], 5),
+    );
+    expect(back!.values).toBeAllClose(Array.from(b!.values), {rtol: 1e-3, atol: 1e-3});
   });
 });

@@ -1,6 +1,6 @@
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, describe, expect, it, vi} from 'vitest';
-import {withTrimming} from '../../src/engine/native/trim.js';
+import {withTrimming} from '../../src/engine/native/malloc.js';
 
 /** The timers that were started and not stopped again. */
 function watchTimers(): () => number {

@@ -1,0 +1,64 @@
+// The GNU C library's `malloc`, which keeps what was freed; all of this does nothing where another library is used.
+import {availableParallelism} from 'node:os';
+import koffi from 'koffi';
+
+type Trim = ((pad: number) => number) & {async(pad: number, done: () => void): void};
+type Mallopt = (parameter: number, value: number) => number;
+
+/** Milliseconds between two trims. */
+const INTERVAL = 500;
+
+/** `M_MMAP_THRESHOLD` of malloc.h: blocks of so many bytes are taken from the system one by one, and go back when freed. */
+const MMAP_THRESHOLD = -3;
+const LARGE_BLOCK = 2 ** 20;
+/** `M_ARENA_MAX`: how many heaps threads share. */
+const ARENA_MAX = -8;
+
+const trim = find<Trim>('int malloc_trim(size_t)');
+const mallopt = find<Mallopt>('int mallopt(int, int)');
+
+/**
+ * Has `malloc` keep less of what is freed; a person's own settings win.
+ *
+ * Large blocks, such as arrays of weights, go back to the system at once. Left alone the threshold rises to the largest
+ * block that was ever freed, up to 32 MB; such blocks then lie between small ones that stay, and so stay with them. There is
+ * one heap for each core instead of eight: XLA compiles in many threads, and leaves holes in the heap of each.
+ */
+export function keepLessFreed(): void {
+  const {MALLOC_MMAP_THRESHOLD_, MALLOC_ARENA_MAX, GLIBC_TUNABLES = ''} = process.env;
+  if (!MALLOC_MMAP_THRESHOLD_ && !GLIBC_TUNABLES.includes('mmap_threshold')) mallopt?.(MMAP_THRESHOLD, LARGE_BLOCK);
+  if (!MALLOC_ARENA_MAX && !GLIBC_TUNABLES.includes('arena_max')) mallopt?.(ARENA_MAX, availableParallelism());
+}
+
+/**
+ * Waits for `work`, which allocates and frees much, and meanwhile gives what it freed back to the system.
+ *
+ * The C library keeps freed memory for later. After XLA has compiled a large step that is half a gigabyte nobody uses
+ * again, and the step's own buffers would come on top of it.
+ */
+export async function withTrimming<T>(work: Promise<T>): Promise<T> {
+  if (!trim) return work;
+  const start = trim.async.bind(trim);
+  let isRunning = false;
+  const timer = setInterval(() => {
+    if (isRunning) return;
+    isRunning = true;
+    start(0, () => {
+      isRunning = false;
+    });
+  }, INTERVAL);
+  try {
+    return await work;
+  } finally {
+    clearInterval(timer);
+    if (!isRunning) await new Promise<void>((done) => start(0, done));
+  }
+}
+
+function find<T>(declaration: string): T | null {
+  try {
+    return koffi.load('libc.so.6').func(declaration) as T;
+  } catch {
+    return null;
+  }
+}
