@@ -5,7 +5,6 @@ import {hiddenTensor, type LayerFunction, type Walk} from '../model/walk.js';
 import {ModelError} from '../util/errors.js';
 import {MOST_COLUMNS, randomDirections} from './random-projection.js';
 import {type ActivitySums, addSums, batchSums, noSums, predictedProfiles} from './ridge.js';
-import type {PredictedActivity} from './statistics.js';
 import {denseFfn} from './watch.js';
 
 /** A function from the hidden states before the loaded layer to sums of its neurons' activity. */
@@ -47,8 +46,8 @@ export async function sumActivity(
   return total;
 }
 
-/** What a linear router could foresee of the loaded layer's neurons on the walk's hidden states. */
-export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: number): Promise<PredictedActivity> {
+/** What a linear router could foresee of the loaded layer's neurons on the walk's hidden states, see `PredictedActivity`; [F, P]. */
+export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: number): Promise<Float32Array> {
   const total = await sumActivity(walk, sums, walk.batches, numNeurons);
   const profile = tf.tidy(() => {
     const D = walk.architecture.width;
@@ -56,7 +55,7 @@ export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: numb
   });
   const profile_FP = (await profile.data()) as Float32Array;
   profile.dispose();
-  if (profile_FP.every(Number.isFinite)) return {profile_FP};
+  if (profile_FP.every(Number.isFinite)) return profile_FP;
   throw new ModelError(
     'What is foreseen of the neurons is not finite: the inputs of this layer span too few directions.',
     {

@@ -4,7 +4,7 @@ import {openSafetensors, type SafetensorsFile} from '../format/safetensors.js';
 import {refuseExisting} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
 import {type LayerLayout, profileNumbers, readLayer, readTasks, writeNumbers} from './profile-numbers.js';
-import {type ProfileOptions, profileSchema} from './profile-options.js';
+import {profileSchema} from './profile-options.js';
 import {checkProfile, type LayerProfile} from './statistics.js';
 
 const metadataSchema = z.strictObject({
@@ -58,20 +58,15 @@ export async function readProfile(path: string): Promise<Profile> {
   }
 }
 
-/** Which statistics that must be asked for were. */
-function askedGroups({predictors, gradients}: ProfileOptions): LayerLayout['groups'] {
-  return [...(predictors ? (['predicted'] as const) : []), ...(gradients ? (['gradients'] as const) : [])];
-}
-
 /** The first `count` layers in a file. @throws DataError if a tensor is of another dtype or shape. */
 export async function readLayers(
   file: SafetensorsFile,
   {tasks, options, model}: ProfileMetadata,
   count: number,
-  groups = askedGroups(options),
+  has: LayerLayout['has'] = {predicted: options.predictors, gradients: options.gradients},
 ): Promise<LayerProfile[]> {
   const taskOfSample_J = await readTasks(file, tasks.length);
-  const layout = {numNeurons: model.ffnWidth, numMarkers: options.markers.count, taskOfSample_J, groups};
+  const layout = {numNeurons: model.ffnWidth, numMarkers: options.markers.count, taskOfSample_J, has};
   const layers: LayerProfile[] = [];
   for (let layer = 0; layer < count; layer++) layers.push(await readLayer(file, layer, layout));
   return layers;

@@ -15,7 +15,7 @@ import {neuronGradients} from './neuron-gradients.js';
 import {compileSums, predictedActivity} from './predicted-activity.js';
 import type {Profile, ProfileMetadata} from './profile-file.js';
 import type {ProfileOptions} from './profile-options.js';
-import {readProgress, saveProgress} from './profile-progress.js';
+import {keepPredicted, readProgress, saveProgress} from './profile-progress.js';
 import {addTo, type LayerProfile} from './statistics.js';
 import {readTaskCalibration} from './task-calibration.js';
 import {compileWatch, type Watch, type Watched} from './watch.js';
@@ -31,7 +31,10 @@ export interface ProfileModelOptions {
   readonly profile: ProfileOptions;
   /** Where packed shards are kept. */
   readonly shards: string;
-  /** File that keeps finished layers, so that a profile that was stopped goes on; to be removed once it is written. */
+  /**
+   * File that keeps finished layers, so that a profile that was stopped goes on; what is foreseen of neurons is read from
+   * beside it. To be removed once the profile is written.
+   */
   readonly partial: string;
   /** Where the config says how long a sample or a row is, for messages. */
   readonly where?: string;
@@ -148,7 +151,8 @@ async function watchLayers(
     let noted = performance.now();
     for (let layer = layers.length; layer < architecture.ffn.length; layer++) {
       await walk.load(layer);
-      const predicted = sums && (await predictedActivity(walk, sums, metadata.model.ffnWidth));
+      const profile_FP = sums && (await predictedActivity(walk, sums, metadata.model.ffnWidth));
+      const predicted = profile_FP && (await keepPredicted(partial, layer, profile_FP, metadata));
       layers.push({...(await watchLayer(walk, watch, calibration, metadata)), predicted});
       onProgress?.('watching layers', layer + 1, architecture.ffn.length);
       if (performance.now() - noted < NOTE_SECONDS * 1000) continue;

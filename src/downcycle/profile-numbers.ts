@@ -1,15 +1,16 @@
 // The tensors of a profile's file. Shapes: J samples, N tokens, M markers a token, F neurons.
-import type {SafetensorsFile} from '../format/safetensors.js';
+import {openSafetensors, type SafetensorsFile} from '../format/safetensors.js';
 import {renderHeader, type TensorSpec} from '../format/safetensors-header.js';
 import {writeFileAtomic} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
 import {numElements} from '../util/shape.js';
-import type {LayerProfile} from './statistics.js';
+import type {LayerProfile, PredictedActivity} from './statistics.js';
 
 /** A tensor and its numbers. */
 export interface NamedNumbers {
   readonly spec: TensorSpec;
-  readonly data: Numbers;
+  /** A function where they are read when they are written. */
+  readonly data: Numbers | (() => Promise<Numbers>);
 }
 
 /** How a statistic stands in the file. */
@@ -18,8 +19,8 @@ interface Statistic {
   /** Its tensor is called `layers.{l}.{name}`. */
   readonly name: string;
   readonly dtype: 'F32' | 'I32';
-  /** Its axes: one of neurons, or rows of any number; a row is as long as there are neurons or markers, or anything. */
-  readonly axes: 'F' | '*F' | '*M' | 'F*';
+  /** Its axes: one of neurons, or rows of any number; a row is as long as there are neurons or markers. */
+  readonly axes: 'F' | '*F' | '*M';
 }
 
 const STATISTICS: readonly Statistic[] = [
@@ -31,15 +32,11 @@ const STATISTICS: readonly Statistic[] = [
   {key: 'marker_NM', name: 'markers', dtype: 'I32', axes: '*M'},
   {key: 'downNorm_F', name: 'down_norm', dtype: 'F32', axes: 'F'},
 ];
-/** Those that are there only if they were asked for. */
-const GROUPS = {
-  predicted: [{key: 'profile_FP', name: 'predicted_profile', dtype: 'F32', axes: 'F*'}],
-  gradients: [
-    {key: 'importance_F', name: 'gradient_importance', dtype: 'F32', axes: 'F'},
-    {key: 'sensitivity_F', name: 'gradient_sensitivity', dtype: 'F32', axes: 'F'},
-  ],
-} as const satisfies Readonly<Record<string, readonly Statistic[]>>;
-type Group = keyof typeof GROUPS;
+/** Those that are there only if they were asked for; so is what is foreseen of neurons. */
+const GRADIENTS: readonly Statistic[] = [
+  {key: 'importance_F', name: 'gradient_importance', dtype: 'F32', axes: 'F'},
+  {key: 'sensitivity_F', name: 'gradient_sensitivity', dtype: 'F32', axes: 'F'},
+];
 const TASKS = 'task_of_sample';
 
 type Numbers = Float32Array | Int32Array;
@@ -61,16 +58,33 @@ export function profileNumbers(layers: readonly LayerProfile[], numMarkers: numb
       const sizes = {numNeurons: profile.numNeurons, numMarkers};
       const parts = [
         {list: STATISTICS, values: profile as unknown as Named},
-        ...groups(profile).map((group) => ({list: GROUPS[group], values: profile[group] as unknown as Named})),
+        ...(profile.gradients ? [{list: GRADIENTS, values: profile.gradients as unknown as Named}] : []),
       ];
-      return parts.flatMap(({list, values}) =>
-        list.map(({key, name, dtype, axes}: Statistic) => {
+      const numbers = parts.flatMap(({list, values}) =>
+        list.map(({key, name, dtype, axes}: Statistic): NamedNumbers => {
           const data = values[key] as Numbers;
           return {spec: {name: `layers.${layer}.${name}`, dtype, shape: shapeOf(axes, data.length, sizes)}, data};
         }),
       );
+      const {predicted, numNeurons} = profile;
+      return predicted
+        ? [...numbers, predictedNumbers(layer, predicted.read, [numNeurons, predicted.numColumns])]
+        : numbers;
     }),
   ];
+}
+
+/** What is foreseen of a layer's neurons, [F, P]. */
+export function predictedNumbers(
+  layer: number,
+  data: NamedNumbers['data'],
+  shape: readonly [F: number, P: number],
+): NamedNumbers {
+  return {spec: {name: predictedName(layer), dtype: 'F32', shape: [...shape]}, data};
+}
+
+function predictedName(layer: number): string {
+  return `layers.${layer}.predicted_profile`;
 }
 
 /** Writes tensors into one safetensors file, whole or not at all; it replaces what stands there. */
@@ -83,16 +97,24 @@ export async function writeNumbers(
     parts.map(({spec}) => spec),
     metadata,
   );
-  const data = parts.map(({data: {buffer, byteOffset, byteLength}}) => new Uint8Array(buffer, byteOffset, byteLength));
-  await writeFileAtomic(path, [bytes, ...data]);
+  await writeFileAtomic(path, fileParts(bytes, parts));
+}
+
+async function* fileParts(head: Uint8Array, parts: readonly NamedNumbers[]): AsyncGenerator<Uint8Array> {
+  yield head;
+  for (const {spec, data} of parts) {
+    const numbers = typeof data === 'function' ? await data() : data;
+    if (numbers.length !== numElements(spec.shape)) throw new Error(`${spec.name} has ${numbers.length} numbers`);
+    yield new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+  }
 }
 
 /** What {@link readLayer} needs to know of the file it reads from. */
 export interface LayerLayout extends Sizes {
   /** [J] */
   readonly taskOfSample_J: Int32Array;
-  /** Which of the groups that must be asked for are there. */
-  readonly groups: readonly Group[];
+  /** Which of the statistics that must be asked for are there. */
+  readonly has: {readonly predicted: boolean; readonly gradients: boolean};
 }
 
 /** Task of each sample, int32 [J]. @throws DataError if one is not among `numTasks`. */
@@ -112,21 +134,33 @@ export async function readLayer(file: SafetensorsFile, layer: number, layout: La
     }
     return found;
   };
-  const {numNeurons, taskOfSample_J} = layout;
-  const asked = {predicted: null, gradients: null} as Record<Group, Named | null>;
-  for (const group of layout.groups) asked[group] = await read(GROUPS[group]);
+  const {numNeurons, taskOfSample_J, has} = layout;
   return {
     ...(await read(STATISTICS)),
-    ...asked,
+    predicted: has.predicted ? predictedIn(file, layer, numNeurons) : null,
+    gradients: has.gradients ? await read(GRADIENTS) : null,
     numNeurons,
     taskOfSample_J,
     numMarkers: layout.numMarkers,
   } as unknown as LayerProfile;
 }
 
-/** The groups that a layer has of those that must be asked for. */
-function groups(profile: LayerProfile): Group[] {
-  return (Object.keys(GROUPS) as Group[]).filter((group) => profile[group] !== null);
+/** What is foreseen of a layer's neurons, to be read from a file. @throws DataError if it is of another dtype or shape. */
+export function predictedIn(file: SafetensorsFile, layer: number, numNeurons: number): PredictedActivity {
+  const name = predictedName(layer);
+  const expected = (size: number): number[] => [numNeurons, size / numNeurons];
+  requireShape(file, name, 'F32', expected);
+  return {
+    numColumns: file.info(name).shape[1] ?? 0,
+    read: async () => {
+      const again = await openSafetensors(file.path);
+      try {
+        return (await readNumbers(again, name, 'F32', expected)) as Float32Array;
+      } finally {
+        await again.close();
+      }
+    },
+  };
 }
 
 /** The shape that `size` numbers of a statistic have; not whole if they do not fit. */
@@ -138,8 +172,6 @@ function shapeOf(axes: Statistic['axes'], size: number, {numNeurons, numMarkers}
       return [size / numNeurons, numNeurons];
     case '*M':
       return [size / numMarkers, numMarkers];
-    case 'F*':
-      return [numNeurons, size / numNeurons];
   }
 }
 
@@ -149,13 +181,21 @@ async function readNumbers(
   dtype: 'F32' | 'I32',
   shapeFor: (size: number) => number[],
 ): Promise<Numbers> {
-  const info = file.info(name);
-  const expected = shapeFor(numElements(info.shape));
-  if (info.dtype !== dtype || info.shape.join() !== expected.join()) {
-    throw new DataError(
-      `${file.path}: tensor "${name}" is ${info.dtype} [${info.shape.join(', ')}], a profile has ${dtype} [${expected.join(', ')}].`,
-    );
-  }
+  requireShape(file, name, dtype, shapeFor);
   const {buffer} = await file.readBytes(name);
   return dtype === 'F32' ? new Float32Array(buffer) : new Int32Array(buffer);
+}
+
+function requireShape(
+  file: SafetensorsFile,
+  name: string,
+  dtype: 'F32' | 'I32',
+  shapeFor: (size: number) => number[],
+): void {
+  const info = file.info(name);
+  const expected = shapeFor(numElements(info.shape));
+  if (info.dtype === dtype && info.shape.join() === expected.join()) return;
+  throw new DataError(
+    `${file.path}: tensor "${name}" is ${info.dtype} [${info.shape.join(', ')}], a profile has ${dtype} [${expected.join(', ')}].`,
+  );
 }

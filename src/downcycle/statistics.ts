@@ -51,11 +51,15 @@ export function unwatched(numNeurons: number): LayerProfile {
 
 /** How much of each neuron's activity a linear router could foresee. */
 export interface PredictedActivity {
+  /** P. */
+  readonly numColumns: number;
   /**
    * The ridge regression of |h_i|·|Wd_i| on the FFN's input, in the metric of the input's covariance, so that the
    * distance of two neurons is that of their predictions; projected to P columns at random, [F, P].
+   *
+   * It is read where it is kept: those of all layers would take more memory than the rest of a profile.
    */
-  readonly profile_FP: Float32Array;
+  readonly read: () => Promise<Float32Array>;
 }
 
 /** First-order importance of neurons: g is the gradient of the summed language-model loss for h. */

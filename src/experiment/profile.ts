@@ -60,9 +60,7 @@ export async function profileConfig(loaded: LoadedConfig, out: string, onEvent: 
     },
     (what, done, total) => onEvent({kind: 'profile', what, done, total}),
   );
-  await writeProfile(out, made);
-  await removeProgress(`${out}.partial`);
-  return made;
+  return keepProfile(out, made, `${out}.partial`);
 }
 
 /** The profile of a config's dense model on its calibration text; kept on disk by what it depends on. */
@@ -83,7 +81,12 @@ export async function profileOf({config, at}: LoadedConfig, onProgress?: Profile
   if (known && (await isProfileOf(known, how))) return known;
   const made = await profileModel(how, onProgress);
   await rm(path, {force: true}); // unreadable, of other weights or text, or absent
+  return keepProfile(path, made, how.partial);
+}
+
+/** Writes a profile and reads it back, for what was kept of it in parts goes. */
+async function keepProfile(path: string, made: Profile, partial: string): Promise<Profile> {
   await writeProfile(path, made);
-  await removeProgress(how.partial);
-  return made;
+  await removeProgress(partial);
+  return readProfile(path);
 }

@@ -10,12 +10,15 @@ process.on('exit', () => {
   for (const part of unfinished) rmSync(part, {recursive: true, force: true});
 });
 
+/** What a file is made of. */
+type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
 /**
  * Writes a file so that it is either whole or absent: beside it, synced, renamed. Folders above it are made.
  *
- * @param data its content, or the parts of it one after another.
+ * @param data its content, or the parts of it one after another, which may be made as they are asked for.
  */
-export async function writeFileAtomic(path: string, data: string | Uint8Array | Iterable<Uint8Array>): Promise<void> {
+export async function writeFileAtomic(path: string, data: FileContent): Promise<void> {
   const part = `${path}.part-${process.pid}`;
   await makeFolder(dirname(path));
   unfinished.add(part);
@@ -26,7 +29,7 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array | 
     });
     try {
       if (typeof data === 'string' || data instanceof Uint8Array) await file.writeFile(data);
-      else for (const part of data) await file.appendFile(part);
+      else for await (const part of data) await file.appendFile(part);
       await file.sync();
     } finally {
       await file.close();

@@ -1,7 +1,7 @@
 import {mkdtemp, rm} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import {beforeAll, describe, expect, it} from 'vitest';
+import {afterAll, beforeAll, describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
 import {type Conversion, convert, planOf} from '../../src/downcycle/convert.js';
 import {type FittedLayer, startFit} from '../../src/downcycle/fit.js';
@@ -58,16 +58,18 @@ const METHODS = [
   {method: 'weave', regroup: 0, repair: 'none', router: 'representative'},
 ];
 let profile: Profile;
+let folder: string;
 
 beforeAll(async () => {
   await startEngine();
-  const folder = await mkdtemp(join(tmpdir(), 'downcycle-padding-'));
+  folder = await mkdtemp(join(tmpdir(), 'downcycle-padding-')); // the profile reads from it
   const source = await openDense(TINY_LLAMA);
   const options = profileSchema.parse({predictors: true, gradients: true, markers: {count: 3}});
   profile = await profileText(source, calibration, {profile: options, partial: join(folder, 'partial')});
   await source.folder.close();
-  await rm(folder, {recursive: true});
 });
+
+afterAll(() => rm(folder, {recursive: true}));
 
 function padded(method: object, more: Partial<Parameters<typeof convert>[0]> = {}): Promise<Conversion> {
   return convert({

@@ -6,7 +6,7 @@ import {openDense} from '../../src/downcycle/model-source.js';
 import type {Profile} from '../../src/downcycle/profile-file.js';
 import {profileText} from '../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../src/downcycle/profile-options.js';
-import {saveProgress} from '../../src/downcycle/profile-progress.js';
+import {keepPredicted, saveProgress} from '../../src/downcycle/profile-progress.js';
 import {markerCounts} from '../../src/downcycle/statistics.js';
 import {startEngine} from '../../src/engine/start.js';
 import {addFfn, attentionContext, finalHidden, throughAttention} from '../../src/model/decoder.js';
@@ -105,6 +105,13 @@ beforeAll(async () => {
   await startEngine();
 });
 
+/** Hidden states that fit the text, as a profile that goes on would take them. */
+async function hiddenStates(): Promise<Float32Array[]> {
+  const {architecture, folder} = await openDense(TINY_LLAMA);
+  await folder.close();
+  return [new Float32Array(calibration.tokens.length * architecture.width)];
+}
+
 describe('a profile', () => {
   it('holds what the activations of a whole forward pass say', async () => {
     const {layers} = await profile(TINY_LLAMA, calibration, {markers: {count: 3, of: 'plain'}});
@@ -151,11 +158,40 @@ describe('a profile', () => {
     });
   });
 
+  it('that was stopped reads on what was foreseen of its neurons', async () => {
+    const partial = scratch('partial');
+    const whole = await profile(TINY_LLAMA, calibration, {predictors: true});
+    const [{next} = {next: tf.zeros([0])}] = await wholePass(TINY_LLAMA, calibration);
+    const hidden = [Float32Array.from(next.dataSync())];
+    const kept = new Float32Array(whole.metadata.model.ffnWidth * 3).fill(7);
+    await keepPredicted(partial, 0, kept, whole.metadata);
+    await saveProgress(partial, {layers: whole.layers.slice(0, 1), metadata: whole.metadata, hidden});
+    const {layers} = await profile(TINY_LLAMA, calibration, {predictors: true}, partial);
+    expect(await layers[0]!.predicted!.read()).toEqual(kept);
+    const [one, other] = [layers[1]!.predicted!, whole.layers[1]!.predicted!];
+    expect(one.numColumns).toBe(other.numColumns);
+    expect(await one.read()).toBeAllClose(Array.from(await other.read()), {atol: 1e-4});
+  });
+
+  it.each(['is of another profile', 'is not there'])('begins anew where what was foreseen %s', async (what) => {
+    const partial = scratch('stopped');
+    const whole = await profile(TINY_LLAMA, calibration, {predictors: true});
+    const marked = whole.layers.map((layer) => ({...layer, gateMean_JF: layer.gateMean_JF.map(() => 7)}));
+    await saveProgress(partial, {layers: marked, metadata: whole.metadata, hidden: await hiddenStates()});
+    if (what === 'is of another profile') {
+      const metadata = {...whole.metadata, tokenHash: 'of other text'};
+      for (const [l, layer] of marked.entries())
+        await keepPredicted(partial, l, await layer.predicted!.read(), metadata);
+    }
+    const {layers} = await profile(TINY_LLAMA, calibration, {predictors: true}, partial);
+    expect(layers[0]!.gateMean_JF).toEqual(whole.layers[0]!.gateMean_JF);
+  });
+
   it('begins anew where what was kept is of other text or settings', async () => {
     const partial = scratch('partial');
     const whole = await profile(TINY_LLAMA, calibration);
     const metadata = {...whole.metadata, tokenHash: 'of other text'};
-    await saveProgress(partial, {layers: [whole.layers[1]!], metadata, hidden: []});
+    await saveProgress(partial, {layers: [whole.layers[1]!], metadata, hidden: await hiddenStates()});
     expect((await profile(TINY_LLAMA, calibration, {}, partial)).layers).toEqual(whole.layers);
   });
 });

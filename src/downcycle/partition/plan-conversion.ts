@@ -20,7 +20,7 @@ import {expertWeaverSplit} from './expertweaver.js';
 import {llamaMoeSplit} from './llama-moe.js';
 import {moeficationSplit, type WeighedLayer} from './moefication.js';
 import {randomSplit} from './random.js';
-import {weaveSplit} from './weave.js';
+import {type ForeseenLayer, weaveSplit} from './weave.js';
 
 /** What a plan is made from. */
 export interface PlanInput {
@@ -149,10 +149,12 @@ async function planLayer(input: PlanInput, layer: number, shape: LayerAllocation
   const {method, profiles, gateRows} = input;
   const profile = profiles[layer] as LayerProfile;
   const gate_FD = looksAtWeights(method) ? await gateRows(layer) : new Float32Array(0);
-  return withRepresentatives(split(input, {layer, profile, gate_FD}, shape), profile, method);
+  const predicted = profileNeeds(method).predictors ? profile.predicted : null;
+  const foreseen_FP = (await predicted?.read()) ?? new Float32Array(0);
+  return withRepresentatives(split(input, {layer, profile, gate_FD, foreseen_FP}, shape), profile, method);
 }
 
-interface PlannedLayer extends WeighedLayer {
+interface PlannedLayer extends WeighedLayer, ForeseenLayer {
   readonly layer: number;
 }
 
@@ -165,7 +167,7 @@ function split({method, cv, seed}: PlanInput, planned: PlannedLayer, shape: Laye
     case 'cmoe':
       return cmoeSplit(profile, shape);
     case 'weave':
-      return weaveSplit(profile, shape, rng);
+      return weaveSplit(planned, shape, rng);
     case 'moefication':
       return moeficationSplit(planned, shape, {normalise: true}, rng);
     case 'llama-moe':

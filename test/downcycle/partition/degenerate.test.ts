@@ -39,7 +39,10 @@ function layerOf(value: (neuron: number) => number, markers: readonly number[], 
     marker_NM: Int32Array.from(Array.from({length: 12}, () => markers).flat()),
     numMarkers: markers.length,
     downNorm_F: perNeuron,
-    predicted: {profile_FP: Float32Array.from({length: F * 3}, (_, at) => value(Math.floor(at / 3)))},
+    predicted: {
+      numColumns: 3,
+      read: () => Promise.resolve(Float32Array.from({length: F * 3}, (_, at) => value(Math.floor(at / 3)))),
+    },
     gradients: {importance_F: perNeuron, sensitivity_F: perNeuron},
   };
 }
