@@ -45,7 +45,7 @@ export function splitFfn(
     const columns = down_DF
       ? pickColumns(down_DF, matrix, ids)
       : valuesOf({...matrix, bytes: gatherNeurons(matrix, which, ids)});
-    return columns.map((value) => value * factor);
+    return factor === 1 ? columns : columns.map((value) => value * factor);
   };
   const whole = (matrix: StoredMatrix, which: GluMatrix) => cut(matrix, which, plan.shared);
   if (site.specs.kind === 'dense') return gluTensors(site, site.specs, whole);
