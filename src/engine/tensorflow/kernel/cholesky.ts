@@ -118,13 +118,12 @@ function substitute(raw: Raw, factors: readonly Factor[], right: number): number
     return y;
   });
   let x = rest; // of no rows
-  for (const [p, {inverse, below}] of [...factors.entries()].reverse()) {
-    const left = subtract(raw, forward[p] as number, multiply(raw, below, x, {a: true}));
-    const next = consume(raw, left, () => multiply(raw, inverse, left, {a: true}));
+  for (const {inverse, below} of factors.toReversed()) {
+    const left = subtract(raw, forward.pop() as number, multiply(raw, below, x, {a: true}));
+    const upper = consume(raw, left, () => multiply(raw, inverse, left, {a: true}));
     const lower = x;
-    x = join(raw, [next, lower], 0, TF.DOUBLE).id;
-    raw.free(next);
-    raw.free(lower);
+    x = join(raw, [upper, lower], 0, TF.DOUBLE).id;
+    for (const id of [upper, lower]) raw.free(id);
   }
   return x;
 }
