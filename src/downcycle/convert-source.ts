@@ -34,8 +34,8 @@ export interface FfnSite {
   readonly dtypes: GluTree<FloatDtype>;
   /** Reads the three matrices, once for all tensors of the layer; [F, D], [F, D], [D, F]. */
   readonly read: () => Promise<GluTree<StoredMatrix>>;
-  /** Lets go of what was read last, of whichever layer it is. */
-  readonly forget: () => void;
+  /** Lets go of what was read last if it is of another layer. */
+  readonly forgetOthers: () => void;
 }
 
 /** Told after each tensor how many of all are written. */
@@ -243,7 +243,14 @@ function siteOf(
 ): FfnSite {
   const {gate, up, down} = denseFfn(source, layer);
   const dtypes = {gate: gate.dtype, up: up.dtype, down: down.dtype};
-  return {layer, specs, names: source.names, dtypes, read: () => readFfn(layer), forget: readFfn.forget};
+  return {
+    layer,
+    specs,
+    names: source.names,
+    dtypes,
+    read: () => readFfn(layer),
+    forgetOthers: () => readFfn.keepOnly(layer),
+  };
 }
 
 async function readDenseFfn(source: DenseSource, layer: number): Promise<GluTree<StoredMatrix>> {
@@ -283,8 +290,8 @@ export async function readMatrix({folder}: ModelSource, {name, dtype, shape}: Fl
   return {bytes: await folder.tensors.readBytes(name), rows, columns, elementBytes: DTYPE_BYTES[dtype], dtype};
 }
 
-/** A function that remembers its last result until it is told to forget it. */
-type KeptRead<Key, T> = ((key: Key) => Promise<T>) & {readonly forget: () => void};
+/** A function that remembers its last result; `keepOnly` forgets it unless it is of that key. */
+type KeptRead<Key, T> = ((key: Key) => Promise<T>) & {readonly keepOnly: (key: Key) => void};
 
 /** Remembers the last result only: what was read for one key is let go when the next one is asked for. */
 export function keepLast<Key, T>(read: (key: Key) => Promise<T>): KeptRead<Key, T> {
@@ -296,8 +303,8 @@ export function keepLast<Key, T>(read: (key: Key) => Promise<T>): KeptRead<Key, 
     }
     return last.value;
   };
-  const forget = (): void => {
-    last = null;
+  const keepOnly = (key: Key): void => {
+    if (last?.key !== key) last = null;
   };
-  return Object.assign(readKept, {forget});
+  return Object.assign(readKept, {keepOnly});
 }

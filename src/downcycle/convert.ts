@@ -127,9 +127,9 @@ async function write(
   }
   const fit = fitOptions && calibration ? await startFit(source, calibration, plan, fitOptions) : null;
   const errors: LayerRecord['error'][] = [];
-  const fitted = async ({layer, forget}: FfnSite): Promise<FittedLayer> => {
+  const fitted = async ({layer, forgetOthers}: FfnSite): Promise<FittedLayer> => {
     if (!fit) throw new Error('nothing is fitted');
-    if (!(layer in errors)) forget(); // while this layer is fitted, nobody needs the FFN of the one before
+    forgetOthers(); // while this layer is fitted, nobody needs the FFN of the one before
     const result = await fit.layer(layer);
     errors[layer] = result.error;
     return result;

@@ -3,7 +3,7 @@ import {z} from 'zod';
 import {openSafetensors, type SafetensorsFile} from '../format/safetensors.js';
 import {refuseExisting} from '../util/atomic.js';
 import {DataError} from '../util/errors.js';
-import {type LayerLayout, profileNumbers, readLayer, readTasks, writeNumbers} from './profile-numbers.js';
+import {type LayerLayout, predictedIn, profileNumbers, readLayer, readTasks, writeNumbers} from './profile-numbers.js';
 import {profileSchema} from './profile-options.js';
 import {checkProfile, type LayerProfile} from './statistics.js';
 
@@ -53,6 +53,19 @@ export async function readProfile(path: string): Promise<Profile> {
     const profile = {layers, metadata};
     checkWhole(profile, path);
     return profile;
+  } finally {
+    await file.close();
+  }
+}
+
+/** A profile that was just written to `path`, with what is foreseen of neurons read from there. */
+export async function readingFrom(path: string, {layers, metadata}: Profile): Promise<Profile> {
+  const file = await openSafetensors(path);
+  try {
+    const moved = layers.map((layer, l) =>
+      layer.predicted ? {...layer, predicted: predictedIn(file, l, layer.numNeurons)} : layer,
+    );
+    return {layers: moved, metadata};
   } finally {
     await file.close();
   }

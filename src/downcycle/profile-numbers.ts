@@ -147,14 +147,18 @@ export async function readLayer(file: SafetensorsFile, layer: number, layout: La
 
 /** What is foreseen of a layer's neurons, to be read from a file. @throws DataError if it is of another dtype or shape. */
 export function predictedIn(file: SafetensorsFile, layer: number, numNeurons: number): PredictedActivity {
+  const {path, metadata} = file;
   const name = predictedName(layer);
   const expected = (size: number): number[] => [numNeurons, size / numNeurons];
   requireShape(file, name, 'F32', expected);
   return {
     numColumns: file.info(name).shape[1] ?? 0,
     read: async () => {
-      const again = await openSafetensors(file.path);
+      const again = await openSafetensors(path);
       try {
+        if (again.metadata.profile !== metadata.profile) {
+          throw new DataError(`${path} is another profile than when it was opened.`, {hint: 'Start again.'});
+        }
         return (await readNumbers(again, name, 'F32', expected)) as Float32Array;
       } finally {
         await again.close();

@@ -2,6 +2,7 @@
 import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {openSafetensors} from '../format/safetensors.js';
+import {removeScratch, scratchBeside} from '../util/atomic.js';
 import {type ProfileMetadata, readLayers} from './profile-file.js';
 import {predictedIn, predictedNumbers, profileNumbers, writeNumbers} from './profile-numbers.js';
 import type {LayerProfile, PredictedActivity} from './statistics.js';
@@ -14,7 +15,7 @@ export interface Progress {
   readonly hidden: readonly Float32Array[];
 }
 
-const FORMAT = 'downcycle-profile-progress-3';
+const FORMAT = 'downcycle-profile-progress-2';
 
 /** Keeps how far a profile is, in place of what was kept before. @throws EnvironmentError if the disk is full. */
 export async function saveProgress(path: string, {layers, metadata, hidden}: Progress): Promise<void> {
@@ -23,41 +24,27 @@ export async function saveProgress(path: string, {layers, metadata, hidden}: Pro
     spec: {name: `hidden.${i}`, dtype: 'F32' as const, shape: [data.length]},
     data,
   }));
-  const statistics = layers.map((layer) => ({...layer, predicted: null})); // kept already, see keepPredicted
-  await writeNumbers(path, [...profileNumbers(statistics, metadata.options.markers.count), ...parts], head);
+  await writeNumbers(path, [...profileNumbers(layers, metadata.options.markers.count), ...parts], head);
 }
 
-/** Keeps what is foreseen of a layer's neurons, [F, P], in a file beside `path`, where it is read from. */
+/**
+ * Keeps what is foreseen of a layer's neurons, [F, P], in a file of this process beside `path`, to be read when it is
+ * asked for.
+ */
 export async function keepPredicted(
   path: string,
   layer: number,
   profile_FP: Float32Array,
-  metadata: ProfileMetadata,
+  {model: {ffnWidth: F}}: ProfileMetadata,
 ): Promise<PredictedActivity> {
-  const {ffnWidth: F} = metadata.model;
-  const numbers = predictedNumbers(layer, profile_FP, [F, profile_FP.length / F]);
-  const file = predictedFile(path, layer);
-  await writeNumbers(file, [numbers], {format: FORMAT, profile: JSON.stringify(metadata)});
-  return keptPredicted(path, layer, metadata);
-}
-
-/** @throws Error if it was kept for a profile of another model, text or settings. */
-async function keptPredicted(path: string, layer: number, metadata: ProfileMetadata): Promise<PredictedActivity> {
-  const file = await openSafetensors(predictedFile(path, layer));
+  const kept = join(await scratchBeside(path), `${layer}.safetensors`);
+  await writeNumbers(kept, [predictedNumbers(layer, profile_FP, [F, profile_FP.length / F])], {});
+  const file = await openSafetensors(kept);
   try {
-    if (file.metadata.profile !== JSON.stringify(metadata)) throw new Error(`${file.path} is of another profile`);
-    return predictedIn(file, layer, metadata.model.ffnWidth);
+    return predictedIn(file, layer, F);
   } finally {
     await file.close();
   }
-}
-
-function predictedFolder(path: string): string {
-  return `${path}.predicted`;
-}
-
-function predictedFile(path: string, layer: number): string {
-  return join(predictedFolder(path), `${layer}.safetensors`);
 }
 
 /** How far a profile of the same model, text and settings came; null if none was begun or its file is damaged. */
@@ -69,10 +56,12 @@ export async function readProgress(path: string, metadata: ProfileMetadata): Pro
     if (format !== FORMAT || profile !== JSON.stringify(metadata)) return null;
     const numLayers = Number(count);
     if (!(Number.isInteger(numLayers) && numLayers > 0 && numLayers <= metadata.model.layers)) return null;
-    const layers = await readLayers(file, metadata, numLayers, {predicted: false, gradients: false});
-    if (metadata.options.predictors) {
-      for (const [l, layer] of layers.entries())
-        layers[l] = {...layer, predicted: await keptPredicted(path, l, metadata)};
+    const has = {predicted: metadata.options.predictors, gradients: false};
+    const layers = await readLayers(file, metadata, numLayers, has);
+    for (const [l, layer] of layers.entries()) {
+      // The file is replaced as the profile goes on, and another process may remove it.
+      const profile_FP = await layer.predicted?.read();
+      if (profile_FP) layers[l] = {...layer, predicted: await keepPredicted(path, l, profile_FP, metadata)};
     }
     const names = [...file.tensors.keys()].filter((name) => name.startsWith('hidden.'));
     names.sort((a, b) => Number(a.slice(7)) - Number(b.slice(7)));
@@ -89,5 +78,5 @@ export async function readProgress(path: string, metadata: ProfileMetadata): Pro
 /** Removes what was kept. */
 export async function removeProgress(path: string): Promise<void> {
   await rm(path, {force: true});
-  await rm(predictedFolder(path), {recursive: true, force: true});
+  await removeScratch(path);
 }

@@ -70,7 +70,7 @@ export function addSums(
 
 /** Ridge regression of every activity on [x, 1]: `(Cov x + λ mean diag) w = Cov(x, a)`; the caller disposes. */
 export function fitActivity(sums: ActivitySums): ActivityModel {
-  return tf.tidy(() => ({...fitSums(sums, tf.eye(sums.a_F.length))}));
+  return fitColumns(sums, (columns) => columns);
 }
 
 /**
@@ -79,6 +79,11 @@ export function fitActivity(sums: ActivitySums): ActivityModel {
  * Regression is linear, so this is the sum of what is foreseen of the neurons, without a solve for each of them.
  */
 export function fitSums(sums: ActivitySums, member_KF: tf.Tensor2D): ActivityModel {
+  return fitColumns(sums, (column_NF) => matMul(column_NF, member_KF, {transposeB: true}));
+}
+
+/** `combine` makes K columns out of those of the F activities. */
+function fitColumns(sums: ActivitySums, combine: (column_NF: tf.Tensor2D) => tf.Tensor2D): ActivityModel {
   const {count, x_D, a_F} = sums;
   const mean = (sum_N: Float64Array): tf.Tensor2D =>
     tf.tensor2d(
@@ -86,12 +91,10 @@ export function fitSums(sums: ActivitySums, member_KF: tf.Tensor2D): ActivityMod
       [1, sum_N.length],
     );
   return tf.tidy(() => {
-    const cross_DK = inBlocks(x_D.length, (rows) =>
-      matMul(crossCovariance(sums, rows, {from: 0, to: a_F.length}), member_KF, {transposeB: true}),
-    );
+    const cross_DK = inBlocks(x_D.length, (rows) => combine(crossCovariance(sums, rows, {from: 0, to: a_F.length})));
     const weight_DK = choleskySolve(lowerPanels(covariance(sums, RIDGE)), cross_DK);
-    const mean_1K = matMul(mean(a_F), member_KF, {transposeB: true});
-    const intercept_K = tf.reshape(tf.sub(mean_1K, matMul(mean(x_D), weight_DK)), [member_KF.shape[0]]);
+    const mean_1K = combine(mean(a_F));
+    const intercept_K = tf.reshape(tf.sub(mean_1K, matMul(mean(x_D), weight_DK)), [weight_DK.shape[1]]);
     return {weight_DK, intercept_K: intercept_K as tf.Tensor1D};
   });
 }

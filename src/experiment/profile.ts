@@ -6,7 +6,7 @@ import type {Config} from '../config/schema.js';
 import {NUMBERS} from '../downcycle/numbers.js';
 import {isSplit} from '../downcycle/options.js';
 import {profileNeeds} from '../downcycle/partition/plan-conversion.js';
-import {type Profile, readProfile, writeProfile} from '../downcycle/profile-file.js';
+import {type Profile, readingFrom, readProfile, writeProfile} from '../downcycle/profile-file.js';
 import {isProfileOf, type ProfileProgress, profileModel} from '../downcycle/profile-model.js';
 import type {ProfileOptions} from '../downcycle/profile-options.js';
 import {removeProgress} from '../downcycle/profile-progress.js';
@@ -84,9 +84,10 @@ export async function profileOf({config, at}: LoadedConfig, onProgress?: Profile
   return keepProfile(path, made, how.partial);
 }
 
-/** Writes a profile and reads it back, for what was kept of it in parts goes. */
+/** Writes a profile and removes what was kept of it in parts. */
 async function keepProfile(path: string, made: Profile, partial: string): Promise<Profile> {
   await writeProfile(path, made);
+  const kept = await readingFrom(path, made);
   await removeProgress(partial);
-  return readProfile(path);
+  return kept;
 }

@@ -50,6 +50,7 @@ export function cholesky(a_NN: tf.Tensor2D): tf.Tensor2D {
  * x with `(a + shift·I)·x = b`; [N, M], not differentiable. Disposes a and b, each part when it has been read.
  *
  * @param a float32, of a symmetric matrix that is positive definite with the shift; `b_NM` float32. The arithmetic is float64.
+ * @param shift is rounded to float32.
  */
 export function choleskySolve(a: LowerPanels, b_NM: tf.Tensor2D, shift = 0): tf.Tensor2D {
   const panels = Object.fromEntries(a.map((panel, p) => [`a${p}`, panel]));

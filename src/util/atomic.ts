@@ -64,7 +64,7 @@ export function writeFolderAtomic<T>(path: string, fill: (part: string) => Promi
 export async function makeAtomic<T>(path: string, make: (part: string) => Promise<T>): Promise<T> {
   if (unfinished.has(path)) return make(path);
   await refuseExisting(path);
-  const part = join(dirname(path), `.${basename(path)}.part-${process.pid}`);
+  const part = hiddenPart(path);
   await makeFolder(dirname(path));
   await removeAbandoned(path);
   unfinished.add(part);
@@ -82,6 +82,33 @@ export async function makeAtomic<T>(path: string, make: (part: string) => Promis
   } finally {
     unfinished.delete(part);
   }
+}
+
+/**
+ * A hidden folder beside `path` for parts of what is being made there, of this process alone.
+ *
+ * It goes with {@link removeScratch}, or when the process ends; that of a killed one goes when the next one asks for its own.
+ */
+export async function scratchBeside(path: string): Promise<string> {
+  const part = hiddenPart(path);
+  if (unfinished.has(part)) return part;
+  await makeFolder(dirname(path));
+  await removeAbandoned(path);
+  unfinished.add(part);
+  await rm(part, {recursive: true, force: true});
+  await makeFolder(part);
+  return part;
+}
+
+/** Removes the folder of {@link scratchBeside}, if there is one. */
+export async function removeScratch(path: string): Promise<void> {
+  const part = hiddenPart(path);
+  await rm(part, {recursive: true, force: true});
+  unfinished.delete(part);
+}
+
+function hiddenPart(path: string): string {
+  return join(dirname(path), `.${basename(path)}.part-${process.pid}`);
 }
 
 /** Removes what processes that were killed left of the same path. */

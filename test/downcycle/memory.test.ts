@@ -53,12 +53,12 @@ describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
   );
 
   it(
-    'is no larger where predictors, gradients and fits hold the equations of a layer',
+    'of predictors and gradients is below the same bound, and that of a refit about at it',
     async () => {
       const [predictors, refit] = await peaksOf(FEW, ['predictors', 'refit']);
       const most = FLOOR + ACTIVATIONS + FEW * STATISTICS;
       expect(predictors).toBeLessThan(most);
-      expect(refit).toBeLessThan(most + UNCOLLECTED); // 760 to 810 of 811 MB by hand
+      expect(refit).toBeLessThan(most + UNCOLLECTED); // 760 to 810 MB by hand, of 811
     },
     TIMEOUT,
   );

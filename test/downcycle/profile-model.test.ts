@@ -1,4 +1,5 @@
-import {join} from 'node:path';
+import {readdir, writeFile} from 'node:fs/promises';
+import {dirname, join} from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import {beforeAll, describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
@@ -6,7 +7,7 @@ import {openDense} from '../../src/downcycle/model-source.js';
 import type {Profile} from '../../src/downcycle/profile-file.js';
 import {profileText} from '../../src/downcycle/profile-model.js';
 import {profileSchema} from '../../src/downcycle/profile-options.js';
-import {keepPredicted, saveProgress} from '../../src/downcycle/profile-progress.js';
+import {removeProgress, saveProgress} from '../../src/downcycle/profile-progress.js';
 import {markerCounts} from '../../src/downcycle/statistics.js';
 import {startEngine} from '../../src/engine/start.js';
 import {addFfn, attentionContext, finalHidden, throughAttention} from '../../src/model/decoder.js';
@@ -164,8 +165,8 @@ describe('a profile', () => {
     const [{next} = {next: tf.zeros([0])}] = await wholePass(TINY_LLAMA, calibration);
     const hidden = [Float32Array.from(next.dataSync())];
     const kept = new Float32Array(whole.metadata.model.ffnWidth * 3).fill(7);
-    await keepPredicted(partial, 0, kept, whole.metadata);
-    await saveProgress(partial, {layers: whole.layers.slice(0, 1), metadata: whole.metadata, hidden});
+    const first = {...whole.layers[0]!, predicted: {numColumns: 3, read: () => Promise.resolve(kept)}};
+    await saveProgress(partial, {layers: [first], metadata: whole.metadata, hidden});
     const {layers} = await profile(TINY_LLAMA, calibration, {predictors: true}, partial);
     expect(await layers[0]!.predicted!.read()).toEqual(kept);
     const [one, other] = [layers[1]!.predicted!, whole.layers[1]!.predicted!];
@@ -173,18 +174,15 @@ describe('a profile', () => {
     expect(await one.read()).toBeAllClose(Array.from(await other.read()), {atol: 1e-4});
   });
 
-  it.each(['is of another profile', 'is not there'])('begins anew where what was foreseen %s', async (what) => {
-    const partial = scratch('stopped');
-    const whole = await profile(TINY_LLAMA, calibration, {predictors: true});
-    const marked = whole.layers.map((layer) => ({...layer, gateMean_JF: layer.gateMean_JF.map(() => 7)}));
-    await saveProgress(partial, {layers: marked, metadata: whole.metadata, hidden: await hiddenStates()});
-    if (what === 'is of another profile') {
-      const metadata = {...whole.metadata, tokenHash: 'of other text'};
-      for (const [l, layer] of marked.entries())
-        await keepPredicted(partial, l, await layer.predicted!.read(), metadata);
-    }
-    const {layers} = await profile(TINY_LLAMA, calibration, {predictors: true}, partial);
-    expect(layers[0]!.gateMean_JF).toEqual(whole.layers[0]!.gateMean_JF);
+  it('takes away what it kept when it is told to, and nothing else', async () => {
+    const partial = scratch('kept/partial');
+    const {layers, metadata} = await profile(TINY_LLAMA, calibration, {predictors: true}, partial);
+    await saveProgress(partial, {layers, metadata, hidden: []});
+    await writeFile(scratch('kept/other'), '');
+    expect((await readdir(dirname(partial))).length).toBe(3);
+    await removeProgress(partial);
+    expect(await readdir(dirname(partial))).toEqual(['other']);
+    await expect(layers[0]!.predicted!.read()).rejects.toThrow('there is no such file');
   });
 
   it('begins anew where what was kept is of other text or settings', async () => {

@@ -42,6 +42,16 @@ describe('choleskySolve', () => {
     expect(back!.values).toBeAllClose(Array.from(b!.values), {rtol: 1e-4, atol: 1e-4});
   });
 
+  onEveryEngine('takes what it is given: panels and right side are gone', async () => {
+    const whole = tf.mul(tf.eye(600), 2) as tf.Tensor2D;
+    const [panels, right] = [lowerPanels(whole), tf.ones([600, 2]) as tf.Tensor2D];
+    const solved = choleskySolve(panels, right, 2);
+    expect(panels.length).toBeGreaterThan(2);
+    expect([right, ...panels].every(({isDisposed}) => isDisposed)).toBe(true);
+    expect(await solved.data()).toBeAllClose(new Array<number>(1200).fill(0.25), {rtol: 1e-6});
+    tf.dispose([whole, solved]);
+  });
+
   onEveryEngine('solves in panels and in blocks of columns, the last ones narrower', async ({run}) => {
     const [N, M] = [1100, 300];
     const [back, b] = await run(

@@ -24,14 +24,14 @@ const mallopt = find<Mallopt>('int mallopt(int, int)');
  * block that was ever freed, up to 32 MB; such blocks then lie between small ones that stay, and so stay with them. There is
  * one heap for each core instead of eight: XLA compiles in many threads, and leaves holes in the heap of each.
  */
-export function keepLessFreed(): void {
-  const {MALLOC_MMAP_THRESHOLD_, MALLOC_ARENA_MAX, GLIBC_TUNABLES = ''} = process.env;
-  if (!MALLOC_MMAP_THRESHOLD_ && !GLIBC_TUNABLES.includes('mmap_threshold')) mallopt?.(MMAP_THRESHOLD, LARGE_BLOCK);
-  if (!MALLOC_ARENA_MAX && !GLIBC_TUNABLES.includes('arena_max')) mallopt?.(ARENA_MAX, availableParallelism());
+export function keepLessFreed(env: NodeJS.ProcessEnv = process.env, set = mallopt): void {
+  const {MALLOC_MMAP_THRESHOLD_, MALLOC_ARENA_MAX, GLIBC_TUNABLES = ''} = env;
+  if (!MALLOC_MMAP_THRESHOLD_ && !GLIBC_TUNABLES.includes('mmap_threshold')) set?.(MMAP_THRESHOLD, LARGE_BLOCK);
+  if (!MALLOC_ARENA_MAX && !GLIBC_TUNABLES.includes('arena_max')) set?.(ARENA_MAX, availableParallelism());
 }
 
 /**
- * Waits for `work`, which allocates and frees much, and meanwhile gives what it freed back to the system.
+ * Waits for `work`, which allocates and frees much, and meanwhile and in the end gives what it freed back to the system.
  *
  * The C library keeps freed memory for later. After XLA has compiled a large step that is half a gigabyte nobody uses
  * again, and the step's own buffers would come on top of it.
@@ -39,19 +39,19 @@ export function keepLessFreed(): void {
 export async function withTrimming<T>(work: Promise<T>): Promise<T> {
   if (!trim) return work;
   const start = trim.async.bind(trim);
-  let isRunning = false;
+  const trimOnce = (): Promise<void> => new Promise((done) => start(0, () => done()));
+  let running: Promise<void> | null = null;
   const timer = setInterval(() => {
-    if (isRunning) return;
-    isRunning = true;
-    start(0, () => {
-      isRunning = false;
+    running ??= trimOnce().then(() => {
+      running = null;
     });
   }, INTERVAL);
   try {
     return await work;
   } finally {
     clearInterval(timer);
-    if (!isRunning) await new Promise<void>((done) => start(0, done));
+    await running;
+    await trimOnce();
   }
 }
 

@@ -97,12 +97,14 @@ function factorPanels(
 /** Factors a panel from which all that lies to the left was subtracted; consumes it. */
 function factorPanel(raw: Raw, left: number, width: number, shift: number): Factor {
   const block = slice(raw, left, [0, 0], [width, -1]);
-  const shifted = consume(raw, block, () => add(raw, block, diagonal(raw, width, shift)));
+  const shifted = shift === 0 ? block : consume(raw, block, () => add(raw, block, diagonal(raw, width, shift)));
   const l = consume(raw, shifted, factor);
-  const inverse = consume(raw, l, () => {
-    const attributes = [boolAttr('lower', true), boolAttr('adjoint', false), DOUBLE];
-    return raw.run('MatrixTriangularSolve', attributes, [l, diagonal(raw, width, 1)]).id;
-  });
+  const inverse = consume(raw, l, () =>
+    consume(raw, diagonal(raw, width, 1), (_, identity) => {
+      const attributes = [boolAttr('lower', true), boolAttr('adjoint', false), DOUBLE];
+      return raw.run('MatrixTriangularSolve', attributes, [l, identity]).id;
+    }),
+  );
   const rest = consume(raw, left, () => slice(raw, left, [width, 0], [-1, -1]));
   return {width, inverse, below: consume(raw, rest, () => multiply(raw, rest, inverse, {b: true}))};
 }

@@ -39,10 +39,13 @@ export function withRaw(binding: Binding, body: (raw: Raw) => Metadata[]): Metad
       binding.deleteTensor(id);
     },
   };
-  const results = body(raw);
-  const returned = new Set(results.map(({id}) => id));
-  for (const id of made) if (!returned.has(id)) binding.deleteTensor(id);
-  return results;
+  try {
+    const results = body(raw);
+    for (const {id} of results) made.delete(id);
+    return results;
+  } finally {
+    for (const id of made) binding.deleteTensor(id);
+  }
 }
 
 const INT = typeAttr('T', TF.INT32);
