@@ -40,17 +40,19 @@ export async function withTrimming<T>(work: Promise<T>): Promise<T> {
   if (!trim) return work;
   const start = trim.async.bind(trim);
   const trimOnce = (): Promise<void> => new Promise((done) => start(0, () => done()));
-  let running: Promise<void> | null = null;
+  let [last, isRunning] = [Promise.resolve(), false];
   const timer = setInterval(() => {
-    running ??= trimOnce().then(() => {
-      running = null;
+    if (isRunning) return;
+    isRunning = true;
+    last = trimOnce().then(() => {
+      isRunning = false;
     });
   }, INTERVAL);
   try {
     return await work;
   } finally {
     clearInterval(timer);
-    await running;
+    await last;
     await trimOnce();
   }
 }
