@@ -87,7 +87,7 @@ export async function logEnd(
   if (reason === 'early' && best) {
     onEvent({
       kind: 'note',
-      text: `ended early: no held-out loss below ${best.loss.toFixed(3)} since step ${best.step}`,
+      text: `ended early: held-out loss was least at step ${best.step} (${best.loss.toFixed(3)})`,
     });
   }
   await log.append({kind: 'end', step, tokens, seconds: secondsOf(progress), reason});

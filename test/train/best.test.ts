@@ -122,7 +122,7 @@ describe('a run without patience left', () => {
     });
     expect(result).toMatchObject({step: end, reason: 'early'});
     expect(await evalsOf('early')).toEqual(evals.slice(0, end + 1));
-    expect(notes.join()).toMatch(/^ended early: no held-out loss below \d\.\d{3} since step \d+$/);
+    expect(notes.join()).toMatch(/^ended early: held-out loss was least at step \d+ \(\d\.\d{3}\)$/);
     expect((await readRunLog(pathOf('early/log.jsonl'))).at(-1)).toMatchObject({
       kind: 'end',
       step: end,

@@ -31,9 +31,10 @@ export function addMerge(program: Program, ui: Ui): void {
         return mergeAdapter({adapter, out, base, dtype: dtype && DTYPES[dtype]});
       });
       const replaced = merged.replaced === 0 ? '' : `, ${merged.replaced} parameters trained whole`;
-      const rounded = merged.dtype === 'F32' ? '' : `, rounded to ${merged.dtype}`;
+      const isRounded = merged.dtype === 'BF16' || merged.dtype === 'F16';
+      const rounded = isRounded ? `, rounded to ${merged.dtype}` : '';
       ui.print(`${merged.base} and ${merged.matrices} low-rank terms${replaced}${rounded}`);
-      if (rounded && dtype === undefined) {
+      if (isRounded && dtype === undefined) {
         ui.note(
           `${merged.base} is ${merged.dtype}, too coarse for part of a small change: --dtype float32 rounds nothing`,
         );
