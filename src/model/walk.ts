@@ -1,6 +1,7 @@
 // A model one layer at a time: the hidden states of some text and the weights of one layer are in memory, not the model.
 import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../engine/compile.js';
+import {returnLargeBlocks} from '../engine/native/malloc.js';
 import type {TensorTree} from '../engine/tensor-tree.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
@@ -92,7 +93,7 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
   let shelf = takeShelf(architecture, 0, shelves);
   const scratch = new Float32Array(largestOf(architecture));
   const read = (): LayerTree<tf.Tensor> => mapLayer(shelf.variables, (variable) => variable.read());
-  const owned: Disposable[] = [];
+  const owned: Disposable[] = [{dispose: returnLargeBlocks()}];
   const own = <T extends Disposable>(part: T): T => {
     owned.push(part);
     return part;

@@ -1,6 +1,7 @@
+import {availableParallelism} from 'node:os';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, describe, expect, it, vi} from 'vitest';
-import {keepLessFreed, withTrimming} from '../../src/engine/native/malloc.js';
+import {makeFewHeaps, returnLargeBlocks, withTrimming} from '../../src/engine/native/malloc.js';
 
 /** The timers that were started and not stopped again. */
 function watchTimers(): () => number {
@@ -10,21 +11,40 @@ function watchTimers(): () => number {
 
 afterEach(() => vi.restoreAllMocks());
 
-describe('keepLessFreed', () => {
-  const set = (env: NodeJS.ProcessEnv): number[] => {
-    const parameters: number[] = [];
-    keepLessFreed(env, (parameter) => parameters.push(parameter));
-    return parameters;
-  };
+/** Collects what is set: pairs of parameter and value. */
+function recorder() {
+  const calls: number[][] = [];
+  return {calls, set: (...call: [number, number]) => calls.push(call)};
+}
 
-  it('fixes the size of blocks that go back at once, and the number of heaps', () => {
-    expect(set({})).toEqual([-3, -8]);
+describe('makeFewHeaps', () => {
+  it('makes as many as there are cores, unless a person says otherwise', () => {
+    const {calls, set} = recorder();
+    makeFewHeaps({}, set);
+    makeFewHeaps({MALLOC_ARENA_MAX: '4'}, set);
+    makeFewHeaps({GLIBC_TUNABLES: 'glibc.malloc.arena_max=1'}, set);
+    expect(calls).toEqual([[-8, availableParallelism()]]);
+  });
+});
+
+describe('returnLargeBlocks', () => {
+  it('has blocks of 1 MB go back until the last one that asked is done', () => {
+    const {calls, set} = recorder();
+    const [one, other] = [returnLargeBlocks({}, set), returnLargeBlocks({}, set)];
+    one();
+    expect(calls).toEqual([[-3, 2 ** 20]]);
+    other();
+    expect(calls).toEqual([
+      [-3, 2 ** 20],
+      [-3, 2 ** 25],
+    ]);
   });
 
-  it("leaves a person's own settings alone", () => {
-    expect(set({MALLOC_MMAP_THRESHOLD_: '131072'})).toEqual([-8]);
-    expect(set({MALLOC_ARENA_MAX: '4'})).toEqual([-3]);
-    expect(set({GLIBC_TUNABLES: 'glibc.malloc.mmap_threshold=131072:glibc.malloc.arena_max=1'})).toEqual([]);
+  it("leaves a person's own setting alone", () => {
+    const {calls, set} = recorder();
+    returnLargeBlocks({MALLOC_MMAP_THRESHOLD_: '131072'}, set)();
+    returnLargeBlocks({GLIBC_TUNABLES: 'glibc.malloc.mmap_threshold=131072'}, set)();
+    expect(calls).toEqual([]);
   });
 });
 

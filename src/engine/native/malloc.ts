@@ -11,6 +11,8 @@ const INTERVAL = 500;
 /** `M_MMAP_THRESHOLD` of malloc.h: blocks of so many bytes are taken from the system one by one, and go back when freed. */
 const MMAP_THRESHOLD = -3;
 const LARGE_BLOCK = 2 ** 20;
+/** What the threshold rises to by itself, at most. */
+const LARGEST_BLOCK = 2 ** 25;
 /** `M_ARENA_MAX`: how many heaps threads share. */
 const ARENA_MAX = -8;
 
@@ -18,16 +20,31 @@ const trim = find<Trim>('int malloc_trim(size_t)');
 const mallopt = find<Mallopt>('int mallopt(int, int)');
 
 /**
- * Has `malloc` keep less of what is freed; a person's own settings win.
- *
- * Large blocks, such as arrays of weights, go back to the system at once. Left alone the threshold rises to the largest
- * block that was ever freed, up to 32 MB; such blocks then lie between small ones that stay, and so stay with them. There is
- * one heap for each core instead of eight: XLA compiles in many threads, and leaves holes in the heap of each.
+ * Has `malloc` make one heap for each core instead of eight, unless a person says otherwise: XLA compiles in many threads,
+ * and leaves holes in the heap of each. For threads that have none yet.
  */
-export function keepLessFreed(env: NodeJS.ProcessEnv = process.env, set = mallopt): void {
-  const {MALLOC_MMAP_THRESHOLD_, MALLOC_ARENA_MAX, GLIBC_TUNABLES = ''} = env;
-  if (!MALLOC_MMAP_THRESHOLD_ && !GLIBC_TUNABLES.includes('mmap_threshold')) set?.(MMAP_THRESHOLD, LARGE_BLOCK);
+export function makeFewHeaps(env: NodeJS.ProcessEnv = process.env, set = mallopt): void {
+  const {MALLOC_ARENA_MAX, GLIBC_TUNABLES = ''} = env;
   if (!MALLOC_ARENA_MAX && !GLIBC_TUNABLES.includes('arena_max')) set?.(ARENA_MAX, availableParallelism());
+}
+
+/** How many ask that large blocks go back. */
+let asking = 0;
+
+/**
+ * Has large blocks, such as arrays of weights, go back to the system when they are freed, until what is returned is called,
+ * unless a person says otherwise.
+ *
+ * Left alone the threshold rises to the largest block that was ever freed, up to 32 MB; such blocks then lie between small
+ * ones that stay, and so stay with them. Work that asks for the same blocks over and over, as training, is faster so.
+ */
+export function returnLargeBlocks(env: NodeJS.ProcessEnv = process.env, set = mallopt): () => void {
+  const {MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES = ''} = env;
+  if (MALLOC_MMAP_THRESHOLD_ || GLIBC_TUNABLES.includes('mmap_threshold')) return () => undefined;
+  if (asking++ === 0) set?.(MMAP_THRESHOLD, LARGE_BLOCK);
+  return () => {
+    if (--asking === 0) set?.(MMAP_THRESHOLD, LARGEST_BLOCK);
+  };
 }
 
 /**

@@ -4,7 +4,7 @@ import {EnvironmentError} from '../../util/errors.js';
 import {LIBRARY_FILES} from '../library/versions.js';
 import {type CApi, loadCApi, type Pointer} from './c-api.js';
 import {configProto} from './config-proto.js';
-import {keepLessFreed} from './malloc.js';
+import {makeFewHeaps} from './malloc.js';
 import {programFlags, programFolder} from './program-cache.js';
 
 /** A device TensorFlow found, for example `/job:localhost/replica:0/task:0/device:CPU:0`. */
@@ -56,7 +56,7 @@ export interface RuntimeOptions {
 /** Starts TensorFlow from the folder that holds its libraries. */
 export function startRuntime(folder: string, {threads = 0, device = 'auto'}: RuntimeOptions = {}): Runtime {
   setEnvironment();
-  keepLessFreed();
+  makeFewHeaps();
   const programs = keepPrograms(folder, threads);
   const c = loadCApi(folder);
   const status = c.TF_NewStatus();
