@@ -46,7 +46,7 @@ export async function sumActivity(
   return total;
 }
 
-/** What a linear router could foresee of the loaded layer's neurons on the walk's hidden states, see `PredictedActivity`; [F, P]. */
+/** What a linear router could foresee of the loaded layer's neurons on the walk's text, see `PredictedActivity`; [F, P]. */
 export async function predictedActivity(walk: Walk, sums: Sums, numNeurons: number): Promise<Float32Array> {
   const total = await sumActivity(walk, sums, walk.batches, numNeurons);
   const profile = tf.tidy(() => {

@@ -35,7 +35,10 @@ export interface Kernels {
     readonly attrs: Readonly<Record<string, never>>;
     readonly result: tf.Tensor;
   };
-  /** x with `(a + shift·I)·x = b`, computed in float64; `a0`, `a1` ... are lower panels of a: see op/cholesky. Disposes its inputs. */
+  /**
+   * x with `(a + shift·I)·x = b`, computed in float64; `a0`, `a1` ... are lower panels of a: see op/cholesky. Disposes its
+   * inputs.
+   */
   readonly DowncycleCholeskySolve: {
     readonly inputs: {readonly b: tf.Tensor; readonly [panel: `a${number}`]: tf.Tensor};
     readonly attrs: {readonly shift: number};

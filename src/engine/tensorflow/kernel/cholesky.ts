@@ -23,7 +23,7 @@ export function cholesky({binding, toIds, toTensor}: TensorFlowBackend, call: Ke
 /**
  * Factors lower panels from the left, then substitutes forward and backward, in float64; disposes its inputs.
  *
- * TensorFlow's own `Cholesky` and `MatrixTriangularSolve` work on one core and hold four matrices of N² numbers; here all
+ * TensorFlow's own `Cholesky` and `MatrixTriangularSolve` work on one core and hold matrices of N² numbers; here all
  * but the diagonal blocks are products, and one lower half is held. What is let go is let go as soon as it can be.
  */
 export function choleskySolve({binding, toIds, toTensor}: TensorFlowBackend, call: KernelCall): tf.TensorInfo {
