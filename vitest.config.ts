@@ -1,8 +1,27 @@
 import {defineConfig} from 'vitest/config';
+import {BaseSequencer, type TestSpecification} from 'vitest/node';
+
+/** Files that start an engine as a config says, or change what Node gives them: each has a process of its own. */
+const ALONE = [
+  'test/{cli,experiment,train}/**/*.test.ts',
+  'test/engine/{doctor,start,wasm}.test.ts',
+  'test/{format,downcycle}/disk-full.test.ts',
+];
+const ALL = 'test/**/*.test.ts';
+
+/** Half a minute and more; the last one to start would otherwise run alone. */
+const LONG =
+  /\/(balance-recovery|convert-profile|crash|estimate|family-parity|memory|padding|program-cache|recompute)\.test\.ts$/;
+
+class LongFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const isLong = ({moduleId}: TestSpecification): boolean => LONG.test(moduleId);
+    return (await super.sort(files)).toSorted((a, b) => Number(isLong(b)) - Number(isLong(a)));
+  }
+}
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     pool: 'forks', // tfjs keeps one engine a process; worker threads share it and break
     maxWorkers: '100%',
     // Tests are many small steps: two files at a time with a thread each are half as fast again as one with all threads.
@@ -10,5 +29,11 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     setupFiles: ['test/support/matchers.ts'],
+    sequence: {sequencer: LongFirst},
+    projects: [
+      // To load the engine takes longer than most files of laws: they share processes.
+      {extends: true, test: {name: 'shared', include: [ALL], exclude: ALONE, isolate: false}},
+      {extends: true, test: {name: 'alone', include: ALONE}},
+    ],
   },
 });

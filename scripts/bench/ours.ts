@@ -148,4 +148,4 @@ try {
   console.error(describeError(error));
   process.exitCode = 1;
 }
-process.exit(); // the driver is gone or has heard enough; TensorFlow's threads do not outlive an orderly teardown
+process.exit(); // the driver is gone or has heard enough

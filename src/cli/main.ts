@@ -33,7 +33,7 @@ for (const signal of STOP_SIGNALS) {
 }
 
 const code = await runCli(process.argv.slice(2), process);
-// Not left to end by itself: TensorFlow's threads must not be running while its library is unloaded.
+// Not left to end by itself: nothing that still listens or waits may keep a command that is done.
 process.stdout.write('', () => setImmediate(() => end(hasLostOutput && code === 0 ? OUTPUT_LOST : code)));
 
 /** Node's own end crashes where its terminal is gone: there the signal ends us, once all is done that an end does. */

@@ -35,7 +35,8 @@ const VALUES_PER_WRITE = 2 ** 22;
  *
  * `read` is called once a tensor, in the order of `specs`, and its result is let go before the next call: the peak is
  * one tensor. Everything is synced. Returns the names of the files.
- * @throws ModelError if a spec is impossible or `read` gives another number of elements than its shape says.
+ * @throws ModelError if a spec is impossible, `read` gives another number of elements than its shape says, or a number is
+ * too large for float16.
  * @throws EnvironmentError if a file is in the way.
  *
  * After any error the files written so far are removed. Errors of the disk come out as the system gave them, since
@@ -121,12 +122,25 @@ async function writeTensor(
   if (isBytes) return writeAll(file, data, tensor.begin);
   if (!isFloatDtype(dtype))
     throw new ModelError(`${shard.file}: tensor "${name}" is ${dtype} and must be given as bytes.`);
+  if (dtype === 'F16') requireHalf(data, shard.file, name);
   let position = tensor.begin;
   for (let i = 0; i < data.length; i += VALUES_PER_WRITE) {
     const bytes = narrow(data.subarray(i, i + VALUES_PER_WRITE), dtype);
     await writeAll(file, bytes, position);
     position += bytes.length;
   }
+}
+
+/** From here on a number is nearer to infinity than to the largest of float16, 65504. */
+const BEYOND_HALF = 65_520;
+
+/** @throws ModelError if a finite number would become infinite. */
+function requireHalf(data: Float32Array, file: string, name: string): void {
+  const beyond = data.find((value) => Math.abs(value) >= BEYOND_HALF && Number.isFinite(value));
+  if (beyond === undefined) return;
+  throw new ModelError(`${file}: tensor "${name}" holds ${beyond.toPrecision(4)}; float16 ends at 65504.`, {
+    hint: 'Store it as bfloat16 or float32.',
+  });
 }
 
 /** A write call may take less than it was given, 2 GiB at most: goes on until all is written. */

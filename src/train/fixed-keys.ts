@@ -35,7 +35,9 @@ const FIXED: readonly Fixed[] = [
  * @throws UsageError if a key changed that is the same all through a run.
  */
 export async function refuseFixed({path, trainer}: Checkpoint, {train, config}: TrainRun): Promise<void> {
-  const keys = configDifferences(trainer.config ?? '', config.yaml);
+  const isArm = /^arm:/m.test(config.yaml); // else the config's own model is trained, and nobody looks at a profile
+  const all = configDifferences(trainer.config ?? '', config.yaml);
+  const keys = isArm ? all : all.filter((key) => !key.startsWith('profile'));
   const isLora = train.finetune.kind === 'lora';
   for (const {reason, is} of FIXED) {
     const key = keys.find((one) => is(one, isLora));

@@ -108,11 +108,17 @@ async function mergeInto(
 async function adapterFolder(path: string): Promise<string> {
   if (!(await exists(path))) throw new UsageError(`${path} is not there.`);
   if (await exists(join(path, 'log.jsonl'))) {
-    const newest = await newestCheckpoint(path);
+    const newest = await newestCheckpoint(path).catch(orAnother);
     if (newest !== null) return adapterOf(newest);
     throw new UsageError(`${path} is a run without a checkpoint.`, {hint: 'Train it on with --resume first.'});
   }
   return basename(resolve(path)).startsWith('step-') ? adapterOf(path) : path;
+}
+
+/** @throws the error of a damaged checkpoint, with what merging can do about it. */
+function orAnother(error: unknown): never {
+  if (!(error instanceof ModelError)) throw error;
+  throw new ModelError(error.message, {hint: 'Give another checkpoint of the run instead of the run.', cause: error});
 }
 
 async function adapterOf(checkpoint: string): Promise<string> {

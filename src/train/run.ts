@@ -86,12 +86,12 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   }
 }
 
-/** Reads from a checkpoint. @throws ModelError as `read` does, which says what to do about a damaged one. */
+/** Reads from a checkpoint. @throws ModelError as `read` does, with what to do about a damaged one: nobody fetches it again. */
 async function orWithout<T>(checkpoint: Checkpoint | null, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (error) {
-    if (!checkpoint || !(error instanceof ModelError) || error.hint !== undefined) throw error;
+    if (!checkpoint || !(error instanceof ModelError)) throw error;
     throw new ModelError(error.message, {hint: withoutIt(checkpoint.path), cause: error});
   }
 }

@@ -2,9 +2,10 @@
 import {execFileSync, spawnSync} from 'node:child_process';
 import {existsSync, readFileSync} from 'node:fs';
 import {readdir, readFile, rm, writeFile} from 'node:fs/promises';
-import {join, resolve} from 'node:path';
+import {join} from 'node:path';
 import {describe, expect, test, vi} from 'vitest';
 import {readProfile} from '../../src/downcycle/profile-file.js';
+import {DOWNCYCLE} from '../support/program.js';
 import {DENSE, TEXT, writeModel} from '../train/support.js';
 import {cli, spawnCli, tempFolder, writeConfig} from './support.js';
 
@@ -152,9 +153,8 @@ describe.skipIf(!hasFileLimit())('where no file may grow (skipped where a shell 
     expect((await spawnCli(['profile', config, '--out', 'p.st'], {cwd: folder})).code, 'packs the text').toBe(0);
     const before = await readdir(folder);
     const limited = (...args: string[]) => {
-      const main = ['--import', import.meta.resolve('tsx'), resolve('src/cli/main.ts'), ...args];
       const script = 'ulimit -f 8; exec "$@"';
-      return spawnSync('bash', ['-c', script, 'bash', process.execPath, ...main], {cwd: folder, encoding: 'utf8'});
+      return spawnSync('bash', ['-c', script, 'bash', ...DOWNCYCLE, ...args], {cwd: folder, encoding: 'utf8'});
     };
     const converted = limited('convert', config, '--out', 'moe');
     expect(converted.stderr).toContain(

@@ -4,6 +4,7 @@ import {tmpdir} from 'node:os';
 import {join, resolve} from 'node:path';
 import {onTestFinished} from 'vitest';
 import {runCli} from '../../src/cli/run.js';
+import {DOWNCYCLE} from '../support/program.js';
 
 /** What a command left behind. */
 export interface Ended {
@@ -42,8 +43,8 @@ export function startCli(
   args: readonly string[],
   options: {cwd?: string; env?: NodeJS.ProcessEnv} = {},
 ): {readonly ended: Promise<Ended>; kill(signal: NodeJS.Signals): void} {
-  const main = resolve('src/cli/main.ts');
-  const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), main, ...args], {
+  const [node = '', ...program] = DOWNCYCLE;
+  const child = spawn(node, [...program, ...args], {
     ...options,
     env: {...process.env, NO_COLOR: undefined, ...options.env},
     stdio: ['ignore', 'pipe', 'pipe'],

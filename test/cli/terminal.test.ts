@@ -1,10 +1,11 @@
 // Readers and terminals that go away under a command: only the system can say so, no test by itself.
 import {spawn, spawnSync} from 'node:child_process';
 import {existsSync} from 'node:fs';
-import {join, resolve} from 'node:path';
+import {join} from 'node:path';
 import {describe, expect, test, vi} from 'vitest';
 import {readRunLog} from '../../src/format/run-log.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
+import {DOWNCYCLE} from '../support/program.js';
 import {DENSE, TEXT, writeModel} from '../train/support.js';
 import {tempFolder, writeConfig} from './support.js';
 
@@ -12,7 +13,6 @@ vi.setConfig({testTimeout: 120_000}); // a new process, on a machine that may be
 
 const hasScript = process.platform === 'linux' && spawnSync('script', ['--version']).status === 0;
 
-const CLI = [process.execPath, '--import', import.meta.resolve('tsx'), resolve('src/cli/main.ts')];
 const quoted = (words: readonly string[]): string => words.map((word) => `'${word}'`).join(' ');
 
 describe.skipIf(!hasScript)('a run on a terminal (skipped where there is no `script` to make one)', () => {
@@ -22,7 +22,7 @@ describe.skipIf(!hasScript)('a run on a terminal (skipped where there is no `scr
     const config = await writeConfig(folder, TEXT);
     const out = join(folder, 'run');
     const options = ['--out', out, '--set', 'train.steps=1000000', '--set', 'train.validation.every=1000000'];
-    const terminal = spawn('script', ['-qec', quoted([...CLI, 'train', config, ...options]), '/dev/null'], {
+    const terminal = spawn('script', ['-qec', quoted([...DOWNCYCLE, 'train', config, ...options]), '/dev/null'], {
       stdio: ['pipe', 'ignore', 'ignore'],
     });
     const records = () => readRunLog(join(out, 'log.jsonl'));
@@ -42,7 +42,9 @@ describe.skipIf(!hasScript)('a run on a terminal (skipped where there is no `scr
 });
 
 test.skipIf(!existsSync('/dev/full'))('output that cannot be written is an error', () => {
-  const {status, stderr} = spawnSync('bash', ['-c', `${quoted([...CLI, '--help'])} > /dev/full`], {encoding: 'utf8'});
+  const {status, stderr} = spawnSync('bash', ['-c', `${quoted([...DOWNCYCLE, '--help'])} > /dev/full`], {
+    encoding: 'utf8',
+  });
   expect(stderr).toMatch(/^error: what was to be printed could not be written: .*ENOSPC/);
   expect(status).toBe(6);
 });
@@ -51,7 +53,7 @@ test('a reader that goes away ends no work', async () => {
   const folder = await tempFolder();
   await writeModel(join(folder, 'model'), DENSE);
   const config = await writeConfig(folder, TEXT);
-  const estimate = [...CLI, 'train', config, '--estimate', '--set', 'train.batch.sequences=100000000'];
+  const estimate = [...DOWNCYCLE, 'train', config, '--estimate', '--set', 'train.batch.sequences=100000000'];
   const {status, stderr} = spawnSync('bash', ['-o', 'pipefail', '-c', `${quoted(estimate)} | true`], {
     encoding: 'utf8',
   });

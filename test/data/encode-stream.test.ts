@@ -10,6 +10,7 @@ import {prepare} from '../../src/data/prepare.js';
 import type {Sample} from '../../src/data/sample.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {DataError} from '../../src/util/errors.js';
+import {DOWNCYCLE} from '../support/program.js';
 import {collect, STORIES, tempFolder} from './support.js';
 
 const MODEL = 'checkpoints/dense-4m';
@@ -77,8 +78,8 @@ describe('tokenizing in threads', () => {
     const folder = await tempFolder();
     const config = join(folder, 'x.yaml');
     await writeFile(config, `model: ${MODEL}\ndata: {sources: [{name: a, path: 'data/*.txt'}]}\n`);
-    const args = ['--import', 'tsx', 'src/cli/main.ts', 'prepare', config, '--out', join(folder, 'out')];
-    const child = spawn(process.execPath, args, {stdio: 'ignore'});
+    const [node = '', ...program] = DOWNCYCLE;
+    const child = spawn(node, [...program, 'prepare', config, '--out', join(folder, 'out')], {stdio: 'ignore'});
     while (!(await readdir(folder)).some((name) => name.startsWith('.out')))
       await new Promise((go) => setTimeout(go, 50));
     await new Promise((go) => setTimeout(go, 1500));

@@ -41,7 +41,6 @@ if (method) await convertBy(splitOptions({experts: 30, shared: 2, topK: 6, ...me
 else if (what === 'proof') await prove();
 else await profileInto(what === 'predictors');
 process.stdout.write(`${JSON.stringify({start, peak: memory('VmHWM')})}\n`);
-process.exit(0);
 
 async function convertBy(options: SplitOptions): Promise<void> {
   const profile = await readProfile(join(folder, 'profile'));

@@ -83,6 +83,19 @@ describe('writeSafetensors', () => {
     },
   );
 
+  it('leaves infinite numbers and what rounds to the largest of float16 to their dtype', async () => {
+    const values = Float32Array.of(65_519, -65_519, Number.POSITIVE_INFINITY, Number.NaN);
+    await writeSafetensors(scratch(), [spec('x', 'F16', 4)], async () => values);
+    const file = await openSafetensors(scratch('model.safetensors'));
+    expect([...widen(await file.readBytes('x'), 'F16')]).toEqual([
+      65_504,
+      -65_504,
+      Number.POSITIVE_INFINITY,
+      Number.NaN,
+    ]);
+    await file.close();
+  });
+
   it('marks the file as transformers expects it and keeps further metadata', async () => {
     await writeSafetensors(scratch(), [spec('x', 'U8', 1)], async () => Uint8Array.of(1), {metadata: {step: '3'}});
     const file = await openSafetensors(scratch('model.safetensors'));
@@ -159,6 +172,12 @@ describe('writeSafetensors refuses, and leaves nothing behind,', () => {
       [spec('a', 'I32', 1)],
       new Float32Array(1),
       /"a" is I32 and must be given as bytes/,
+    ],
+    [
+      'a number that float16 has not',
+      [spec('a', 'F16', 2)],
+      Float32Array.of(65_519, -70_000),
+      /"a" holds -7\.000e\+4; float16 ends at 65504/,
     ],
   ])('%s', async (_, specs, data, message) => {
     const error = await writeSafetensors(scratch(), specs, async () => data).catch((thrown: unknown) => thrown);

@@ -3,10 +3,9 @@ import {expect, it} from 'vitest';
 import {type CompileOptions, compile} from '../../src/engine/compile.js';
 import {locateTensorFlow} from '../../src/engine/library/locate.js';
 import {liveTensors} from '../../src/engine/memory.js';
-import {startRuntime} from '../../src/engine/native/runtime.js';
-import {type Engine, setEngine} from '../../src/engine/state.js';
+import {startEngine} from '../../src/engine/start.js';
+import {type Engine, getEngine, setEngine} from '../../src/engine/state.js';
 import {flattenTree, type TensorTree} from '../../src/engine/tensor-tree.js';
-import {startBackend} from '../../src/engine/tensorflow/backend.js';
 import {startWasm} from '../../src/engine/wasm/backend.js';
 import {type Host, sizeOf} from './host.js';
 
@@ -41,6 +40,9 @@ interface Started {
 /** TensorFlow on the processor, or why there is none. Both engines live in one process; a law picks its own. */
 const tensorflow: Started | string = await startTensorFlow();
 const wasm: Started = await startWasmBeside();
+/** What runs outside laws. */
+const usual = typeof tensorflow === 'string' ? wasm : tensorflow;
+await select(usual);
 
 /** Why the laws skip TensorFlow; null if they do not. */
 export const missingTensorFlow: string | null = typeof tensorflow === 'string' ? tensorflow : null;
@@ -69,13 +71,21 @@ export function runningEngines(): readonly EngineName[] {
   return missingTensorFlow === null ? NAMES : ['wasm'];
 }
 
-/** Selects an engine, runs `fn` on it and expects no tensor left behind. */
+/** Selects an engine, runs `fn` on it and selects the usual one again. */
 export async function withEngine<R>(name: EngineName, fn: (engine: TestEngine) => R | Promise<R>): Promise<R> {
   const started = name === 'wasm' ? wasm : tensorflow;
   if (typeof started === 'string') throw new Error(started);
-  await tf.setBackend(started.backend);
-  setEngine(started.engine);
-  return fn(testEngine(name));
+  await select(started);
+  try {
+    return await fn(testEngine(name));
+  } finally {
+    await select(usual);
+  }
+}
+
+async function select({engine, backend}: Started): Promise<void> {
+  await tf.setBackend(backend);
+  setEngine(engine);
 }
 
 /** Runs `fn` and expects as many tensors alive after it as before, in tfjs and in the runtime below it. */
@@ -141,11 +151,12 @@ async function readAll(tensors: readonly tf.Tensor[]): Promise<Host[]> {
   return results;
 }
 
+/** The engine that product code gets, too; with it a file may follow any other in one process. */
 async function startTensorFlow(): Promise<Started | string> {
   const lookup = await locateTensorFlow({device: 'cpu'});
   if (lookup.kind === 'missing') return `no TensorFlow: ${lookup.tried.join(' ')}`;
-  const runtime = startRuntime(lookup.location.folder, {device: 'cpu'});
-  return {engine: {kind: 'tensorflow', backend: await startBackend(runtime)}, backend: 'tensorflow'};
+  await startEngine({device: 'cpu'});
+  return {engine: getEngine(), backend: 'tensorflow'};
 }
 
 async function startWasmBeside(): Promise<Started> {

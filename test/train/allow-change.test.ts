@@ -80,8 +80,8 @@ describe('within a run, whoever allows it,', () => {
     ],
     [
       full,
-      'profile: {cv: tasks}',
-      'profile: {cv: samples}',
+      'arm: a\nprofile: {cv: tasks}',
+      'arm: a\nprofile: {cv: samples}',
       'profile.cv (tasks, now samples)',
       'the weights of the run are those of its checkpoint',
     ],
@@ -117,6 +117,7 @@ describe('within a run, whoever allows it,', () => {
 
   it.each([
     [lora, 'model: a', 'model: b'],
+    [full, 'profile: {cv: tasks}', 'profile: {cv: samples}'],
     [full, 'train: {ema: {decay: 0.9}}', 'train: {ema: {decay: 0.99}}'],
     [full, 'train: {steps: 4, ema: {decay: 0.9}}', 'train: {steps: 4}'],
     [full, 'train: {balance: {kind: aux}}', 'train: {balance: {kind: bias}}'],

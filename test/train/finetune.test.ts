@@ -1,4 +1,4 @@
-import {readdir, rm} from 'node:fs/promises';
+import {readdir, rm, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {readModelConfig} from '../../src/format/model-folder.js';
@@ -302,6 +302,11 @@ describe('merging', () => {
     await expect(mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'other')})).rejects.toMatchObject({
       message: `${join(folder, 'model')} is not there: the run recorded it as the model that it trained from.`,
       hint: 'Say where that model is with --base.',
+    });
+    await writeFile(join(folder, 'run/step-000002/trainer.json'), '');
+    await expect(mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'other')})).rejects.toMatchObject({
+      message: expect.stringContaining('step-000002/trainer.json:1:1: ') as string,
+      hint: 'Give another checkpoint of the run instead of the run.',
     });
   });
 

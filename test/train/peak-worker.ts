@@ -7,4 +7,3 @@ await train(JSON.parse(process.argv[2] ?? '') as TrainRun);
 const status = readFileSync('/proc/self/status', 'utf8');
 const bytes = Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) * 1024; // the kernel's own record
 process.stdout.write(`${JSON.stringify({bytes})}\n`);
-process.exit(0);

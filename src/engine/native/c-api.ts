@@ -213,6 +213,8 @@ export function loadCApi(folder: string): CApi {
       koffi.load(join(folder, 'libtensorflow_framework.so.2'), {global: true});
       return koffi.load(join(folder, 'libtensorflow_cc.so.2'));
     });
+    keepLoaded(join(folder, 'libtensorflow_framework.so.2'));
+    keepLoaded(join(folder, 'libtensorflow_cc.so.2'));
     defineGraphOutput();
     const bound = Object.entries(SIGNATURES).map(([name, [result, args]]) => [
       name,
@@ -225,6 +227,27 @@ export function loadCApi(folder: string): CApi {
       hint: 'Run `downcycle doctor` to see what is missing.',
       cause: error,
     });
+  }
+}
+
+/** `RTLD_LAZY`, `RTLD_NOLOAD` (only what is loaded already) and `RTLD_NODELETE` of dlfcn.h. */
+const KEEP_LOADED = 0x1 | 0x4 | 0x1000;
+
+/**
+ * Has a loaded library stay until the process is gone: Node would unload it first, and what it left to do at the very end
+ * would then lie in memory that is no longer there.
+ */
+function keepLoaded(path: string): void {
+  dlopen()(path, KEEP_LOADED);
+}
+
+/** The GNU C library has `dlopen` in itself since 2.34, and beside it before. */
+function dlopen(): (path: string, mode: number) => Pointer | null {
+  const declaration = 'void* dlopen(const char*, int)';
+  try {
+    return koffi.load('libc.so.6').func(declaration);
+  } catch {
+    return koffi.load('libdl.so.2').func(declaration);
   }
 }
 
