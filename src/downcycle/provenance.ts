@@ -34,6 +34,8 @@ const common = {
   versions: z.strictObject({downcycle: z.string(), node: z.string()}),
   seed: z.int(),
   equivalence: proofSchema.nullable(),
+  /** Said of weights that were trained since they were made so. */
+  trained: z.literal(true).optional(),
 };
 
 const calibrationSchema = z.strictObject({

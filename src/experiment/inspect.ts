@@ -9,6 +9,7 @@ import type {Dtype} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
 import type {EndRecord, EvalRecord, RunRecord, StepRecord} from '../format/run-record.js';
+import {openSafetensors} from '../format/safetensors.js';
 import {type TensorInfo, tensorBytes} from '../format/safetensors-header.js';
 import {openTokenShard} from '../format/token-shard.js';
 import type {ShardMetadata} from '../format/token-shard-metadata.js';
@@ -16,7 +17,7 @@ import {type Architecture, countParameters, type ParameterCount} from '../model/
 import {architectureFromConfig} from '../model/config.js';
 import {checkTensors} from '../model/load.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
-import {DataError, UsageError} from '../util/errors.js';
+import {DataError, ModelError, UsageError} from '../util/errors.js';
 
 /** What a model folder holds. */
 export interface ModelInspection {
@@ -36,7 +37,7 @@ export interface ModelInspection {
   readonly neurons: readonly NeuronCount[] | null;
   /** Of each layer, how many neurons of the dense FFN 0, 1, ... E experts keep. Null unless they are pruned copies of it. */
   readonly kept: readonly (readonly number[])[] | null;
-  /** Whether it is part of a checkpoint, trained since it was made. */
+  /** Whether it was trained since it was made. */
   readonly isTrained: boolean;
   /** What the files hold that the architecture has no place for, one line each. */
   readonly warnings: readonly string[];
@@ -125,11 +126,21 @@ export async function inspect(path: string): Promise<Inspection> {
   return runs.length > 0 ? inspectExperiment(path, runs) : refuse(path);
 }
 
-function inspectFile(path: string): Promise<Inspection> {
+async function inspectFile(path: string): Promise<Inspection> {
   if (path.endsWith('.arrow')) return inspectShard(path);
   if (basename(path) === LOG) return inspectRun(dirname(path));
-  if (path.endsWith('.safetensors')) return inspectSafetensors(path);
+  if (path.endsWith('.safetensors') || (await isSafetensors(path))) return inspectSafetensors(path);
   return refuse(path);
+}
+
+/** Whether a file is one, for a profile may have any name. */
+async function isSafetensors(path: string): Promise<boolean> {
+  const file = await openSafetensors(path).catch((error: unknown) => {
+    if (error instanceof ModelError) return null;
+    throw error;
+  });
+  await file?.close();
+  return file !== null;
 }
 
 async function inspectSafetensors(path: string): Promise<Inspection> {
@@ -189,7 +200,7 @@ async function originOf(path: string): Promise<Pick<ModelInspection, 'provenance
       made?.kind === 'prune'
         ? (await readKeptNeurons(path)).map((experts) => countKept(experts, made.numNeurons))
         : null,
-    isTrained: existsSync(join(dirname(resolve(path)), TRAINER)),
+    isTrained: provenance?.trained ?? existsSync(join(dirname(resolve(path)), TRAINER)), // older versions did not say it
   };
 }
 

@@ -27,7 +27,7 @@ export interface ModelFolderContent extends WriteOptions {
   readonly read: TensorSource;
   /** A folder whose tokenizer files are copied byte for byte. */
   readonly copyFrom?: string;
-  /** A folder whose record of origin, the {@link ORIGIN_FILES} that it has, is copied byte for byte. */
+  /** A folder whose record of origin, the {@link ORIGIN_FILES} that it has, is copied, and says from then on that weights were trained. */
   readonly originFrom?: string;
   /**
    * Further files by name, such as `downcycle.json` or `README.md`; they win over copied ones. A function is asked once
@@ -83,7 +83,7 @@ export async function writeModelFolder(path: string, content: ModelFolderContent
   for (const name of Object.keys(extraFiles)) checkExtraFile(name);
   await writeFolderAtomic(path, async (part) => {
     if (copyFrom !== undefined) await copyFiles(copyFrom, part, TOKENIZER_FILES);
-    if (originFrom !== undefined) await copyFiles(originFrom, part, Object.values(ORIGIN_FILES));
+    if (originFrom !== undefined) await copyOrigin(originFrom, part);
     await writeSafetensors(part, entries, read, options);
     for (const [name, data] of Object.entries(files)) {
       await writeFileAtomic(join(part, name), typeof data === 'function' ? data() : data);
@@ -151,6 +151,17 @@ function filesIn(folder: string, names: readonly string[]): readonly string[] {
 /** Read and written, not `copyFile`d: a copy would keep the rights of the source, which may be read-only. */
 async function copyFiles(from: string, to: string, names: readonly string[]): Promise<void> {
   for (const name of filesIn(from, names)) await writeFileAtomic(join(to, name), await readFile(join(from, name)));
+}
+
+async function copyOrigin(from: string, to: string): Promise<void> {
+  await copyFiles(from, to, [ORIGIN_FILES.neurons]);
+  for (const name of filesIn(from, [ORIGIN_FILES.record])) {
+    const json = parseJson(await readFile(join(from, name), 'utf8'));
+    if (json.kind === 'fault')
+      await copyFiles(from, to, [name]); // whoever reads it says what is wrong with it
+    else
+      await writeFileAtomic(join(to, name), `${JSON.stringify({...(json.value as object), trained: true}, null, 2)}\n`);
+  }
 }
 
 function checkExtraFile(name: string): void {

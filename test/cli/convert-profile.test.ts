@@ -126,6 +126,8 @@ describe('downcycle profile', () => {
     const lines = (await readFile(records, 'utf8')).split('\n');
     await writeFile(records, lines.toReversed().join('\n'));
     expect((await spawnCli(['profile', config, '--out', 'b.st', ...by('domain')], {cwd: folder})).code).toBe(0);
+    const shown = await cli('inspect', join(folder, 'a.st'));
+    expect(shown.stdout).toMatch(/^profile +.*a\.st$/m);
     const [a, b] = [await readProfile(join(folder, 'a.st')), await readProfile(join(folder, 'b.st'))];
     expect(b.metadata).toEqual(a.metadata);
     expect(a.metadata).toMatchObject({tasks: ['code', 'law'], options: {task: {field: 'domain'}}});

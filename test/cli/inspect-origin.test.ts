@@ -130,7 +130,14 @@ alpha  shared ratio, before it was rounded to whole experts
     expect(tableOf(text)).toBe(before);
   });
 
-  test('in a checkpoint says that it was trained since', async () => {
+  test('that says it was trained since says so', async () => {
+    const path = await split();
+    const provenance = await readProvenance(path);
+    await writeFile(join(path, PROVENANCE_FILE), renderProvenance({...provenance, trained: true}));
+    expect(await originOf(path)).toMatch(/^trained +since it was made; what follows tells how it started\n/);
+  });
+
+  test('in a checkpoint of an older version says that it was trained since', async () => {
     const path = await split();
     const checkpoint = join(await tempFolder(), 'step-000002');
     await mkdir(checkpoint);

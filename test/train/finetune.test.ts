@@ -1,4 +1,4 @@
-import {readdir, rm, writeFile} from 'node:fs/promises';
+import {readdir, readFile, rm, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {readModelConfig} from '../../src/format/model-folder.js';
@@ -262,6 +262,7 @@ describe('merging', () => {
   it('makes the model of a run that kept its terms apart', async () => {
     const folder = await tempFolder();
     await writeModel(join(folder, 'model'), MOE);
+    await writeFile(join(folder, 'model/downcycle.json'), '{"kind": "told"}');
     const run = tinyRun(folder, changes);
     const {out} = await train(run);
     const merged = join(folder, 'merged');
@@ -269,6 +270,8 @@ describe('merging', () => {
     expect(await mergeAdapter({adapter: out, out: merged})).toEqual({
       ...{base, dtype: 'F32', matrices: 2 * 4 + 3, replaced: 2 * 2 + 1},
     });
+    const origin = await readFile(join(merged, 'downcycle.json'), 'utf8');
+    expect(JSON.parse(origin)).toEqual({kind: 'told', trained: true});
     const last = (await readRunLog(join(out, 'log.jsonl'))).findLast((record) => record.kind === 'eval')!;
     expect(await validationLoss(merged, run)).toBeCloseTo(last.loss!, 5);
     await expect(mergeAdapter({adapter: out, out: merged})).rejects.toThrow('already exists');
