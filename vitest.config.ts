@@ -5,6 +5,7 @@ import {BaseSequencer, type TestSpecification} from 'vitest/node';
 const ALONE = [
   'test/{cli,experiment,train}/**/*.test.ts',
   'test/engine/{doctor,start,wasm}.test.ts',
+  'test/downcycle/{finite-weights,padding,profile-model}.test.ts',
   'test/{format,downcycle}/disk-full.test.ts',
 ];
 const ALL = 'test/**/*.test.ts';

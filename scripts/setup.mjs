@@ -3,7 +3,7 @@
 // exists. Each stage looks at what is there and does only what lacks, so a rerun after an interruption completes it.
 import {spawn} from 'node:child_process';
 import {createHash} from 'node:crypto';
-import {chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {chmodSync, existsSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {fileURLToPath, pathToFileURL} from 'node:url';
 
@@ -132,6 +132,7 @@ async function installPackages(root, progress) {
 
 async function build(root, progress) {
   const stamp = join(root, 'dist', '.source-hash');
+  const began = new Date();
   const hash = sourceHash(root);
   if (readText(stamp) === hash) return;
   rmSync(join(root, 'dist'), {recursive: true, force: true}); // files of sources that are gone must not stay
@@ -145,6 +146,7 @@ async function build(root, progress) {
   if (code !== 0) throw new SetupError(`The build failed: ${firstLines(output)}`);
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755); // npx runs it by a link, and sets this only when it makes that
   writeFileSync(stamp, hash);
+  utimesSync(stamp, began, began); // what was saved since is not in the build
   progress.done('build', `compiled in ${seconds} s`);
 }
 

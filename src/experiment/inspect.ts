@@ -9,7 +9,7 @@ import type {Dtype} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
 import type {EndRecord, EvalRecord, RunRecord, StepRecord} from '../format/run-record.js';
-import {openSafetensors} from '../format/safetensors.js';
+import {beginsAsSafetensors} from '../format/safetensors.js';
 import {type TensorInfo, tensorBytes} from '../format/safetensors-header.js';
 import {openTokenShard} from '../format/token-shard.js';
 import type {ShardMetadata} from '../format/token-shard-metadata.js';
@@ -17,7 +17,7 @@ import {type Architecture, countParameters, type ParameterCount} from '../model/
 import {architectureFromConfig} from '../model/config.js';
 import {checkTensors} from '../model/load.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
-import {DataError, ModelError, UsageError} from '../util/errors.js';
+import {DataError, UsageError} from '../util/errors.js';
 
 /** What a model folder holds. */
 export interface ModelInspection {
@@ -129,18 +129,8 @@ export async function inspect(path: string): Promise<Inspection> {
 async function inspectFile(path: string): Promise<Inspection> {
   if (path.endsWith('.arrow')) return inspectShard(path);
   if (basename(path) === LOG) return inspectRun(dirname(path));
-  if (path.endsWith('.safetensors') || (await isSafetensors(path))) return inspectSafetensors(path);
+  if (path.endsWith('.safetensors') || (await beginsAsSafetensors(path))) return inspectSafetensors(path);
   return refuse(path);
-}
-
-/** Whether a file is one, for a profile may have any name. */
-async function isSafetensors(path: string): Promise<boolean> {
-  const file = await openSafetensors(path).catch((error: unknown) => {
-    if (error instanceof ModelError) return null;
-    throw error;
-  });
-  await file?.close();
-  return file !== null;
 }
 
 async function inspectSafetensors(path: string): Promise<Inspection> {

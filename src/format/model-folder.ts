@@ -124,11 +124,12 @@ async function expectFolder(path: string): Promise<void> {
 export async function readModelConfig(path: string): Promise<Record<string, unknown>> {
   const json = parseJson(await readConfigText(path));
   if (json.kind === 'fault') throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`);
-  const {value} = json;
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new ModelError(`${path}: this must be a JSON object.`);
-  }
-  return {...value};
+  if (!isObject(json.value)) throw new ModelError(`${path}: this must be a JSON object.`);
+  return {...json.value};
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 async function readConfigText(path: string): Promise<string> {
@@ -157,10 +158,9 @@ async function copyOrigin(from: string, to: string): Promise<void> {
   await copyFiles(from, to, [ORIGIN_FILES.neurons]);
   for (const name of filesIn(from, [ORIGIN_FILES.record])) {
     const json = parseJson(await readFile(join(from, name), 'utf8'));
-    if (json.kind === 'fault')
-      await copyFiles(from, to, [name]); // whoever reads it says what is wrong with it
-    else
-      await writeFileAtomic(join(to, name), `${JSON.stringify({...(json.value as object), trained: true}, null, 2)}\n`);
+    if (json.kind === 'value' && isObject(json.value)) {
+      await writeFileAtomic(join(to, name), `${JSON.stringify({...json.value, trained: true}, null, 2)}\n`);
+    } else await copyFiles(from, to, [name]); // whoever reads it says what is wrong with it
   }
 }
 

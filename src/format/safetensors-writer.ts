@@ -136,11 +136,12 @@ const BEYOND_HALF = 65_520;
 
 /** @throws ModelError if a finite number would become infinite. */
 function requireHalf(data: Float32Array, file: string, name: string): void {
-  const beyond = data.find((value) => Math.abs(value) >= BEYOND_HALF && Number.isFinite(value));
-  if (beyond === undefined) return;
-  throw new ModelError(`${file}: tensor "${name}" holds ${beyond.toPrecision(4)}; float16 ends at 65504.`, {
-    hint: 'Store it as bfloat16 or float32.',
-  });
+  for (const value of data) {
+    if (Math.abs(value) < BEYOND_HALF || !Number.isFinite(value)) continue;
+    throw new ModelError(`${file}: tensor "${name}" holds ${value.toPrecision(4)}; float16 ends at 65504.`, {
+      hint: 'Start from a model stored in bfloat16 or float32; `merge` takes --dtype.',
+    });
+  }
 }
 
 /** A write call may take less than it was given, 2 GiB at most: goes on until all is written. */

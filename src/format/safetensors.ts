@@ -48,6 +48,19 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   }
 }
 
+/** Whether a file begins as safetensors do, whole or damaged; false if it cannot be read. */
+export async function beginsAsSafetensors(path: string): Promise<boolean> {
+  const file = await open(path, 'r').catch(() => null);
+  if (!file) return false;
+  try {
+    const {buffer, bytesRead} = await file.read(Buffer.alloc(LENGTH_BYTES + 1), 0, LENGTH_BYTES + 1, 0);
+    const isLength = bytesRead > LENGTH_BYTES && buffer.readBigUInt64LE() <= MAX_HEADER_BYTES;
+    return isLength && buffer[LENGTH_BYTES] === '{'.charCodeAt(0);
+  } finally {
+    await file.close();
+  }
+}
+
 async function openForReading(path: string): Promise<FileHandle> {
   try {
     return await open(path, 'r');

@@ -20,7 +20,7 @@ export interface SaveOptions {
   readonly dtype: FloatDtype;
   /** Folder whose tokenizer files are copied. */
   readonly tokenizerFrom?: string;
-  /** Folder whose record of origin is copied, if it has one. */
+  /** Folder whose record of origin is copied, if it has one, and says from then on that weights were trained. */
   readonly originFrom?: string;
   readonly extraFiles?: Readonly<Record<string, string>>;
 }

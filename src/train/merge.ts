@@ -108,17 +108,17 @@ async function mergeInto(
 async function adapterFolder(path: string): Promise<string> {
   if (!(await exists(path))) throw new UsageError(`${path} is not there.`);
   if (await exists(join(path, 'log.jsonl'))) {
-    const newest = await newestCheckpoint(path).catch(orAnother);
+    const newest = await newestCheckpoint(path).catch(byName);
     if (newest !== null) return adapterOf(newest);
     throw new UsageError(`${path} is a run without a checkpoint.`, {hint: 'Train it on with --resume first.'});
   }
   return basename(resolve(path)).startsWith('step-') ? adapterOf(path) : path;
 }
 
-/** @throws the error of a damaged checkpoint, with what merging can do about it. */
-function orAnother(error: unknown): never {
+/** @throws the error of a checkpoint whose trainer state cannot be read; merging does without it. */
+function byName(error: unknown): never {
   if (!(error instanceof ModelError)) throw error;
-  throw new ModelError(error.message, {hint: 'Give another checkpoint of the run instead of the run.', cause: error});
+  throw new ModelError(error.message, {hint: 'Give the folder of that checkpoint instead of the run.', cause: error});
 }
 
 async function adapterOf(checkpoint: string): Promise<string> {

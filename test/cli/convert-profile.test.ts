@@ -128,6 +128,9 @@ describe('downcycle profile', () => {
     expect((await spawnCli(['profile', config, '--out', 'b.st', ...by('domain')], {cwd: folder})).code).toBe(0);
     const shown = await cli('inspect', join(folder, 'a.st'));
     expect(shown.stdout).toMatch(/^profile +.*a\.st$/m);
+    await writeFile(join(folder, 'cut.st'), (await readFile(join(folder, 'a.st'))).subarray(0, 1000));
+    const cut = await cli('inspect', join(folder, 'cut.st'));
+    expect(cut.stderr).toMatch(/cut\.st: the header claims \d+ bytes, the file has 992 more; it is truncated\./);
     const [a, b] = [await readProfile(join(folder, 'a.st')), await readProfile(join(folder, 'b.st'))];
     expect(b.metadata).toEqual(a.metadata);
     expect(a.metadata).toMatchObject({tasks: ['code', 'law'], options: {task: {field: 'domain'}}});

@@ -20,6 +20,9 @@ const STATISTICS = 4 * (3 * SAMPLES * FFN_WIDTH + 3 * FFN_WIDTH + 10 * TOKENS);
 /** Arrays that were let go and wait to be collected: peaks of equal runs differ by as much where other tests run beside them. */
 const UNCOLLECTED = 64e6;
 
+/** A peak above its bound is measured once more: what runs beside it puts off what is let go, and nothing else lowers a peak. */
+const ONCE_MORE = {timeout: TIMEOUT, retry: 1};
+
 /** Layers of the models compared: one that stayed in memory would be seen. docs/log.md has the peaks of 8 and 32. */
 const [FEW, MANY] = [2, 8];
 
@@ -52,14 +55,10 @@ describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
     TIMEOUT,
   );
 
-  it(
-    'of predictors and gradients is below the same bound, and that of a refit about at it',
-    async () => {
-      const [predictors, refit] = await peaksOf(FEW, ['predictors', 'refit']);
-      const most = FLOOR + ACTIVATIONS + FEW * STATISTICS;
-      expect(predictors).toBeLessThan(most);
-      expect(refit).toBeLessThan(most + UNCOLLECTED); // 760 to 810 MB by hand, of 811
-    },
-    TIMEOUT,
-  );
+  it('of predictors and gradients is below the same bound, and that of a refit about at it', ONCE_MORE, async () => {
+    const [predictors, refit] = await peaksOf(FEW, ['predictors', 'refit']);
+    const most = FLOOR + ACTIVATIONS + FEW * STATISTICS;
+    expect(predictors).toBeLessThan(most);
+    expect(refit).toBeLessThan(most + UNCOLLECTED); // 760 to 810 MB by hand, of 811
+  });
 });

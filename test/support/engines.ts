@@ -3,9 +3,10 @@ import {expect, it} from 'vitest';
 import {type CompileOptions, compile} from '../../src/engine/compile.js';
 import {locateTensorFlow} from '../../src/engine/library/locate.js';
 import {liveTensors} from '../../src/engine/memory.js';
-import {startEngine} from '../../src/engine/start.js';
-import {type Engine, getEngine, setEngine} from '../../src/engine/state.js';
+import {startRuntime} from '../../src/engine/native/runtime.js';
+import {type Engine, setEngine, startedEngine} from '../../src/engine/state.js';
 import {flattenTree, type TensorTree} from '../../src/engine/tensor-tree.js';
+import {startBackend} from '../../src/engine/tensorflow/backend.js';
 import {startWasm} from '../../src/engine/wasm/backend.js';
 import {type Host, sizeOf} from './host.js';
 
@@ -40,9 +41,6 @@ interface Started {
 /** TensorFlow on the processor, or why there is none. Both engines live in one process; a law picks its own. */
 const tensorflow: Started | string = await startTensorFlow();
 const wasm: Started = await startWasmBeside();
-/** What runs outside laws. */
-const usual = typeof tensorflow === 'string' ? wasm : tensorflow;
-await select(usual);
 
 /** Why the laws skip TensorFlow; null if they do not. */
 export const missingTensorFlow: string | null = typeof tensorflow === 'string' ? tensorflow : null;
@@ -71,19 +69,20 @@ export function runningEngines(): readonly EngineName[] {
   return missingTensorFlow === null ? NAMES : ['wasm'];
 }
 
-/** Selects an engine, runs `fn` on it and selects the usual one again. */
+/** Selects an engine, runs `fn` on it and selects again what product code had started. */
 export async function withEngine<R>(name: EngineName, fn: (engine: TestEngine) => R | Promise<R>): Promise<R> {
   const started = name === 'wasm' ? wasm : tensorflow;
   if (typeof started === 'string') throw new Error(started);
+  const [engine, backend] = [startedEngine(), tf.getBackend()];
   await select(started);
   try {
     return await fn(testEngine(name));
   } finally {
-    await select(usual);
+    if (engine) await select({engine, backend});
   }
 }
 
-async function select({engine, backend}: Started): Promise<void> {
+async function select({engine, backend}: {readonly engine: Engine; readonly backend: string}): Promise<void> {
   await tf.setBackend(backend);
   setEngine(engine);
 }
@@ -151,12 +150,11 @@ async function readAll(tensors: readonly tf.Tensor[]): Promise<Host[]> {
   return results;
 }
 
-/** The engine that product code gets, too; with it a file may follow any other in one process. */
 async function startTensorFlow(): Promise<Started | string> {
   const lookup = await locateTensorFlow({device: 'cpu'});
   if (lookup.kind === 'missing') return `no TensorFlow: ${lookup.tried.join(' ')}`;
-  await startEngine({device: 'cpu'});
-  return {engine: getEngine(), backend: 'tensorflow'};
+  const runtime = startRuntime(lookup.location.folder, {device: 'cpu'});
+  return {engine: {kind: 'tensorflow', backend: await startBackend(runtime)}, backend: 'tensorflow'};
 }
 
 async function startWasmBeside(): Promise<Started> {

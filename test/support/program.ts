@@ -12,6 +12,6 @@ export const DOWNCYCLE: readonly string[] = [
 
 function isBuilt(): boolean {
   const built = statSync('dist/.source-hash', {throwIfNoEntry: false})?.mtimeMs ?? 0;
-  const sources = readdirSync('src', {recursive: true, encoding: 'utf8'}).map((name) => resolve('src', name));
+  const sources = ['', ...readdirSync('src', {recursive: true, encoding: 'utf8'})].map((name) => resolve('src', name));
   return sources.every((path) => statSync(path).mtimeMs < built); // a folder counts: a file may have gone from it
 }

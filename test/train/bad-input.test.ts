@@ -176,8 +176,9 @@ describe('the run folder', () => {
     ['trainer.json', ''],
     ['model/model.safetensors', 'x'],
     ['optimizer/model.safetensors', 'x'],
+    ['model/config.json', null], // for which reading a model has a hint of its own
   ])('whose newest checkpoint has a damaged %s says that there is one before it', async (file, content) => {
-    const run = wasm({out: `newest-${file.split('/')[0]}`, train: {steps: 4, checkpoint: {every: 1}}});
+    const run = wasm({out: `newest-${file.replaceAll('/', '-')}`, train: {steps: 4, checkpoint: {every: 1}}});
     await expect(train(run, crashAfter(3))).rejects.toThrow('crash');
     const newest = join(
       run.out,
@@ -186,7 +187,8 @@ describe('the run folder', () => {
         .sort()
         .at(-1)!,
     );
-    await writeFile(join(newest, file), content);
+    if (content === null) await rm(join(newest, file));
+    else await writeFile(join(newest, file), content);
     expect(await failure({...run, mode: 'resume'})).toMatchObject({
       message: expect.stringContaining(join(newest, file)) as string,
       hint: `Move ${newest} elsewhere to go on from the checkpoint before it, or say --overwrite to start again.`,

@@ -309,8 +309,11 @@ describe('merging', () => {
     await writeFile(join(folder, 'run/step-000002/trainer.json'), '');
     await expect(mergeAdapter({adapter: join(folder, 'run'), out: join(folder, 'other')})).rejects.toMatchObject({
       message: expect.stringContaining('step-000002/trainer.json:1:1: ') as string,
-      hint: 'Give another checkpoint of the run instead of the run.',
+      hint: 'Give the folder of that checkpoint instead of the run.',
     });
+    const named = {adapter: join(folder, 'run/step-000002'), base: join(folder, 'model')};
+    await writeModel(named.base, MOE);
+    expect(await mergeAdapter({...named, out: join(folder, 'named')})).toMatchObject({matrices});
   });
 
   it('says what a folder is that has none', async () => {

@@ -238,7 +238,7 @@ const KEEP_LOADED = 0x1 | 0x4 | 0x1000;
  * would then lie in memory that is no longer there.
  */
 function keepLoaded(path: string): void {
-  dlopen()(path, KEEP_LOADED);
+  if (!dlopen()(path, KEEP_LOADED)) throw new Error(`${path} is loaded, and cannot be kept so`);
 }
 
 /** The GNU C library has `dlopen` in itself since 2.34, and beside it before. */
