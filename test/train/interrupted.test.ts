@@ -9,8 +9,7 @@ import type {TrainEvent} from '../../src/train/event.js';
 import {train} from '../../src/train/run.js';
 import {exitCodeOf, listenForStop} from '../../src/train/stop-signal.js';
 import {EnvironmentError} from '../../src/util/errors.js';
-import type {ChildOrder} from './child.js';
-import {exactLines, MOE, startChild, tinyRun, writeModel} from './support.js';
+import {type ChildOrder, exactLines, MOE, startChild, tinyRun, writeModel} from './support.js';
 
 vi.setConfig({testTimeout: 240_000, hookTimeout: 240_000}); // compiling and new processes, on a machine that may be busy
 

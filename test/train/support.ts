@@ -26,7 +26,7 @@ import type {TrainRun} from '../../src/train/session.js';
 import type {StateOptions} from '../../src/train/state.js';
 import type {StepRates} from '../../src/train/step.js';
 import type {RunnerOptions} from '../../src/train/step-runner.js';
-import type {ChildOrder} from './child.js';
+import {modulePath, NODE_OPTIONS} from '../support/program.js';
 
 /** The byte-level fixture: 274 ids. */
 export const TOKENIZER = 'test/fixtures/tokenizer/byte-level';
@@ -155,9 +155,21 @@ export interface Child {
   readonly ended: Promise<{readonly code: number | null; readonly signal: string | null; readonly output: string}>;
 }
 
-/** Starts `train` in a new process; see child.ts. */
+/** What {@link startChild} runs, and when it is to die as if by `kill -9`. */
+export interface ChildOrder {
+  readonly run: TrainRun;
+  /** After this step's line was logged. */
+  readonly dieAfterStep?: number;
+  /** When a file whose path matches is opened for writing; or once a rename to such a path is done. */
+  readonly dieAtOpen?: string;
+  readonly dieAfterRename?: string;
+  /** At the so manieth change of a file in the folder of the run or beside it, from 0; a write is done by half. */
+  readonly dieAtChange?: number;
+}
+
+/** Starts `train` in a new process: child.mjs. */
 export function startChild(order: ChildOrder): Child {
-  const args = ['--import', 'tsx', 'test/train/child.ts', JSON.stringify(order)];
+  const args = [...NODE_OPTIONS, 'test/train/child.mjs', modulePath('train/run'), JSON.stringify(order)];
   const child = spawn(process.execPath, args, {stdio: ['ignore', 'pipe', 'pipe']});
   const events: TrainEvent[] = [];
   let output = '';
