@@ -69,6 +69,7 @@ export async function startFit(
       last = null; // let go before the next one is made: it has a whole down projection
       await walk.load(index);
       last = await fitLayer({walk, layer: index, plan, converted, functions, options, sizes});
+      walk.release();
       next++;
       return last;
     },
@@ -82,14 +83,12 @@ interface Fitting extends Omit<ChoiceInput, 'functions'> {
 }
 
 async function fitLayer(fitting: Fitting): Promise<FittedLayer> {
-  const {walk, plan, options, sizes} = fitting;
+  const {walk, plan, options} = fitting;
   const choice = await chooseBy({...fitting, functions: fitting.functions.choice});
   const [router_DE, , , bias_E] = choice;
   try {
     const grams = options.refits ? await addGrams(fitting, choice) : null;
-    const down_FD = grams
-      ? await refit(grams, denseDown(walk), options.refitWeight, sizes.numNeurons - sizes.padding)
-      : denseDown(walk);
+    const down_FD = grams ? await refitOn(fitting, grams) : denseDown(walk);
     const after = await advance(fitting, down_FD, choice);
     const [D, E] = [walk.architecture.width, plan.experts.length];
     const fitted: FittedLayer = {
@@ -156,6 +155,15 @@ function addUp(sums: readonly tf.Tensor2D[], parts: readonly tf.Tensor2D[]): tf.
     tf.dispose([sum, part]);
     return total;
   });
+}
+
+/** {@link refit} of the loaded layer, whose weights make room for it meanwhile. */
+async function refitOn({walk, layer, options, sizes}: Fitting, grams: Grams): Promise<tf.Tensor2D> {
+  const dense_FD = denseDown(walk);
+  walk.release();
+  const down_FD = await refit(grams, dense_FD, options.refitWeight, sizes.numNeurons - sizes.padding);
+  await walk.load(layer);
+  return down_FD;
 }
 
 /**

@@ -14,6 +14,8 @@ export interface Variable {
   read(): tf.Tensor;
   /** Replaces the value; in a compiled function the native buffer is reused. */
   assign(value: tf.Tensor): void;
+  /** Lets go of the value and its memory; there is none to read until the next one is assigned. */
+  release(): void;
   dispose(): void;
 }
 
@@ -55,26 +57,32 @@ function refuseTrace({binding}: TensorFlowBackend, name: string): void {
 interface Storage {
   read(): tf.Tensor;
   assign(value: tf.Tensor): void;
+  release(): void;
   dispose(): void;
 }
 
 function guarded(name: string, shape: readonly number[], storage: Storage): Variable {
-  let disposed = false;
-  const alive = (): Storage => {
-    if (disposed) throw new Error(`Variable ${name} was used at ${userLine()} after it was disposed.`);
+  let state: 'held' | 'released' | 'disposed' = 'held';
+  const refuse = (isRefused: boolean): Storage => {
+    if (isRefused) throw new Error(`Variable ${name} was used at ${userLine()} after it was ${state}.`);
     return storage;
   };
   return {
     name,
     shape,
-    read: () => alive().read(),
+    read: () => refuse(state !== 'held').read(),
     assign: (value) => {
       tf.util.assertShapesMatch(value.shape, [...shape], `assigning variable ${name}: `);
-      alive().assign(value);
+      refuse(state === 'disposed').assign(value);
+      state = 'held';
+    },
+    release: () => {
+      refuse(state === 'disposed').release();
+      state = 'released';
     },
     dispose: () => {
-      alive().dispose();
-      disposed = true;
+      refuse(state === 'disposed').dispose();
+      state = 'disposed';
     },
   };
 }
@@ -98,6 +106,9 @@ function nativeStorage(
   const handle = one('VarHandleOp', [dtype, shapeAttr('shape', shape), shared], []).id;
   binding.names.set(handle, name);
   const assign = (id: number): unknown => binding.executeOp('AssignVariableOp', [dtype], [handle, id], 0);
+  const destroy = (): void => {
+    binding.executeOp('DestroyResourceOp', [boolAttr('ignore_lookup_error', true)], [handle], 0);
+  };
   assign(initial);
   binding.deleteTensor(initial);
   return {
@@ -111,8 +122,9 @@ function nativeStorage(
     assign: (value) => {
       assign(toIds([value])[0] ?? 0);
     },
+    release: destroy, // assigning makes the resource anew
     dispose: () => {
-      binding.executeOp('DestroyResourceOp', [], [handle], 0);
+      destroy();
       binding.deleteTensor(handle);
     },
   };
@@ -128,6 +140,7 @@ function tensorStorage(shape: readonly number[], values: Float32Array): Storage 
       kept = tf.keep(value.clone());
       old.dispose();
     },
+    release: () => kept.dispose(),
     dispose: () => kept.dispose(),
   };
 }

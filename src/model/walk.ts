@@ -1,7 +1,7 @@
 // A model one layer at a time: the hidden states of some text and the weights of one layer are in memory, not the model.
 import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../engine/compile.js';
-import {returnLargeBlocks} from '../engine/native/malloc.js';
+import {returnLargeBlocks, trimHeaps} from '../engine/native/malloc.js';
 import type {TensorTree} from '../engine/tensor-tree.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
@@ -44,6 +44,8 @@ export interface Walk {
   load(layer: number): Promise<void>;
   /** The weights of the layer that was loaded last, as tensors of the caller's. */
   read(): LayerTree<tf.Tensor>;
+  /** Lets go of those weights until a layer is loaded: for work that needs the memory more. */
+  release(): void;
   /** Compiles a function of tensors and the loaded layer: once for all layers of the same shapes. */
   compile<Inputs extends readonly tf.Tensor[], Output extends TensorTree>(
     name: string,
@@ -107,8 +109,10 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
     load: async (layer) => {
       shelf = takeShelf(architecture, layer, shelves);
       await loadLayer(folder, architecture, layer, shelf.variables, scratch);
+      await trimHeaps(); // what one layer leaves in holes between lasting blocks would stay, layer upon layer
     },
     read,
+    release: () => void mapLayer(shelf.variables, (variable) => variable.release()),
     compile: (name, fn) =>
       compileByShelf(
         () => shelf,

@@ -79,7 +79,7 @@ function shapeOnly(name: string, shape: readonly number[]): Variable {
   const refuse = (): never => {
     throw new Error(`${name} has no value: it stands for its shape`);
   };
-  return {name, shape, read: refuse, assign: refuse, dispose: () => undefined};
+  return {name, shape, read: refuse, assign: refuse, release: refuse, dispose: () => undefined};
 }
 
 function bytesOf(variables: readonly Variable[]): number {

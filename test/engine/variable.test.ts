@@ -56,6 +56,29 @@ describe('a variable', () => {
     });
   });
 
+  onEveryEngine('has no value once released, until the next one is assigned', async () => {
+    await expectNoLeak(async () => {
+      const variable = createVariable('w', [2], Float32Array.of(1, 2));
+      const twice = compile(() => tf.mul(variable.read(), 2));
+      tf.dispose(await twice());
+      const before = variable.read();
+      variable.release();
+      expect(Array.from(before.dataSync())).toEqual([1, 2]);
+      before.dispose();
+      expect(() => variable.read()).toThrow(/Variable w was used at .*variable\.test\.ts:\d+.* after it was released/);
+      variable.release();
+      tf.tidy(() => variable.assign(tf.tensor1d([3, 4])));
+      expect(valuesOf(variable)).toEqual([3, 4]);
+      const doubled = await twice();
+      expect(Array.from(await doubled.data())).toEqual([6, 8]);
+      doubled.dispose();
+      variable.release();
+      twice.dispose();
+      variable.dispose();
+      expect(() => variable.release()).toThrow('after it was disposed');
+    });
+  });
+
   onEveryEngine('is read and assigned in program order', async () => {
     const variable = createVariable('w', [1], Float32Array.of(1));
     const step = compile((x: tf.Tensor) => {

@@ -54,14 +54,11 @@ export function returnLargeBlocks(env: NodeJS.ProcessEnv = process.env, set = ma
  * again, and the step's own buffers would come on top of it.
  */
 export async function withTrimming<T>(work: Promise<T>): Promise<T> {
-  if (!trim) return work;
-  const start = trim.async.bind(trim);
-  const trimOnce = (): Promise<void> => new Promise((done) => start(0, () => done()));
   let [last, isRunning] = [Promise.resolve(), false];
   const timer = setInterval(() => {
     if (isRunning) return;
     isRunning = true;
-    last = trimOnce().then(() => {
+    last = trimHeaps().then(() => {
       isRunning = false;
     });
   }, INTERVAL);
@@ -70,8 +67,16 @@ export async function withTrimming<T>(work: Promise<T>): Promise<T> {
   } finally {
     clearInterval(timer);
     await last;
-    await trimOnce();
+    await trimHeaps();
   }
+}
+
+/** Gives what was freed back to the system, in a thread of its own. */
+export function trimHeaps(): Promise<void> {
+  return new Promise((done) => {
+    if (trim) trim.async(0, () => done());
+    else done();
+  });
 }
 
 function find<T>(declaration: string): T | null {
