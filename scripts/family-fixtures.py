@@ -1,12 +1,13 @@
 """Writes test/fixtures/family/<model_type>/: tiny random models and what transformers computes with them.
 
-    python scripts/family-fixtures.py
+    python scripts/family-fixtures.py [model_type ...]      all of them if none is named
 
 Needs torch and transformers 5. Each folder is what save_pretrained writes, and beside it golden.safetensors (ids,
 logits) and golden.json (mean next-token loss, norm of its gradient for every parameter).
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -28,12 +29,22 @@ FAMILIES = {
     "olmo2": dict(rms_norm_eps=1e-6),
     "granite": dict(embedding_multiplier=3.0, attention_multiplier=0.3, residual_multiplier=0.4, logits_scaling=3.0,
                     tie_word_embeddings=True),
+    "mixtral": dict(intermediate_size=12, num_local_experts=4, num_experts_per_tok=2, sliding_window=5, head_dim=8),
+    "qwen3_moe": dict(head_dim=8, num_hidden_layers=3, mlp_only_layers=[1], moe_intermediate_size=12, num_experts=4,
+                      num_experts_per_tok=2, norm_topk_prob=False),
+    "olmoe": dict(intermediate_size=12, num_experts=4, num_experts_per_tok=3, norm_topk_prob=True),
+    "flex_olmo": dict(intermediate_size=12, num_experts=4, num_experts_per_tok=2, norm_topk_prob=False),
+    "glm4_moe": dict(moe_intermediate_size=12, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=2,
+                     first_k_dense_replace=1, attention_bias=True, use_qk_norm=True, routed_scaling_factor=1.5,
+                     partial_rotary_factor=1.0, head_dim=6),
 }
+# What experts are called in files, by model type: gate, up and down; transformers has gate and up of all as one tensor.
+EXPERTS = {"mixtral": ("w1", "w3", "w2")}
 DROPPED = {"transformers_version", "_name_or_path"}  # would change with every release
 
 
 def make_model(model_type, keys):
-    config = transformers.AutoConfig.for_model(model_type, **COMMON, **keys)
+    config = transformers.AutoConfig.for_model(model_type, **{**COMMON, **keys})
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -42,15 +53,36 @@ def make_model(model_type, keys):
             elif parameter.dim() == 1:
                 parameter.uniform_(0.5, 1.5)
             else:
-                parameter.normal_(0, parameter.shape[1] ** -0.5)
+                parameter.normal_(0, parameter.shape[-1] ** -0.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.normal_(0, 0.2)
     return model
+
+
+def gradients(model, name, parameter):
+    """Names in files and gradients of a parameter: of each expert, where one parameter holds all."""
+    stem, _, which = name.rpartition(".")
+    if not stem.endswith(".experts"):
+        yield disk_name(model, name), parameter.grad
+        return
+    gate, up, down = EXPERTS.get(model.config.model_type, ("gate_proj", "up_proj", "down_proj"))
+    for e, grad in enumerate(parameter.grad):
+        names = [gate, up] if which == "gate_up_proj" else [down]
+        for part, of in zip(grad.chunk(len(names)), names):
+            yield disk_name(model, f"{stem}.{e}.{of}.weight"), part
+
+
+def disk_name(model, name):
+    return name.replace(".mlp.", ".block_sparse_moe.") if model.config.model_type == "mixtral" else name
 
 
 def measure(model, ids):
     logits = model(input_ids=ids).logits
     loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     loss.backward()
-    norms = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
+    norms = {name: grad.norm().item() for parameter in model.named_parameters() for name, grad in gradients(model, *parameter)}
+    norms.update({name: 0.0 for name, _ in model.named_buffers() if name.endswith("e_score_correction_bias")})
     return logits.detach(), {"loss": loss.item(), "gradient_norms": norms}
 
 
@@ -67,5 +99,7 @@ def write(folder, model, ids):
 
 
 for seed, (model_type, keys) in enumerate(FAMILIES.items()):
+    if sys.argv[1:] and model_type not in sys.argv[1:]:
+        continue
     torch.manual_seed(20261127 + seed)
     write(OUT / model_type, make_model(model_type, keys), torch.randint(0, COMMON["vocab_size"], (2, 12)))

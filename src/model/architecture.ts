@@ -6,7 +6,13 @@
  */
 
 /** The Hugging Face `model_type`s that can be read. */
-export type Family = 'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'olmo' | 'olmo2' | 'granite';
+export type Family = DenseFamily | MixtureFamily;
+
+/** Those of dense models. */
+export type DenseFamily = 'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'olmo' | 'olmo2' | 'granite';
+
+/** Those of mixtures of experts. */
+export type MixtureFamily = 'mixtral' | 'qwen3_moe' | 'olmoe' | 'flex_olmo' | 'glm4_moe';
 
 /** Factors that keep activations of wide and deep models apart from their size (maximal update parametrisation). */
 export interface Multipliers {

@@ -117,16 +117,18 @@ export function architectureFromConfig(config: ConfigRecord, file: string): Arch
 /**
  * The `config.json` of an architecture. Keys of `source` that say nothing about it (token ids, dtype, ...) are kept.
  *
- * Layers that are all dense and equally wide make a config of the family itself; anything else is `downcycle_moe`.
+ * Layers that are all dense and equally wide, or in a family of mixtures what it has words for, make a config of the family
+ * itself; anything else is `downcycle_moe`.
  */
 export function architectureToConfig(architecture: Architecture, source: ConfigRecord = {}): ConfigRecord {
   const {family, ffn} = architecture;
-  const {className, configKeys} = FAMILIES[family];
+  const {className, configKeys, saysExperts} = FAMILIES[family];
   const width = denseWidth(ffn);
   const {intermediate_size: before} = source;
   const keys = configKeys(architecture, width ?? (typeof before === 'number' ? before : widest(ffn)), source);
   const kept = Object.fromEntries(Object.entries(source).filter(([key]) => key !== 'moe'));
-  if (width !== null) return {...kept, architectures: [className], model_type: family, ...keys};
+  const isOwn = saysExperts ? saysExperts(architecture) : width !== null;
+  if (isOwn) return {...kept, architectures: [className], model_type: family, ...keys};
   return {...kept, architectures: [MOE_CLASS], model_type: MOE_MODEL_TYPE, ...keys, moe: moeSection(architecture)};
 }
 

@@ -1,7 +1,14 @@
 // What the config of each family says, and what is refused.
 import {readFileSync} from 'node:fs';
 import {describe, expect, it} from 'vitest';
-import {type Architecture, type Dialect, type Family, PLAIN} from '../../src/model/architecture.js';
+import {
+  type Architecture,
+  type Dialect,
+  type Family,
+  type MixtureFamily,
+  PLAIN,
+  SOFTMAX_ROUTING,
+} from '../../src/model/architecture.js';
 import {architectureFromConfig, architectureToConfig} from '../../src/model/config.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
 import {ModelError} from '../../src/util/errors.js';
@@ -29,7 +36,48 @@ const WORDS: Readonly<Record<Family, Partial<Dialect>>> = {
   olmo: {norm: {kind: 'layer', placement: 'before'}, qkvClip: 1.5},
   olmo2: {norm: {kind: 'rms', placement: 'after'}, qkNorm: 'width'},
   granite: {multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 3}},
+  mixtral: {slidingWindow: 5},
+  qwen3_moe: {qkNorm: 'head'},
+  olmoe: {qkNorm: 'width'},
+  flex_olmo: {norm: {kind: 'rms', placement: 'after'}, qkNorm: 'width'},
+  glm4_moe: {attentionBias: 'qkv', qkNorm: 'head'},
 };
+
+const expert = {
+  kind: 'moe',
+  experts: 4,
+  topK: 2,
+  expertWidth: 12,
+  sharedWidth: 0,
+  selectionBias: false,
+  router: 'linear',
+} as const;
+const dense = {kind: 'dense', width: 48} as const;
+
+/** The layers and the routing of each fixture of a mixture. */
+const MIXTURES: Readonly<Record<MixtureFamily, Pick<Architecture, 'ffn' | 'routing'>>> = {
+  mixtral: {ffn: [expert, expert], routing: {...SOFTMAX_ROUTING, renormalise: true}},
+  qwen3_moe: {ffn: [expert, dense, expert], routing: SOFTMAX_ROUTING},
+  olmoe: {
+    ffn: [
+      {...expert, topK: 3},
+      {...expert, topK: 3},
+    ],
+    routing: {...SOFTMAX_ROUTING, renormalise: true},
+  },
+  flex_olmo: {ffn: [expert, expert], routing: SOFTMAX_ROUTING},
+  glm4_moe: {
+    ffn: [dense, {...expert, sharedWidth: 24, selectionBias: true}],
+    routing: {...SOFTMAX_ROUTING, score: 'sigmoid', renormalise: true, scale: 1.5},
+  },
+};
+
+it.each(Object.entries(MIXTURES))(
+  'a config of %s says which layers have experts, and how they are chosen',
+  (family, said) => {
+    expect(read(configOf(family as MixtureFamily))).toMatchObject(said);
+  },
+);
 
 describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
   const config = configOf(family);
@@ -40,22 +88,14 @@ describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
 
   it('is written as it was read, also in the keys of transformers 4', () => {
     expect(architectureToConfig(read(config), config)).toEqual({...config, head_dim: read(config).headDim});
-    const old = {...without(config, 'rope_parameters'), rope_theta: 5000};
+    const rotation = family === 'glm4_moe' ? {partial_rotary_factor: 1} : {};
+    const old = {...without(config, 'rope_parameters'), rope_theta: 5000, ...rotation};
     expect(read(old)).toEqual(read(config));
     expect(architectureToConfig(read(old), old)).toEqual({...old, head_dim: read(config).headDim});
   });
 
   it('keeps its words as a mixture of experts', () => {
-    const layout = {
-      kind: 'moe',
-      experts: 4,
-      topK: 1,
-      expertWidth: 12,
-      sharedWidth: 0,
-      selectionBias: false,
-      router: 'linear',
-    } as const;
-    const mixture = {...read(config), ffn: [layout, layout]};
+    const mixture = {...read(config), ffn: [expert, {...expert, topK: 1}]};
     const written = architectureToConfig(mixture, config);
     expect(written).toMatchObject({model_type: 'downcycle_moe', moe: {source_model_type: family}});
     expect(read(JSON.parse(JSON.stringify(written)) as Config)).toEqual(mixture);
@@ -73,6 +113,10 @@ describe('defaults of transformers', () => {
     ['olmo2', 'rms_norm_eps', {normEps: 1e-5}],
     ['granite', 'attention_multiplier', {multipliers: {embedding: 3, attention: 1, residual: 0.4, logitsDivisor: 3}}],
     ['granite', 'logits_scaling', {multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 1}}],
+    ['mixtral', 'sliding_window', {slidingWindow: null}],
+    ['mixtral', 'rope_parameters', {ropeTheta: 1e6}],
+    ['flex_olmo', 'rope_parameters', {ropeTheta: 5e5}],
+    ['glm4_moe', 'use_qk_norm', {qkNorm: 'none'}],
   ])('stand in for a missing key: %s, %s', (family, key, changed) => {
     const config = configOf(family);
     expect(read(without(config, key))).toEqual({...read(config), ...changed});
@@ -107,6 +151,22 @@ describe('what is not computed', () => {
     ['qwen3', {head_dim: 7}, 'head_dim is 7: positions need an even number.'],
     ['olmo', {clip_qkv: -1}, 'clip_qkv is -1: a number above 0 is needed.'],
     ['granite', {logits_scaling: 0}, 'logits_scaling is 0: a number above 0 is needed.'],
+    [
+      'mixtral',
+      {num_experts_per_tok: 5},
+      'num_experts_per_tok is 5: it must be at most num_local_experts, which is 4.',
+    ],
+    [
+      'olmoe',
+      {clip_qkv: 8},
+      'clip_qkv is 8: clipping of queries and keys after their norm is not supported, only null.',
+    ],
+    ['glm4_moe', {n_group: 2}, 'n_group is 2: only 1 is supported, no groups of experts.'],
+    [
+      'glm4_moe',
+      {rope_parameters: {rope_theta: 5000}},
+      'partial_rotary_factor is missing: only 1 is supported, and without it half of each head is rotated.',
+    ],
   ])('is refused: %s %j', (family, change, message) => {
     const broken = (): Architecture => read({...configOf(family), ...change});
     expect(broken).toThrow(ModelError);

@@ -156,6 +156,18 @@ const DIALECTS: Readonly<Record<Family, fc.Arbitrary<Partial<Architecture>>>> = 
     ...bias,
     multipliers: fc.record({embedding: factor, attention: factor, residual: factor, logitsDivisor: factor}),
   }),
+  mixtral: fc.record({slidingWindow: window}),
+  qwen3_moe: fc.record({...bias, qkNorm: fc.constant('head' as const)}),
+  olmoe: fc.record({...bias, qkNorm: fc.constant('width' as const)}),
+  flex_olmo: fc.record({
+    ...bias,
+    norm: fc.constant<Dialect['norm']>({kind: 'rms', placement: 'after'}),
+    qkNorm: fc.constant('width' as const),
+  }),
+  glm4_moe: fc.record({
+    attentionBias: fc.constantFrom('none' as const, 'qkv' as const),
+    qkNorm: fc.constantFrom('none' as const, 'head' as const),
+  }),
 };
 
 const plainArchitecture: fc.Arbitrary<Architecture> = fc

@@ -12,8 +12,10 @@ export interface FamilyDefinition {
   readonly names: Readonly<Record<string, string>>;
   /** Tensors that old versions of transformers saved and nobody needs. */
   readonly isObsolete: (name: string) => boolean;
-  /** The dense architecture that a config describes. @throws ModelError naming `file` and the key that does not fit. */
+  /** The architecture that a config describes. @throws ModelError naming `file` and the key that does not fit. */
   readonly readConfig: (config: ConfigRecord, file: string) => Architecture;
+  /** There in a family of mixtures: whether its own config can say the layers and the routing of an architecture. */
+  readonly saysExperts?: (architecture: Architecture) => boolean;
   /** The family's keys for an architecture, in the form (transformers 4 or 5) that `source` is written in. */
   readonly configKeys: (architecture: Architecture, ffnWidth: number, source: ConfigRecord) => ConfigRecord;
 }

@@ -66,6 +66,21 @@ export const QK_NORM_NAMES: Names = {
   'layers.{l}.attention.kNorm': 'model.layers.{l}.self_attn.k_norm.weight',
 };
 
+/** Routers and experts as Mixtral calls them. */
+export const MIXTRAL_NAMES: Names = {
+  'layers.{l}.ffn.router': 'model.layers.{l}.block_sparse_moe.gate.weight',
+  'layers.{l}.ffn.experts.gate': 'model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight',
+  'layers.{l}.ffn.experts.up': 'model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight',
+  'layers.{l}.ffn.experts.down': 'model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight',
+};
+
+/** Shared experts as GLM-4 calls them. */
+export const GLM_SHARED_NAMES: Names = {
+  'layers.{l}.ffn.shared.gate': 'model.layers.{l}.mlp.shared_experts.gate_proj.weight',
+  'layers.{l}.ffn.shared.up': 'model.layers.{l}.mlp.shared_experts.up_proj.weight',
+  'layers.{l}.ffn.shared.down': 'model.layers.{l}.mlp.shared_experts.down_proj.weight',
+};
+
 /** Whether old versions of transformers saved a tensor that can be computed. */
 export function isRotaryTable(name: string): boolean {
   return name.endsWith('.rotary_emb.inv_freq');

@@ -1,13 +1,18 @@
 import {nearest} from '../../util/nearest.js';
 import type {Family} from '../architecture.js';
 import type {FamilyDefinition} from './definition.js';
+import {FLEX_OLMO} from './flex-olmo.js';
+import {GLM4_MOE} from './glm4-moe.js';
 import {GRANITE} from './granite.js';
 import {LLAMA} from './llama.js';
 import {MISTRAL} from './mistral.js';
+import {MIXTRAL} from './mixtral.js';
 import {OLMO} from './olmo.js';
 import {OLMO2} from './olmo2.js';
+import {OLMOE} from './olmoe.js';
 import {QWEN2} from './qwen2.js';
 import {QWEN3} from './qwen3.js';
+import {QWEN3_MOE} from './qwen3-moe.js';
 
 /** Every family that can be read and written. */
 export const FAMILIES: Readonly<Record<Family, FamilyDefinition>> = {
@@ -18,6 +23,11 @@ export const FAMILIES: Readonly<Record<Family, FamilyDefinition>> = {
   olmo: OLMO,
   olmo2: OLMO2,
   granite: GRANITE,
+  mixtral: MIXTRAL,
+  qwen3_moe: QWEN3_MOE,
+  olmoe: OLMOE,
+  flex_olmo: FLEX_OLMO,
+  glm4_moe: GLM4_MOE,
 };
 
 /** Whether a `model_type` is one of {@link FAMILIES}. */
