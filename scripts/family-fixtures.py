@@ -1,6 +1,8 @@
 """Writes test/fixtures/family/<model_type>/: tiny random models and what transformers computes with them.
 
-    python scripts/family-fixtures.py [model_type ...]      all of them if none is named
+    python scripts/family-fixtures.py [model_type ... | rope]      all of them if none is named
+
+Also test/fixtures/model/rope.json: how fast the pairs of a head turn, for settings of published models.
 
 Needs torch and transformers 5. Each folder is what save_pretrained writes, and beside it golden.safetensors (ids,
 logits) and golden.json (mean next-token loss, norm of its gradient for every parameter).
@@ -14,21 +16,26 @@ import torch
 import transformers
 from safetensors.torch import save
 from torch.nn import functional as F
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 OUT = Path(__file__).resolve().parent.parent / "test" / "fixtures" / "family"
 COMMON = dict(vocab_size=64, hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=2, max_position_embeddings=64, rope_theta=5000.0, bos_token_id=None,
               eos_token_id=None, pad_token_id=None)
-# Keys that each family has beyond COMMON, with values that matter: a window shorter than the rows, a clip that clips.
+# Keys that each family has beyond COMMON, with values that matter: a window shorter than the rows, a clip that clips,
+# rotations slowed down.
 FAMILIES = {
-    "llama": dict(attention_bias=True),
+    "llama": dict(attention_bias=True, rope_parameters=dict(rope_type="llama3", rope_theta=5000.0, factor=8.0,
+                  low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)),
     "mistral": dict(sliding_window=5, head_dim=8),
-    "qwen2": dict(tie_word_embeddings=True),
+    "qwen2": dict(tie_word_embeddings=True, rope_parameters=dict(rope_type="yarn", rope_theta=5000.0, factor=4.0,
+                  beta_fast=2.0, original_max_position_embeddings=16)),
     "qwen3": dict(head_dim=8),
     "olmo": dict(clip_qkv=1.5),
     "olmo2": dict(rms_norm_eps=1e-6),
     "granite": dict(embedding_multiplier=3.0, attention_multiplier=0.3, residual_multiplier=0.4, logits_scaling=3.0,
-                    tie_word_embeddings=True),
+                    tie_word_embeddings=True, rope_parameters=dict(rope_type="linear", rope_theta=5000.0, factor=2.5)),
     "mixtral": dict(intermediate_size=12, num_local_experts=4, num_experts_per_tok=2, sliding_window=5, head_dim=8),
     "qwen3_moe": dict(head_dim=8, num_hidden_layers=3, mlp_only_layers=[1], moe_intermediate_size=12, num_experts=4,
                       num_experts_per_tok=2, norm_topk_prob=False),
@@ -40,6 +47,18 @@ FAMILIES = {
 }
 # What experts are called in files, by model type: gate, up and down; transformers has gate and up of all as one tensor.
 EXPERTS = {"mixtral": ("w1", "w3", "w2")}
+# Llama 3.1 and 3.2, LongChat, Qwen2.5, and words that YaRN has besides.
+ROPE = [
+    dict(rope_type="default", rope_theta=10000.0),
+    dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+         original_max_position_embeddings=8192),
+    dict(rope_type="llama3", rope_theta=500000.0, factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
+         original_max_position_embeddings=8192),
+    dict(rope_type="linear", rope_theta=10000.0, factor=8.0),
+    dict(rope_type="yarn", rope_theta=1000000.0, factor=4.0, original_max_position_embeddings=32768),
+    dict(rope_type="yarn", rope_theta=10000.0, factor=16.0, original_max_position_embeddings=4096, beta_fast=24.0,
+         beta_slow=2.0, attention_factor=1.1, truncate=False),
+]
 DROPPED = {"transformers_version", "_name_or_path"}  # would change with every release
 
 
@@ -103,3 +122,17 @@ for seed, (model_type, keys) in enumerate(FAMILIES.items()):
         continue
     torch.manual_seed(20261127 + seed)
     write(OUT / model_type, make_model(model_type, keys), torch.randint(0, COMMON["vocab_size"], (2, 12)))
+
+
+def rope_frequencies(parameters):
+    config = transformers.LlamaConfig(hidden_size=256, num_attention_heads=2, rope_parameters=dict(parameters))
+    if parameters["rope_type"] == "default":
+        frequencies, amplitude = LlamaRotaryEmbedding.compute_default_rope_parameters(config)
+    else:
+        frequencies, amplitude = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config)
+    return dict(parameters=parameters, amplitude=amplitude, frequencies=frequencies.tolist())
+
+
+if not sys.argv[1:] or "rope" in sys.argv[1:]:
+    lines = ",\n".join(json.dumps(rope_frequencies(parameters)) for parameters in ROPE)
+    (OUT.parent / "model" / "rope.json").write_text(f"[\n{lines}\n]\n")

@@ -5,6 +5,8 @@
  *   F FFN width   E routed experts   K experts active a token   C rows an expert   V vocabulary
  */
 
+import type {RopeScaling} from './rope-frequencies.js';
+
 /** The Hugging Face `model_type`s that can be read. */
 export type Family = DenseFamily | MixtureFamily;
 
@@ -41,6 +43,8 @@ export interface Dialect {
   readonly qkvClip: number | null;
   /** Positions see themselves and the window − 1 before them; null for all before them. */
   readonly slidingWindow: number | null;
+  /** How rotations are slowed down for a longer context; null for not. */
+  readonly ropeScaling: RopeScaling | null;
   readonly multipliers: Multipliers;
 }
 
@@ -152,6 +156,7 @@ export const PLAIN: Dialect = {
   attentionBias: 'none',
   qkvClip: null,
   slidingWindow: null,
+  ropeScaling: null,
   multipliers: {embedding: 1, attention: null, residual: 1, logitsDivisor: 1},
 };
 

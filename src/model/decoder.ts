@@ -13,6 +13,7 @@ import {glu} from './glu.js';
 import {type Chooser, moe, type RouterTrace} from './moe.js';
 import type {DecoderTree, LayerTree} from './parameters.js';
 import {type LayerFunction, type LayerResult, recomputedLayer} from './recomputed-layer.js';
+import {ropeAmplitude, ropeFrequencies} from './rope-frequencies.js';
 import type {LayerRouter, Routed, RouterInput} from './router.js';
 
 /** Tokens of a batch, with document segments when attention must stop at document boundaries. */
@@ -182,8 +183,13 @@ function times(x_TD: tf.Tensor2D, factor: number): tf.Tensor2D {
 }
 
 /** Angles of every position; positions start again at each segment. Shapes broadcast to [B, H, S, d/2]. */
-function ropeTable({headDim, ropeTheta}: Architecture, S: number, segment_BS: tf.Tensor2D | null): RopeTable {
-  const angles = ropeAngles(S, headDim, ropeTheta);
+function ropeTable(
+  {headDim, ropeTheta, ropeScaling}: Architecture,
+  S: number,
+  segment_BS: tf.Tensor2D | null,
+): RopeTable {
+  const frequencies = ropeFrequencies(headDim, ropeTheta, ropeScaling);
+  const angles = ropeAngles(S, frequencies, ropeAmplitude(ropeScaling));
   const cos = tf.tensor2d(angles.cos, [S, headDim / 2]);
   const sin = tf.tensor2d(angles.sin, [S, headDim / 2]);
   if (!segment_BS) return {cos, sin};

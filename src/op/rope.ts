@@ -20,23 +20,26 @@ export function rotate<T extends tf.Tensor>(x: T, table: RopeTable): T {
       value: turn(input, table.cos, table.sin),
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
         const [cos, sin] = saved as [tf.Tensor, tf.Tensor];
-        return turn(dy, cos, tf.neg(sin)); // a rotation's transpose turns back
+        return turn(dy, cos, tf.neg(sin)); // a rotation's transpose turns back, whatever it scales
       },
     };
   })(x) as T;
 }
 
-/** Angles position · theta^(−2j/d), as host arrays [positions, d/2]. */
-export function ropeAngles(positions: number, headDim: number, theta: number): {cos: Float32Array; sin: Float32Array} {
-  const half = headDim / 2;
+/** Cosines and sines of position · frequency, times `amplitude`; host arrays [positions, d/2]. */
+export function ropeAngles(
+  positions: number,
+  frequency: Float32Array,
+  amplitude = 1,
+): {cos: Float32Array; sin: Float32Array} {
+  const half = frequency.length;
   const cos = new Float32Array(positions * half);
   const sin = new Float32Array(positions * half);
   for (let s = 0; s < positions; s++) {
     for (let j = 0; j < half; j++) {
-      // float32 frequencies and angles, as PyTorch computes them
-      const angle = Math.fround(s * Math.fround(1 / Math.fround(theta ** ((2 * j) / headDim))));
-      cos[s * half + j] = Math.cos(angle);
-      sin[s * half + j] = Math.sin(angle);
+      const angle = Math.fround(s * (frequency[j] as number)); // a float32 angle, as PyTorch computes it
+      cos[s * half + j] = amplitude * Math.cos(angle);
+      sin[s * half + j] = amplitude * Math.sin(angle);
     }
   }
   return {cos, sin};

@@ -42,9 +42,24 @@ describe('architectureFromConfig', () => {
   });
 
   it.each([
-    [{rope_scaling: {rope_type: 'llama3', factor: 8}}, 'rope_scaling.rope_type is "llama3": only "default"'],
-    [{rope_scaling: {type: 'linear', factor: 2}}, 'rope_scaling.type is "linear": only "default"'],
-    [{rope_parameters: {rope_type: 'yarn'}}, 'rope_parameters.rope_type is "yarn": only "default"'],
+    [
+      {rope_parameters: null, rope_scaling: {type: 'dynamic', factor: 2}},
+      'rope_scaling.type is "dynamic": only "default", "linear", "llama3", "yarn" are supported',
+    ],
+    [{rope_parameters: {rope_type: 'longrope'}}, 'rope_parameters.rope_type is "longrope": only "default", "linear"'],
+    [{rope_parameters: {rope_type: 'linear'}}, 'rope_parameters.factor is missing: this kind of scaling needs it'],
+    [
+      {rope_scaling: {rope_type: 'llama3', factor: 8, high_freq_factor: 4}},
+      'rope_scaling.low_freq_factor is missing: this kind of scaling needs it',
+    ],
+    [
+      {rope_parameters: {rope_type: 'yarn', factor: 4}},
+      'rope_parameters.original_max_position_embeddings is missing: this kind',
+    ],
+    [
+      {rope_parameters: {rope_type: 'yarn', factor: 4, original_max_position_embeddings: 9, mscale: 1}},
+      'rope_parameters.mscale is 1: it is not supported, only attention_factor',
+    ],
     [{rope_parameters: {partial_rotary_factor: 0.5}}, 'rope_parameters.partial_rotary_factor is 0.5: only 1'],
     [{attention_bias: 1}, 'attention_bias is 1: true or false is needed'],
     [{mlp_bias: true}, 'mlp_bias is true: a bias of the feed-forward part is not supported, only false'],

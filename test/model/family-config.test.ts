@@ -29,13 +29,30 @@ function without(config: Config, ...keys: string[]): Config {
 
 /** The words of each fixture that differ from a Llama's. */
 const WORDS: Readonly<Record<Family, Partial<Dialect>>> = {
-  llama: {attentionBias: 'qkvo'},
+  llama: {
+    attentionBias: 'qkvo',
+    ropeScaling: {kind: 'llama3', factor: 8, lowTurns: 1, highTurns: 4, firstContext: 16},
+  },
   mistral: {slidingWindow: 5},
-  qwen2: {attentionBias: 'qkv'},
+  qwen2: {
+    attentionBias: 'qkv',
+    ropeScaling: {
+      kind: 'yarn',
+      factor: 4,
+      slowTurns: 1,
+      fastTurns: 2,
+      firstContext: 16,
+      amplitude: 0.1 * Math.log(4) + 1,
+      truncate: true,
+    },
+  },
   qwen3: {qkNorm: 'head'},
   olmo: {norm: {kind: 'layer', placement: 'before'}, qkvClip: 1.5},
   olmo2: {norm: {kind: 'rms', placement: 'after'}, qkNorm: 'width'},
-  granite: {multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 3}},
+  granite: {
+    multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 3},
+    ropeScaling: {kind: 'linear', factor: 2.5},
+  },
   mixtral: {slidingWindow: 5},
   qwen3_moe: {qkNorm: 'head'},
   olmoe: {qkNorm: 'width'},
@@ -88,10 +105,19 @@ describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
 
   it('is written as it was read, also in the keys of transformers 4', () => {
     expect(architectureToConfig(read(config), config)).toEqual({...config, head_dim: read(config).headDim});
+    const {rope_theta, ...scaling} = config.rope_parameters as Config;
     const rotation = family === 'glm4_moe' ? {partial_rotary_factor: 1} : {};
-    const old = {...without(config, 'rope_parameters'), rope_theta: 5000, ...rotation};
+    const old = {...without(config, 'rope_parameters'), rope_theta, rope_scaling: scaling, ...rotation};
     expect(read(old)).toEqual(read(config));
     expect(architectureToConfig(read(old), old)).toEqual({...old, head_dim: read(config).headDim});
+  });
+
+  it('says how rotations are slowed down where no config said it before', () => {
+    const architecture = read(config);
+    const {rope_parameters, rope_scaling, ...rest} = architectureToConfig(architecture) as Config;
+    expect(rope_parameters).toBeUndefined();
+    expect(rope_scaling === undefined).toBe(architecture.ropeScaling === null);
+    expect(read({...rest, rope_scaling})).toEqual(architecture);
   });
 
   it('keeps its words as a mixture of experts', () => {

@@ -6,7 +6,8 @@ import {checkGradients} from '../support/gradients.js';
 import {dot, floats, type Host, normals} from '../support/host.js';
 
 const [S, d] = [5, 6];
-const {cos, sin} = ropeAngles(S, d, 10_000);
+const frequencies = Float32Array.from({length: d / 2}, (_, j) => 10_000 ** ((-2 * j) / d));
+const {cos, sin} = ropeAngles(S, frequencies);
 const table: readonly [Host, Host] = [floats([S, d / 2], cos), floats([S, d / 2], sin)];
 const fn = (x: tf.Tensor, c: tf.Tensor, s: tf.Tensor): tf.Tensor => rotate(x, {cos: c, sin: s});
 
@@ -39,7 +40,7 @@ describe('rotate', () => {
   });
 
   onEveryEngine('keeps products of a query and a key the same when both positions move equally', async ({run}) => {
-    const wide = ropeAngles(12, d, 10_000);
+    const wide = ropeAngles(12, frequencies);
     const [q, k] = [normals([1, d], 1), normals([1, d], 2)];
     const at = async (x: Host, position: number): Promise<Host> => {
       const part = (values: Float32Array): Host =>
@@ -71,5 +72,11 @@ describe('ropeAngles', () => {
     expect(cos.subarray(0, d / 2)).toBeAllClose([1, 1, 1]);
     expect(sin.subarray(0, d / 2)).toBeAllClose([0, 0, 0]);
     for (let s = 0; s < S; s++) expect(sin[(s * d) / 2]).toBeAllClose(Math.sin(s));
+  });
+
+  it('grow by the amplitude', () => {
+    const grown = ropeAngles(S, frequencies, 1.5);
+    expect(grown.cos).toBeAllClose(Array.from(cos, (value) => 1.5 * value));
+    expect(grown.sin).toBeAllClose(Array.from(sin, (value) => 1.5 * value));
   });
 });

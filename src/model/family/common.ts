@@ -2,30 +2,15 @@
 import {z} from 'zod';
 import {type Architecture, type Dialect, type Family, PLAIN, SOFTMAX_ROUTING} from '../architecture.js';
 import type {ConfigRecord} from './definition.js';
+import {size} from './number.js';
+import {ropeFields, ropeKeys, ropeOf} from './rope.js';
 
-/** A size or count. */
-export const size = z.int('a whole number above 0 is needed').positive('a whole number above 0 is needed');
-/** A factor, an epsilon or a base. */
-export const positive = z.number('a number above 0 is needed').positive('a number above 0 is needed');
 /** A switch that is off unless it is said. */
 export const flag = z.boolean('true or false is needed').default(false);
 /** A switch of biases that nothing here computes. */
 export const noBias = z
   .literal(false, {error: 'a bias of the feed-forward part is not supported, only false'})
   .optional();
-
-const plainRope = z.literal('default', {error: 'only "default" is supported, no scaling of positions'}).optional();
-const wholeRotation = z.literal(1, {error: 'only 1 is supported, all of a head is rotated'}).optional();
-
-const ropeSchema = z.looseObject(
-  {
-    rope_theta: positive.optional(),
-    rope_type: plainRope,
-    type: plainRope, // what transformers before 4.43 called rope_type
-    partial_rotary_factor: wholeRotation,
-  },
-  {error: 'an object or null is needed'},
-);
 
 /** Keys and defaults of transformers; sizes have no default here, since a guess would hide a broken file. */
 export const commonFields = {
@@ -37,10 +22,7 @@ export const commonFields = {
   num_key_value_heads: size.optional(),
   head_dim: size.optional(),
   max_position_embeddings: size.default(2048),
-  rope_theta: positive.optional(),
-  rope_scaling: ropeSchema.optional(),
-  rope_parameters: ropeSchema.optional(),
-  partial_rotary_factor: wholeRotation,
+  ...ropeFields,
   tie_word_embeddings: flag,
   hidden_act: z.literal('silu', {error: 'only "silu" is supported'}).optional(),
   quantization_config: z.undefined('quantised weights are not supported').optional(),
@@ -79,7 +61,7 @@ export function architectureOf(
     headDim: keys.head_dim ?? keys.hidden_size / keys.num_attention_heads,
     contextLength: keys.max_position_embeddings,
     normEps,
-    ropeTheta: keys.rope_parameters?.rope_theta ?? keys.rope_theta ?? 10_000,
+    ...ropeOf(keys),
     tied: keys.tie_word_embeddings,
     ffn: Array.from({length: keys.num_hidden_layers}, () => layer),
     routing: SOFTMAX_ROUTING,
@@ -88,8 +70,6 @@ export function architectureOf(
 
 /** The keys of {@link commonFields} for an architecture; positions in the form (transformers 4 or 5) of `source`. */
 export function commonKeys(architecture: Architecture, ffnWidth: number, source: ConfigRecord): ConfigRecord {
-  const rope = source.rope_parameters;
-  const isNewForm = typeof rope === 'object' && rope !== null;
   return {
     vocab_size: architecture.vocab,
     hidden_size: architecture.width,
@@ -101,9 +81,7 @@ export function commonKeys(architecture: Architecture, ffnWidth: number, source:
     max_position_embeddings: architecture.contextLength,
     tie_word_embeddings: architecture.tied,
     hidden_act: 'silu',
-    ...(isNewForm
-      ? {rope_parameters: {...rope, rope_theta: architecture.ropeTheta}}
-      : {rope_theta: architecture.ropeTheta}),
+    ...ropeKeys(architecture, source),
   };
 }
 

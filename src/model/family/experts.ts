@@ -8,8 +8,9 @@ import {
   type Routing,
   SOFTMAX_ROUTING,
 } from '../architecture.js';
-import {commonKeys, flag, size} from './common.js';
+import {commonKeys, flag} from './common.js';
 import type {ConfigRecord} from './definition.js';
+import {size} from './number.js';
 
 /** Keys of a softmax router under the names that most families have for them, with the defaults of a family. */
 export function softmaxFields(experts: number, topK: number) {

@@ -1,11 +1,12 @@
 // GLM-4.5 and GLM-4.6, where all of a head is rotated.
 import {z} from 'zod';
 import {type Architecture, moeLayouts} from '../architecture.js';
-import {architectureOf, commonFields, commonKeys, flag, headsFit, positive, size} from './common.js';
+import {architectureOf, commonFields, commonKeys, flag, headsFit} from './common.js';
 import type {ConfigRecord, FamilyDefinition} from './definition.js';
 import {choosesAmong, commonLayout, denseLayers, expertLayer, withExperts} from './experts.js';
 import {parseKeys} from './keys.js';
 import {COMMON_NAMES, GLM_SHARED_NAMES, isRotaryTable, NORM_NAMES, QK_NORM_NAMES, QKV_BIAS_NAMES} from './names.js';
+import {positive, size} from './number.js';
 
 const oneGroup = z.literal(1, {error: 'only 1 is supported, no groups of experts'}).default(1);
 

@@ -1,10 +1,11 @@
 // Dense Granite 3.
 import {z} from 'zod';
 import type {Multipliers} from '../architecture.js';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, noBias, positive} from './common.js';
+import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, noBias} from './common.js';
 import type {ConfigRecord, FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable, NORM_NAMES} from './names.js';
+import {positive} from './number.js';
 
 const configSchema = z
   .looseObject({

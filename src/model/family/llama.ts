@@ -1,9 +1,10 @@
 // Llama 2 and 3, SmolLM2, TinyLlama and whatever else says `model_type: "llama"`.
 import {z} from 'zod';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, noBias, positive} from './common.js';
+import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, noBias} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable, NORM_NAMES} from './names.js';
+import {positive} from './number.js';
 
 const configSchema = z
   .looseObject({...commonFields, rms_norm_eps: positive.default(1e-6), attention_bias: flag, mlp_bias: noBias})

@@ -1,9 +1,10 @@
 // Mistral 7B and its offspring.
 import {z} from 'zod';
-import {architectureOf, commonFields, commonKeys, headsFit, positive, size} from './common.js';
+import {architectureOf, commonFields, commonKeys, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {COMMON_NAMES, isRotaryTable, NORM_NAMES} from './names.js';
+import {positive, size} from './number.js';
 
 /** The window of a config that says nothing; null says that there is none. */
 const DEFAULT_WINDOW = 4096;

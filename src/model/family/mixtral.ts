@@ -1,11 +1,12 @@
 // Mixtral 8x7B and 8x22B, and the merges that take their form.
 import {z} from 'zod';
 import {moeLayouts} from '../architecture.js';
-import {architectureOf, commonFields, commonKeys, headsFit, positive, size} from './common.js';
+import {architectureOf, commonFields, commonKeys, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {choosesAmong, expertLayer, hasRoutedInAll, withExperts} from './experts.js';
 import {parseKeys} from './keys.js';
 import {COMMON_NAMES, isRotaryTable, MIXTRAL_NAMES, NORM_NAMES} from './names.js';
+import {positive, size} from './number.js';
 
 const configSchema = z
   .looseObject({

@@ -1,9 +1,10 @@
 // OLMo 1B and 7B of 2024 in the form of transformers (`-hf`).
 import {z} from 'zod';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, positive} from './common.js';
+import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable} from './names.js';
+import {positive} from './number.js';
 
 /** No key of the config says it. */
 const NORM_EPS = 1e-5;

@@ -1,9 +1,10 @@
 // OLMo 2.
 import {z} from 'zod';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, positive} from './common.js';
+import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable, POST_NORM_NAMES, QK_NORM_NAMES} from './names.js';
+import {positive} from './number.js';
 
 const configSchema = z
   .looseObject({...commonFields, rms_norm_eps: positive.default(1e-5), attention_bias: flag})

@@ -1,10 +1,11 @@
 // OLMoE 1B-7B.
 import {z} from 'zod';
-import {architectureOf, biasWord, commonFields, flag, headsFit, positive, size} from './common.js';
+import {architectureOf, biasWord, commonFields, flag, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {choosesAmong, expertLayer, hasRoutedInAll, routedKeys, softmaxFields, withExperts} from './experts.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable, NORM_NAMES, QK_NORM_NAMES} from './names.js';
+import {positive, size} from './number.js';
 
 const configSchema = z
   .looseObject({

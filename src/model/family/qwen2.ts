@@ -1,9 +1,10 @@
 // Qwen2 and Qwen2.5.
 import {z} from 'zod';
-import {architectureOf, commonFields, commonKeys, headsFit, positive, size} from './common.js';
+import {architectureOf, commonFields, commonKeys, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {COMMON_NAMES, isRotaryTable, NORM_NAMES, QKV_BIAS_NAMES} from './names.js';
+import {positive, size} from './number.js';
 import {fullAttentionFields} from './qwen-window.js';
 
 const configSchema = z

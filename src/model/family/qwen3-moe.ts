@@ -1,11 +1,12 @@
 // Qwen3 30B-A3B, 235B-A22B and whatever else says `model_type: "qwen3_moe"`.
 import {z} from 'zod';
 import {moeLayouts} from '../architecture.js';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, positive, size} from './common.js';
+import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {choosesAmong, denseLayers, expertLayer, hasRoutedAlone, softmaxFields, withExperts} from './experts.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable, NORM_NAMES, QK_NORM_NAMES} from './names.js';
+import {positive, size} from './number.js';
 import {fullAttentionFields} from './qwen-window.js';
 
 const configSchema = z

@@ -1,9 +1,10 @@
 // Dense Qwen3.
 import {z} from 'zod';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, positive, size} from './common.js';
+import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable, NORM_NAMES, QK_NORM_NAMES} from './names.js';
+import {positive, size} from './number.js';
 import {fullAttentionFields} from './qwen-window.js';
 
 const configSchema = z
