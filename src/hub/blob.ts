@@ -18,8 +18,8 @@ export interface BlobOptions {
   readonly address: string;
   /** The whole file; while it is fetched `<path>.incomplete` holds what there is. */
   readonly path: string;
-  /** Told how many bytes there are. */
-  readonly onBytes: (bytes: number) => void;
+  /** Told how many bytes there are, and how many of them have just come. */
+  readonly onBytes: (bytes: number, grown: number) => void;
 }
 
 /**
@@ -35,9 +35,9 @@ export async function fetchBlob(hub: Hub, options: BlobOptions): Promise<void> {
   let bytes = 0;
   const run = async (): Promise<void> => {
     before = bytes = (await sizeOf(part)) ?? 0;
-    await fetchRest(hub, options, (now) => {
+    await fetchRest(hub, options, (now, grown) => {
       bytes = now;
-      options.onBytes(now);
+      options.onBytes(now, grown);
     });
   };
   try {
@@ -59,7 +59,7 @@ function partOf(path: string): string {
 async function fetchRest(
   hub: Hub,
   {repo, file: {name, size, hash}, address, path}: BlobOptions,
-  onBytes: (bytes: number) => void,
+  onBytes: BlobOptions['onBytes'],
 ): Promise<void> {
   const have = (await sizeOf(partOf(path))) ?? 0;
   if (have === size && size > 0) return;
@@ -72,7 +72,7 @@ async function fetchRest(
       bytes += chunk.byteLength;
       if (bytes > size) break; // the hash would not fit either
       await part.appendFile(chunk);
-      onBytes(bytes);
+      onBytes(bytes, chunk.byteLength);
     }
     await part.sync();
   } finally {

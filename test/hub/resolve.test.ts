@@ -1,6 +1,7 @@
 import {mkdir, readdir, readFile, readlink, rm, symlink, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, test} from 'vitest';
+import type {DownloadProgress} from '../../src/hub/download.js';
 import {isHubName, resolveModel} from '../../src/hub/resolve.js';
 import {EnvironmentError, ModelError} from '../../src/util/errors.js';
 import {COMMIT, FILES, gitHash, ID, sha256, startHub, TOKEN, WEIGHTS} from './server.js';
@@ -63,15 +64,12 @@ describe('a model that is asked for by name', () => {
 
   test('tells how far it is, in bytes of all files', async () => {
     const {env} = await startHub();
-    const seen: number[] = [];
-    let whole = 0;
-    const onProgress = ({done, total}: {done: number; total: number}): void => {
-      seen.push(done);
-      whole = total;
-    };
-    await resolveModel(ID, {env, onProgress});
-    expect(seen).toEqual(seen.toSorted((a, b) => a - b));
-    expect(seen.at(-1)).toBe(whole);
+    const seen: DownloadProgress[] = [];
+    await resolveModel(ID, {env, onProgress: (progress) => seen.push(progress)});
+    const done = seen.map((progress) => progress.done);
+    expect(done).toEqual(done.toSorted((a, b) => a - b));
+    const {total} = seen[0]!;
+    expect(seen.at(-1)).toEqual({id: ID, file: 'model.safetensors', done: total, total, fetched: total, holder: null});
   });
 
   test('is the folder of that name if there is one', async () => {

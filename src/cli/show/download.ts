@@ -2,14 +2,19 @@ import type {OnDownload} from '../../hub/download.js';
 import {formatCount, formatDuration} from '../../report/number.js';
 import type {StatusLine} from '../../report/terminal.js';
 
+/** Seconds before a speed says anything. */
+const SOON = 2;
+
 /** Shows a download on a status line. */
 export function showDownload(status: StatusLine, clock: () => number = Date.now): OnDownload {
-  let start: {readonly time: number; readonly done: number} | null = null;
-  return ({id, file, done, total}) => {
-    start ??= {time: clock(), done};
-    const seconds = (clock() - start.time) / 1000;
-    const rate = (done - start.done) / seconds; // not a number at first, and then not shown
-    const left = rate > 0 && Number.isFinite(rate) ? [`${formatDuration((total - done) / rate)} left`] : [];
-    status.update([id, file, `${formatCount(done)}B of ${formatCount(total)}B`, ...left].join('  '));
+  let start: number | null = null;
+  return ({id, file, done, total, fetched, holder}) => {
+    if (holder !== null) return status.update(`${id}  ${file}  process ${holder} is fetching it`);
+    start ??= clock();
+    const seconds = (clock() - start) / 1000;
+    const left = ((total - done) / fetched) * seconds;
+    const isKnown = seconds > SOON && fetched > 0 && done < total;
+    const parts = [id, file, `${formatCount(done)}B of ${formatCount(total)}B`];
+    status.update([...parts, ...(isKnown ? [`${formatDuration(left)} left`] : [])].join('  '));
   };
 }
