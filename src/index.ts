@@ -40,6 +40,9 @@ export {type RecoverOptions, type Recovery, recover, recoverConfig} from './expe
 export {openRunLog, type RunLog, readRunLog} from './format/run-log.js';
 export {type RunLogRecord, runLogRecord} from './format/run-record.js';
 export {openTokenShard, type TokenShard} from './format/token-shard.js';
+export type {DownloadProgress} from './hub/download.js';
+export {type PulledModel, type PullOptions, pull} from './hub/pull.js';
+export {type ResolvedModel, type ResolveOptions, resolveModel} from './hub/resolve.js';
 export {loadModel, type Model} from './model/model.js';
 export {type WriteReportOptions, type WrittenReport, writeReport} from './report/report.js';
 export {loadTokenizer, type Tokenizer} from './tokenizer/tokenizer.js';

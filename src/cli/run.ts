@@ -10,6 +10,7 @@ import {addMerge} from './commands/merge.js';
 import {addPlot} from './commands/plot.js';
 import {addPrepare} from './commands/prepare.js';
 import {addProfile} from './commands/profile.js';
+import {addPull} from './commands/pull.js';
 import {addRecover} from './commands/recover.js';
 import {addTrain} from './commands/train.js';
 import {createProgram, type Program} from './program.js';
@@ -20,8 +21,9 @@ const USAGE = 2;
 /** Exit code of what nobody foresaw. */
 const UNFORESEEN = 1;
 
-/** In the order of the corridor from text to curves, which is that of `--help`. */
+/** In the order of the corridor from model and text to curves, which is that of `--help`. */
 const COMMANDS = [
+  addPull,
   addPrepare,
   addProfile,
   addConvert,

@@ -39,7 +39,10 @@ const fields = z.strictObject({
     .default(0)
     .describe('From it come all random numbers: order of the text, random weights, random splits.'),
   engine: engineSchema.prefault({}).describe('What computes, and how precisely.'),
-  model: z.string().min(1).describe('The dense model: a Hugging Face folder, cache entry or hub id.'),
+  model: z
+    .string()
+    .min(1)
+    .describe('The dense model: a Hugging Face folder, or a name on the hub: org/name or org/name@revision.'),
   data: dataSchema,
   profile: profileSchema.prefault({}).describe('Calibration text on which FFN neurons are watched.'),
   train: trainSchema.prefault({}),

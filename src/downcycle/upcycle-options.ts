@@ -9,7 +9,7 @@ const copyFields = {
     .string()
     .min(1)
     .optional()
-    .describe('Dense model to copy: folder, cache entry or hub id. Without it, the `model` of the config.'),
+    .describe('Dense model to copy: a folder, or a name on the hub. Without it, the `model` of the config.'),
   renormalise: z
     .boolean()
     .default(true)

@@ -30,6 +30,7 @@ import {ConfigError, ModelError, UsageError} from '../util/errors.js';
 import {exists} from '../util/exists.js';
 import {convertExperts, cutsExperts} from './inner-arm.js';
 import {layoutOf} from './layout.js';
+import {revisionOf} from './resolve-models.js';
 import {convertDive, convertSplit} from './split-arm.js';
 
 /** One arm, ready to be trained. */
@@ -145,7 +146,8 @@ async function make(
     });
   }
   if (isUpcycle(options)) {
-    await upcycle({model: denseOf(options, config), out: arm.start, method: options, seed, where});
+    const dense = denseOf(options, config);
+    await upcycle({model: dense, out: arm.start, method: options, seed, where, ...(await revisionOf(dense))});
     return;
   }
   if (isDive(options)) {
@@ -169,7 +171,7 @@ async function howToSplit(
   where: string,
 ): Promise<Omit<ConvertOptions, 'out'>> {
   const watched = readsProfile(method) ? {profile: await profile()} : {};
-  return {model, method, seed, where, ...watched};
+  return {model, method, seed, where, ...(await revisionOf(model)), ...watched};
 }
 
 /** Whether making an arm from a dense model looks at a profile, or at its text, which the record names. */

@@ -3,6 +3,7 @@ import {join} from 'node:path';
 import type {LoadedConfig} from '../config/load.js';
 import type {Config} from '../config/schema.js';
 import {hasExperts} from '../downcycle/inner/plan.js';
+import type {DownloadProgress} from '../hub/download.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {type WrittenReport, writeReport} from '../report/report.js';
 import type {TrainEvent} from '../train/event.js';
@@ -18,11 +19,13 @@ import {checkArms} from './check.js';
 import {layoutOf} from './layout.js';
 import {modelLoss} from './model-loss.js';
 import {profileOf} from './profile.js';
+import {resolveModels} from './resolve-models.js';
 
 /** What happens during a comparison, for whoever shows it. */
 export type CompareEvent =
   | {readonly kind: 'stage' | 'warning'; readonly text: string}
   | {readonly kind: 'profile'; readonly what: string; readonly done: number; readonly total: number}
+  | {readonly kind: 'download'; readonly progress: DownloadProgress}
   | ({readonly kind: 'arm'} & StartingModel)
   | {readonly kind: 'train'; readonly arm: string; readonly event: TrainEvent};
 
@@ -48,20 +51,19 @@ export interface Comparison {
  * throws otherwise. Finished parts are kept and found again.
  */
 export async function compare(
-  {loaded, overwrite}: CompareOptions,
+  {loaded: given, overwrite}: CompareOptions,
   onEvent: (event: CompareEvent) => void = () => undefined,
 ): Promise<Comparison> {
-  const {config} = loaded;
-  const arms = armsOf(config);
-  if (arms.length === 0) {
-    throw new ConfigError(`${loaded.file}: there is nothing to compare.`, {
+  const names = Object.keys(given.config.arms);
+  if (names.length === 0) {
+    throw new ConfigError(`${given.file}: there is nothing to compare.`, {
       hint: 'Name at least one arm under `arms`.',
     });
   }
-  await checkArms(
-    loaded,
-    arms.map(({name}) => name),
-  );
+  const loaded = await resolveModels(given, {arms: names, teacher: true}, onEvent);
+  const {config} = loaded;
+  const arms = armsOf(config);
+  await checkArms(loaded, names);
   const onStale = (text: string): void => onEvent({kind: 'stage', text});
   return withLock(layoutOf(config).root, onStale, () => compareArms(loaded, arms, overwrite, onEvent));
 }

@@ -22,6 +22,7 @@ import {basisOf, type ConversionRow, keyOf, openRows} from './conversion-rows.js
 import {armsLeftOut, type ConversionTask, isSeeded, requireCounts, tasksOf} from './conversion-tasks.js';
 import {layoutOf} from './layout.js';
 import {type OnEvent, profileOf} from './profile.js';
+import {resolveModels} from './resolve-models.js';
 import {convertDive, convertSplit} from './split-arm.js';
 
 /**
@@ -33,9 +34,10 @@ import {convertDive, convertSplit} from './split-arm.js';
  * nothing is held out, or windows are longer than rows, than the model's positions or than what is measured.
  * @throws EnvironmentError if another process measures in this folder.
  */
-export async function compareConversions(loaded: LoadedConfig, onEvent: OnEvent): Promise<WrittenConversions> {
+export async function compareConversions(given: LoadedConfig, onEvent: OnEvent): Promise<WrittenConversions> {
+  const tasks = tasksOf(given);
+  const loaded = await resolveModels(given, {arms: Object.keys(given.config.arms)}, onEvent);
   const {config} = loaded;
-  const tasks = tasksOf(loaded);
   await checkArms(loaded, Object.keys(config.arms));
   await requireWindows(loaded);
   const leftOut = armsLeftOut(config);

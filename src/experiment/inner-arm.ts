@@ -5,6 +5,7 @@ import type {CmoeOptions} from '../downcycle/options.js';
 import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
 import {type ExpertsConversion, type SplitExpertsOptions, splitExperts} from '../downcycle/split-experts.js';
 import {readArchitecture} from '../model/read-architecture.js';
+import {revisionOf} from './resolve-models.js';
 
 /** The options of an arm that cuts the experts of the config's model, a mixture; null of any other arm. */
 export async function cutsExperts(options: ArmOptions, {model}: Config): Promise<CmoeOptions | null> {
@@ -21,5 +22,6 @@ export async function convertExperts(
 ): Promise<ExpertsConversion> {
   const calibration = await calibrationOf({model, data, profile, shards});
   const onLayer = (done: number, total: number): void => onProgress?.('watching experts', done, total);
-  return splitExperts({model, method, seed, calibration, profile, ...given}, {onLayer});
+  const origin = await revisionOf(model);
+  return splitExperts({model, method, seed, calibration, profile, ...origin, ...given}, {onLayer});
 }

@@ -13,6 +13,8 @@ import {beginsAsSafetensors} from '../format/safetensors.js';
 import {type TensorInfo, tensorBytes} from '../format/safetensors-header.js';
 import {openTokenShard} from '../format/token-shard.js';
 import type {ShardMetadata} from '../format/token-shard-metadata.js';
+import type {OnDownload} from '../hub/download.js';
+import {isHubName, resolveModel} from '../hub/resolve.js';
 import {type Architecture, countParameters, type ParameterCount} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {checkTensors} from '../model/load.js';
@@ -109,9 +111,11 @@ export type Inspection =
  * Says what a model folder, checkpoint, run folder or its log, folder of runs, profile, token shard or prepared folder
  * holds; reads no weights.
  *
+ * A model may be named as on the hub; it is downloaded if it is not in the cache.
  * @throws UsageError if nothing is there or it is none of these; DataError, ModelError if it is damaged.
  */
-export async function inspect(path: string): Promise<Inspection> {
+export async function inspect(given: string, onProgress?: OnDownload): Promise<Inspection> {
+  const path = (await isHubName(given)) ? (await resolveModel(given, {onProgress})).path : given;
   const found = await stat(path).catch(() => null);
   if (!found) throw new UsageError(`${path || 'An empty path'}: there is no such file or folder.`);
   if (found.isFile()) return inspectFile(path);

@@ -20,6 +20,7 @@ import {checkArms} from './check.js';
 import {cutsExperts} from './inner-arm.js';
 import {layoutOf} from './layout.js';
 import {type OnEvent, profileOf} from './profile.js';
+import {resolveModels} from './resolve-models.js';
 
 /** Which model of a config is to be made, and where. */
 export interface ConvertArmOptions {
@@ -55,11 +56,13 @@ type RunOption = '--out' | '--name';
  * @throws UsageError if no arm, or one that is not there, is named; EnvironmentError if `out` exists; what conversion throws.
  */
 export async function convertArm(
-  {loaded, arm: name, out, profile}: ConvertArmOptions,
+  {loaded: given, arm: asked, out, profile}: ConvertArmOptions,
   onEvent: OnEvent = () => undefined,
 ): Promise<StartingModel> {
   await refuseExisting(out);
-  const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
+  const name = requireArm(given, asked ?? given.config.arm ?? onlyArm(given));
+  const loaded = await resolveModels(given, {arms: [name]}, onEvent);
+  const arm = armOf(loaded, name);
   await checkArms(loaded, [arm.name]);
   await refuseUnused(loaded, arm, profile);
   await begin(loaded.config, parentsOf(loaded.config, [arm.name]), onEvent);
@@ -72,10 +75,12 @@ export async function convertArm(
  * @throws UsageError if no arm is named, or one that cuts none; what planning throws.
  */
 export async function planConfig(
-  {loaded, arm: name, profile}: Omit<ConvertArmOptions, 'out'>,
+  {loaded: given, arm: asked, profile}: Omit<ConvertArmOptions, 'out'>,
   onEvent: OnEvent = () => undefined,
 ): Promise<Conversion | DiveConversion | ExpertsConversion> {
-  const arm = armOf(loaded, name ?? loaded.config.arm ?? onlyArm(loaded));
+  const name = requireArm(given, asked ?? given.config.arm ?? onlyArm(given));
+  const loaded = await resolveModels(given, {arms: [name]}, onEvent);
+  const arm = armOf(loaded, name);
   await checkArms(loaded, [arm.name]);
   await refuseUnused(loaded, arm, profile);
   await begin(loaded.config, [], onEvent); // what its model's files hold is said with the plan
@@ -92,8 +97,9 @@ export async function trainConfig(
   options: TrainConfigOptions,
   onEvent: OnEvent = () => undefined,
 ): Promise<TrainResult> {
-  const {loaded, mode, allowsChange = false, named = '--out'} = options;
-  const name = options.arm ?? loaded.config.arm;
+  const {loaded: given, mode, allowsChange = false, named = '--out'} = options;
+  const name = options.arm ?? given.config.arm;
+  const loaded = await resolveTrained(given, name, onEvent);
   const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
   const run = runOf(loaded.config, arm, options.out ?? arm.out, {mode, allowsChange});
   if (mode === 'new') await refuseRun(run.out, named);
@@ -120,10 +126,11 @@ export interface ConfigEstimate {
  * @throws UsageError if the arm is not there; what conversion and {@link estimateRun} throw.
  */
 export async function estimateConfig(
-  {loaded, arm: given}: Pick<TrainConfigOptions, 'loaded' | 'arm'>,
+  {loaded: given, arm: asked}: Pick<TrainConfigOptions, 'loaded' | 'arm'>,
   onEvent: OnEvent = () => undefined,
 ): Promise<ConfigEstimate> {
-  const name = given ?? loaded.config.arm;
+  const name = asked ?? given.config.arm;
+  const loaded = await resolveTrained(given, name, onEvent);
   const arm = name === undefined ? asItIs(loaded.config) : armOf(loaded, name);
   await checkArms(loaded, name === undefined ? [] : [name]);
   tellOfNoArm(loaded, name, onEvent);
@@ -133,6 +140,12 @@ export async function estimateConfig(
   }
   const run = runOf(loaded.config, arm, arm.out, {mode: 'new'});
   return {run, estimate: await estimateRun(run)};
+}
+
+/** With folders for the models that training an arm, or the config's model as it is, needs. */
+function resolveTrained(given: LoadedConfig, name: string | undefined, onEvent: OnEvent): Promise<LoadedConfig> {
+  const arms = name === undefined ? [] : [requireArm(given, name)];
+  return resolveModels(given, {arms, teacher: true}, onEvent);
 }
 
 /** A config with arms is mostly meant for them. */
@@ -215,11 +228,20 @@ function progress(onEvent: OnEvent): ProfileProgress {
   return (what, done, total) => onEvent({kind: 'profile', what, done, total});
 }
 
-function armOf({config}: LoadedConfig, name: string): Arm {
-  const arms = armsOf(config);
-  const arm = arms.find((one) => one.name === name);
+function armOf(loaded: LoadedConfig, name: string): Arm {
+  const arm = armsOf(loaded.config).find((one) => one.name === name);
   if (arm) return arm;
-  throw new UsageError(`${missingArm(name, Object.keys(config.arms))}.`.replace(/^t/, 'T'));
+  throw noArm(loaded, name);
+}
+
+/** Looks before models are downloaded, which may take long. */
+function requireArm(loaded: LoadedConfig, name: string): string {
+  if (Object.hasOwn(loaded.config.arms, name)) return name;
+  throw noArm(loaded, name);
+}
+
+function noArm({config}: LoadedConfig, name: string): UsageError {
+  return new UsageError(`${missingArm(name, Object.keys(config.arms))}.`.replace(/^t/, 'T'));
 }
 
 function onlyArm({config, file}: LoadedConfig): string {

@@ -16,6 +16,7 @@ import {begin} from './begin.js';
 import {checkPaths} from './check.js';
 import type {CompareEvent} from './compare.js';
 import {layoutOf} from './layout.js';
+import {resolveModels} from './resolve-models.js';
 
 /** Told what happens. */
 export type OnEvent = (event: CompareEvent) => void;
@@ -43,9 +44,10 @@ export function profileOptionsOf({profile, arms}: Config): ProfileOptions {
  *
  * @throws EnvironmentError if something stands at `out`; what profiling throws.
  */
-export async function profileConfig(loaded: LoadedConfig, out: string, onEvent: OnEvent): Promise<Profile> {
-  const {config, at} = loaded;
+export async function profileConfig(given: LoadedConfig, out: string, onEvent: OnEvent): Promise<Profile> {
   await refuseExisting(out);
+  const loaded = await resolveModels(given, {}, onEvent);
+  const {config, at} = loaded;
   await checkPaths(loaded);
   await begin(config, [config.model], onEvent);
   const {model, data} = config;

@@ -18,10 +18,11 @@ import {modelLoss} from './model-loss.js';
 import {asItIs, refuseRun, trainConfig} from './one-arm.js';
 import type {OnEvent} from './profile.js';
 import {type Recipe, type RecoverStage, stagesOf} from './recover-stages.js';
+import {folderOf} from './resolve-models.js';
 
 /** What is recovered, and on what. */
 export interface RecoverOptions {
-  /** Folder of the converted model. */
+  /** The converted model: a folder, or a name on the hub. */
   readonly model: string;
   /** Files or folders of text, as `data.sources[].path`. */
   readonly text: readonly string[];
@@ -58,7 +59,8 @@ const SEQUENCES = 16;
  *
  * @throws UsageError if there are too few samples for a step, or nothing that a recipe trains; what training throws.
  */
-export async function recover(options: RecoverOptions, onEvent: OnEvent = () => undefined): Promise<Recovery> {
+export async function recover(given: RecoverOptions, onEvent: OnEvent = () => undefined): Promise<Recovery> {
+  const options = {...given, model: await folderOf(given.model, onEvent), name: given.name ?? nameOf(given)};
   const {recipe = 'cmoe', samples, allowsChange} = options;
   const stages = stagesOf(recipe, await readArchitecture(options.model), samples);
   await checkStages(options, stages);

@@ -10,6 +10,7 @@ import type {ConversionPlan} from '../downcycle/plan.js';
 import {calibrationOf, type ProfileProgress} from '../downcycle/profile-model.js';
 import {ConfigError} from '../util/errors.js';
 import {layoutOf} from './layout.js';
+import {revisionOf} from './resolve-models.js';
 
 /** Splits the config's dense model; what must be measured for it is measured on the config's calibration text. */
 export async function convertSplit(
@@ -17,7 +18,7 @@ export async function convertSplit(
   config: Config,
   given: Pick<ConvertOptions, 'out' | 'profile' | 'where'>,
 ): Promise<Conversion> {
-  const how = {model: config.model, method, seed: config.seed, ...given};
+  const how = {model: config.model, method, seed: config.seed, ...(await revisionOf(config.model)), ...given};
   const isFitted = needsCalibration(method);
   const calibration = isScaled(method) || isFitted ? await calibrationFor(how, config) : null;
   const scaled = isScaled(method) && calibration ? await withScale(how, calibration) : {};
@@ -34,7 +35,8 @@ export async function convertDive(
   const calibration = await calibrationFor(given, config);
   const onLayer = (done: number, total: number): void =>
     onProgress?.('taking pruned models through layers', done, total);
-  return dive({model: config.model, method, seed: config.seed, calibration, ...given}, {onLayer});
+  const {model, seed} = config;
+  return dive({model, method, seed, calibration, ...(await revisionOf(model)), ...given}, {onLayer});
 }
 
 /**

@@ -54,7 +54,9 @@ const distillSchema = z
     from: z
       .string()
       .min(1)
-      .describe('Folder of the teacher: a model of the same tokenizer, the dense parent for example.'),
+      .describe(
+        'The teacher, a folder or a name on the hub: a model of the same tokenizer, the dense parent for example.',
+      ),
     weight: z
       .number()
       .gt(0)

@@ -4,6 +4,7 @@ import {packageVersion} from '../../src/util/version.js';
 import {cli, spawnCli} from './support.js';
 
 const NAMES = [
+  'pull',
   'prepare',
   'profile',
   'convert',

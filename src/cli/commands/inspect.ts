@@ -1,5 +1,6 @@
 import {examples} from '../option.js';
 import type {Program} from '../program.js';
+import {showDownload} from '../show/download.js';
 import {inspectionText} from '../show/inspection.js';
 import type {Ui} from '../ui.js';
 
@@ -13,14 +14,14 @@ export function addInspect(program: Program, ui: Ui): void {
     )
     .argument(
       '<path>',
-      'model folder, run folder or its log, folder of runs, checkpoint, profile, .arrow file or folder of them',
+      'model folder or name on the hub, run folder or its log, folder of runs, checkpoint, profile, .arrow file or folder of them',
     )
     .option('--tensors', 'list every tensor of a model')
     .option('--json', 'print everything as JSON')
     .addHelpText('after', examples('inspect checkpoints/dense-4m', 'inspect checkpoints/quickstart/downcycle --json'))
     .action(async (path, {tensors = false, json = false}) => {
       const {inspect} = await import('../../experiment/inspect.js');
-      const inspection = await inspect(path);
+      const inspection = await ui.withStatus((status) => inspect(path, showDownload(status)));
       ui.print(json ? JSON.stringify(inspection, withoutNumbers, 2) : inspectionText(inspection, {tensors}));
     });
 }

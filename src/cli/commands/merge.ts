@@ -1,6 +1,7 @@
 import {Option} from '@commander-js/extra-typings';
 import {examples} from '../option.js';
 import type {Program} from '../program.js';
+import {showCompare} from '../show/progress.js';
 import type {Ui} from '../ui.js';
 
 const DTYPES = {float32: 'F32', bfloat16: 'BF16', float16: 'F16'} as const;
@@ -15,7 +16,10 @@ export function addMerge(program: Program, ui: Ui): void {
     )
     .argument('<run>', 'run folder, of which the newest checkpoint is taken, or one of its checkpoints')
     .requiredOption('-o, --out <folder>', 'where to write the model; must not exist')
-    .option('--base <folder>', 'model that was trained from; default: the one the run names')
+    .option(
+      '--base <model>',
+      'model that was trained from, a folder or a name on the hub; default: the one the run names',
+    )
     .addOption(
       new Option('--dtype <dtype>', 'what matrices are stored in; default: as in that model').choices([
         'float32',
@@ -25,10 +29,14 @@ export function addMerge(program: Program, ui: Ui): void {
     )
     .addHelpText('after', examples('merge checkpoints/recover/model --out models/recovered'))
     .action(async (adapter, {out, base, dtype}) => {
-      const {mergeAdapter} = await import('../../train/merge.js');
-      const merged = await ui.withStatus((status) => {
+      const [{mergeAdapter}, {folderOf}] = await Promise.all([
+        import('../../train/merge.js'),
+        import('../../experiment/resolve-models.js'),
+      ]);
+      const merged = await ui.withStatus(async (status) => {
+        const folder = base && (await folderOf(base, showCompare(status)));
         status.update('adding low-rank terms');
-        return mergeAdapter({adapter, out, base, dtype: dtype && DTYPES[dtype]});
+        return mergeAdapter({adapter, out, base: folder, dtype: dtype && DTYPES[dtype]});
       });
       const replaced = merged.replaced === 0 ? '' : `, ${merged.replaced} parameters trained whole`;
       const isRounded = merged.dtype === 'BF16' || merged.dtype === 'F16';

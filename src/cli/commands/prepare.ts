@@ -2,6 +2,7 @@ import {loadConfig} from '../../config/load.js';
 import {examples, setOption} from '../option.js';
 import type {Program} from '../program.js';
 import {preparedText, prepareStatus} from '../show/prepared.js';
+import {showCompare} from '../show/progress.js';
 import type {Ui} from '../ui.js';
 
 /** Adds `downcycle prepare`. Libraries are loaded when a command runs, so that help comes at once. */
@@ -24,17 +25,19 @@ export function addPrepare(program: Program, ui: Ui): void {
     )
     .action(async (file, {out, set}) => {
       const loaded = await loadConfig(file, {set});
-      const [{prepare}, {loadTokenizer}, {checkPaths}] = await Promise.all([
+      const [{prepare}, {loadTokenizer}, {checkPaths}, {resolveModels}] = await Promise.all([
         import('../../data/prepare.js'),
         import('../../tokenizer/tokenizer.js'),
         import('../../experiment/check.js'),
+        import('../../experiment/resolve-models.js'),
       ]);
-      await checkPaths(loaded);
-      const {config} = loaded;
-      const tokenizer = await loadTokenizer(config.model);
-      const result = await ui.withStatus((status) =>
-        prepare({data: config.data, tokenizer, out}, (state) => status.update(prepareStatus(state))),
-      );
+      const result = await ui.withStatus(async (status) => {
+        const here = await resolveModels(loaded, {}, showCompare(status));
+        await checkPaths(here);
+        const {data, model} = here.config;
+        const tokenizer = await loadTokenizer(model);
+        return prepare({data, tokenizer, out}, (state) => status.update(prepareStatus(state)));
+      });
       ui.print(preparedText(result));
     });
 }

@@ -13,7 +13,7 @@ export function addRecover(program: Program, ui: Ui): void {
     .description(
       'Trains low-rank terms beside attention and experts of a converted model on a few samples of text, with the settings of CMoE (2,048 samples, rank 8, alpha 32, learning rate 5.65e-5), and prints the perplexity before and after on text that was held out. Every setting is a key of the config that it makes, and can be changed with --set.',
     )
-    .argument('<model>', 'folder of the converted model')
+    .argument('<model>', 'the converted model: a folder, or a name on the hub')
     .requiredOption('-t, --text <path...>', 'text to train on: .txt, .jsonl, .parquet, or folders of them')
     .option('-n, --samples <count>', 'rows of text', count, 2048)
     .addOption(

@@ -5,6 +5,7 @@ import {type TableColumn, textTable} from '../../report/table.js';
 import {type StatusLine, trainStatus} from '../../report/terminal.js';
 import type {TrainEvent} from '../../train/event.js';
 import type {TrainablePart} from '../../train/trainable.js';
+import {showDownload} from './download.js';
 
 /** Shows a training run on a status line. */
 function showTrain(status: StatusLine, label: string): (event: TrainEvent) => void {
@@ -61,6 +62,7 @@ function partsTable(parts: readonly TrainablePart[]): string {
 
 /** Shows a comparison on a status line. */
 export function showCompare(status: StatusLine): (event: CompareEvent) => void {
+  const showBytes = showDownload(status);
   return (event) => {
     switch (event.kind) {
       case 'stage':
@@ -69,6 +71,8 @@ export function showCompare(status: StatusLine): (event: CompareEvent) => void {
         return status.print(`warning: ${event.text}`);
       case 'profile':
         return status.update(`${event.what}  ${event.done} of ${event.total}`);
+      case 'download':
+        return showBytes(event.progress);
       case 'arm':
         return status.print(startText(event));
       case 'train':

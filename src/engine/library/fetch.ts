@@ -3,6 +3,7 @@ import {mkdir, readdir, rename, rm, rmdir, stat} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
 import {asEnvironmentError, writeFileAtomic} from '../../util/atomic.js';
 import {DowncycleError, EnvironmentError, systemCode} from '../../util/errors.js';
+import {inTurn} from '../../util/turn.js';
 import {
   cachedLibrary,
   defaultCacheFolder,
@@ -12,7 +13,6 @@ import {
   runtimeFolder,
 } from './cache.js';
 import {type Host, thisHost, unsupportedReason} from './host.js';
-import {withLock} from './lock.js';
 import {explainPipFailure, pipArguments, runPython} from './python.js';
 import {LIBRARY_FILES, TENSORFLOW_VERSION, type Variant, type Wheel, wheelsFor} from './versions.js';
 import {unpackWheel} from './wheel.js';
@@ -65,7 +65,7 @@ export async function fetchTensorFlow(options: FetchOptions): Promise<string> {
   try {
     await mkdir(dirname(target), {recursive: true});
     const lock = {onWait: (holder: number) => onProgress({stage: 'wait', holder})};
-    return await withLock(`${target}.lock`, lock, async () => {
+    return await inTurn(`${target}.lock`, lock, async () => {
       const fetchedMeanwhile = cachedLibrary(cacheFolder, variant);
       if (fetchedMeanwhile) return fetchedMeanwhile;
       return buildRuntime({variant, env, arch: host.arch, work: `${target}.part`, onProgress}, target);

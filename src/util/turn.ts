@@ -2,9 +2,9 @@ import type {Stats} from 'node:fs';
 import {link, open, readFile, rename, rm, stat, utimes} from 'node:fs/promises';
 import {hostname} from 'node:os';
 import {setTimeout as sleep} from 'node:timers/promises';
-import {systemCode} from '../../util/errors.js';
+import {systemCode} from './errors.js';
 
-export interface LockOptions {
+export interface TurnOptions {
   /** Told once, if another process holds the lock, with its number. */
   readonly onWait?: (holder: number) => void;
   /** Milliseconds between two looks at a lock held by another process. */
@@ -22,7 +22,7 @@ const HEARTBEAT = 5_000;
 const ABANDONED = 60_000;
 
 /** Runs `body` while this process alone holds the lock file `path`; waits for another holder, and takes over from a dead one. */
-export async function withLock<T>(path: string, options: LockOptions, body: () => Promise<T>): Promise<T> {
+export async function inTurn<T>(path: string, options: TurnOptions, body: () => Promise<T>): Promise<T> {
   await takeLock(path, options);
   const heartbeat = setInterval(() => void touch(path), HEARTBEAT).unref();
   try {
@@ -33,7 +33,7 @@ export async function withLock<T>(path: string, options: LockOptions, body: () =
   }
 }
 
-async function takeLock(path: string, {onWait, poll = 500}: LockOptions): Promise<void> {
+async function takeLock(path: string, {onWait, poll = 500}: TurnOptions): Promise<void> {
   for (let hasTold = false; !(await createLock(path)); ) {
     const found = await stat(path).catch(() => null);
     if (!found) continue; // freed in this moment
