@@ -43,8 +43,8 @@ export interface Dialect {
   readonly qkvClip: number | null;
   /** Positions see themselves and the window − 1 before them; null for all before them. */
   readonly slidingWindow: number | null;
-  /** How rotations are slowed down for a longer context; null for not. */
-  readonly ropeScaling: RopeScaling | null;
+  /** There if rotations are slowed down for a longer context. */
+  readonly ropeScaling?: RopeScaling;
   readonly multipliers: Multipliers;
 }
 
@@ -156,7 +156,6 @@ export const PLAIN: Dialect = {
   attentionBias: 'none',
   qkvClip: null,
   slidingWindow: null,
-  ropeScaling: null,
   multipliers: {embedding: 1, attention: null, residual: 1, logitsDivisor: 1},
 };
 

@@ -27,7 +27,7 @@ export type RopeScaling =
     };
 
 /** Radians a position of each pair of a head, float32 [d/2]. */
-export function ropeFrequencies(headDim: number, theta: number, scaling: RopeScaling | null): Float32Array {
+export function ropeFrequencies(headDim: number, theta: number, scaling?: RopeScaling): Float32Array {
   const plain = Float32Array.from({length: headDim / 2}, (_, j) => 1 / Math.fround(theta ** ((2 * j) / headDim)));
   switch (scaling?.kind) {
     case undefined:
@@ -42,7 +42,7 @@ export function ropeFrequencies(headDim: number, theta: number, scaling: RopeSca
 }
 
 /** What cosines and sines are multiplied with. */
-export function ropeAmplitude(scaling: RopeScaling | null): number {
+export function ropeAmplitude(scaling?: RopeScaling): number {
   return scaling?.kind === 'yarn' ? scaling.amplitude : 1;
 }
 

@@ -116,8 +116,8 @@ describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
     const architecture = read(config);
     const {rope_parameters, rope_scaling, ...rest} = architectureToConfig(architecture) as Config;
     expect(rope_parameters).toBeUndefined();
-    expect(rope_scaling === undefined).toBe(architecture.ropeScaling === null);
-    expect(read({...rest, rope_scaling})).toEqual(architecture);
+    expect(rope_scaling === undefined).toBe(architecture.ropeScaling === undefined);
+    expect(read({...rest, rope_scaling})).toStrictEqual(architecture);
   });
 
   it('keeps its words as a mixture of experts', () => {

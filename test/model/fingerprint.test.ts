@@ -34,6 +34,11 @@ describe('modelFingerprint', () => {
     expect(await fingerprint(copy)).toMatch(/^[0-9a-f]{64}$/);
   });
 
+  it('stays what it was in every version: profiles and runs name models by it', async () => {
+    const before = 'c816a8b22a952b5200854f6409a0e0b7d50c6eeeeb750be2e2ec8a9304e1f320';
+    expect(await fingerprint(TINY_LLAMA)).toBe(before);
+  });
+
   it('tells another architecture, dtype or weight', async () => {
     const other = [
       await writeTinyLlama(scratch('theta'), {config: {rope_parameters: {rope_theta: 1e4}}}),

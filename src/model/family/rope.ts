@@ -65,9 +65,10 @@ export function ropeOf({
   rope_parameters,
 }: RopeKeys): Pick<Architecture, 'ropeTheta' | 'ropeScaling'> {
   const section = rope_parameters ?? rope_scaling;
+  const ropeScaling = section && scalingOf(section);
   return {
     ropeTheta: rope_parameters?.rope_theta ?? rope_theta ?? 10_000,
-    ropeScaling: section ? scalingOf(section) : null,
+    ...(ropeScaling && {ropeScaling}),
   };
 }
 
@@ -75,11 +76,11 @@ export function ropeOf({
 export function ropeKeys({ropeTheta, ropeScaling}: Architecture, source: ConfigRecord): ConfigRecord {
   const {rope_parameters: parameters, rope_scaling: scaling} = source;
   if (isRecord(parameters)) return {rope_parameters: {...sectionOf(parameters, ropeScaling), rope_theta: ropeTheta}};
-  const isSaid = isRecord(scaling) || ropeScaling !== null;
+  const isSaid = isRecord(scaling) || ropeScaling !== undefined;
   return {rope_theta: ropeTheta, ...(isSaid && {rope_scaling: sectionOf(scaling, ropeScaling)})};
 }
 
-function sectionOf(source: unknown, scaling: RopeScaling | null): ConfigRecord {
+function sectionOf(source: unknown, scaling: RopeScaling | undefined): ConfigRecord {
   const read = sectionSchema.safeParse(source);
   const isSame = read.success && JSON.stringify(scalingOf(read.data)) === JSON.stringify(scaling);
   if (isSame && isRecord(source)) return source;
@@ -109,11 +110,11 @@ function sectionOf(source: unknown, scaling: RopeScaling | null): ConfigRecord {
   }
 }
 
-function scalingOf(section: Section): RopeScaling | null {
+function scalingOf(section: Section): RopeScaling | undefined {
   const {factor = 1, original_max_position_embeddings: firstContext = 1} = section;
   switch (section.rope_type ?? section.type ?? 'default') {
     case 'default':
-      return null;
+      return undefined;
     case 'linear':
       return {kind: 'linear', factor};
     case 'llama3': {
