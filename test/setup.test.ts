@@ -34,6 +34,7 @@ const COPIED = [
   'src/util/errors.ts',
   'src/util/alive.ts',
   'src/util/atomic.ts',
+  'src/util/turn.ts',
 ];
 
 /** Stands in for `npm ci`: links what the build needs, and writes npm's own list last. */

@@ -61,9 +61,13 @@ describe.skipIf(missingTensorFlow !== null)('peak memory', () => {
     TIMEOUT,
   );
 
-  it('of predictors, gradients and a refit is below the same bound', ONCE_MORE, async () => {
-    const [predictors, refit] = await peaksOf(FEW, ['predictors', 'refit']);
-    const most = FLOOR + ACTIVATIONS + FEW * STATISTICS;
-    for (const peak of [predictors, refit]) expect(peak).toBeLessThan(most);
-  });
+  it(
+    'of predictors, gradients and a refit is below the same bound, but for what waits to be collected',
+    ONCE_MORE,
+    async () => {
+      const [predictors, refit] = await peaksOf(FEW, ['predictors', 'refit']);
+      const most = FLOOR + ACTIVATIONS + FEW * STATISTICS;
+      for (const peak of [predictors, refit]) expect(peak).toBeLessThan(most + UNCOLLECTED); // without it when nothing runs beside
+    },
+  );
 });
