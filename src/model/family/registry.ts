@@ -39,7 +39,7 @@ export function isFamily(modelType: unknown): modelType is Family {
 export function describeKnown(modelType: unknown, known: readonly string[]): string {
   const list = `known are ${known.join(', ')}`;
   if (typeof modelType !== 'string') return list;
-  // `qwen3_moe` and the like are variants of the family that their name begins with
+  // `qwen3_next` and the like are variants of the family that their name begins with
   const closest = nearest(modelType, known) ?? nearest(modelType.split('_')[0] ?? '', known);
   return closest === null ? list : `${list}; nearest is ${closest}`;
 }
