@@ -64,7 +64,7 @@ export function denseLayers({ffn}: Architecture): number[] {
 }
 
 /** Whether a router weighs experts by softmax over all of them as it is, or over their sum. */
-export function isSoftmax({score, order, scale, weight, topP, reach}: Routing): boolean {
+function isSoftmax({score, order, scale, weight, topP, reach}: Routing): boolean {
   const isPlain = scale === 1 && weight === 'score' && topP === undefined && reach === undefined;
   return isPlain && score === 'softmax' && order === 'score-then-topk';
 }

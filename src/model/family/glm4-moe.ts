@@ -1,4 +1,4 @@
-// GLM-4.5 and GLM-4.6, where all of a head is rotated.
+// Mixtures in the form of GLM-4.5, where all of a head is rotated; its own checkpoints rotate half.
 import {z} from 'zod';
 import {type Architecture, moeLayouts} from '../architecture.js';
 import {architectureOf, commonFields, commonKeys, flag, headsFit} from './common.js';
