@@ -109,6 +109,8 @@ export type FfnLayout =
       readonly expertWidth: number;
       /** Width of the expert every token uses; 0 if there is none. */
       readonly sharedWidth: number;
+      /** There if what that expert gives is multiplied by `sigmoid(x·sharedGate)` (Qwen1.5-MoE). */
+      readonly sharedGate?: true;
       /** Whether the router has a bias that moves the choice and not the weight. */
       readonly selectionBias: boolean;
       /** What gives the logits: see {@link RouterKind}. */
@@ -205,9 +207,9 @@ function countVectors(architecture: Architecture): number {
 
 function countFfn(layout: FfnLayout, D: number, {weight}: Routing): ParameterCount {
   if (layout.kind === 'dense') return {total: 3 * D * layout.width, active: 3 * D * layout.width};
-  const {experts, topK, expertWidth, sharedWidth, selectionBias} = layout;
+  const {experts, topK, expertWidth, sharedWidth, sharedGate, selectionBias} = layout;
   const vectors = (selectionBias ? experts : 0) + (weight === 'one-plus-scaled' ? experts : 0);
-  const always = countRouter(layout, D) + vectors + 3 * D * sharedWidth;
+  const always = countRouter(layout, D) + vectors + 3 * D * sharedWidth + (sharedGate ? D : 0);
   const outer = 3 * D * expertWidth + countExpertBias(layout, D);
   const inner = countInner(layout.inner, D);
   return {total: always + (outer + inner.total) * experts, active: always + (outer + inner.active) * topK};

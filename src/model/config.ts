@@ -37,6 +37,7 @@ const moeLayerSchema = z
       .default('linear'),
     temperature: z.number('a number is needed').positive('a number above 0 is needed').optional(),
     rank: count.optional(),
+    shared_gate: flag.optional(),
     expert_bias: flag.optional(),
     inner: innerSchema.optional(),
   })
@@ -48,10 +49,14 @@ const moeLayerSchema = z
   .refine(({router, rank}) => (router === 'autonomy') === (rank !== undefined), {
     error: 'an autonomy router has a rank, and no other',
     path: ['rank'],
+  })
+  .refine(({shared_gate, shared_width}) => !shared_gate || shared_width > 0, {
+    error: 'a gate needs a shared expert, and shared_width is 0',
+    path: ['shared_gate'],
   });
 const layerSchema = z.union([moeLayerSchema, z.strictObject({width: count})], {
   error:
-    'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts, a temperature if its router is cosine and a rank if it is autonomy; experts inside experts have {experts, top_k, expert_width, weight}',
+    'a layer has {width}, or {experts, top_k, expert_width, shared_width, selection_bias} with top_k at most experts, a temperature if its router is cosine, a rank if it is autonomy and a shared_gate only where shared_width is above 0; experts inside experts have {experts, top_k, expert_width, weight}',
 });
 const moeSchema = z
   .strictObject({
@@ -172,6 +177,7 @@ function layoutOf(layer: z.output<typeof layerSchema>): FfnLayout {
     router: layer.router,
     ...(layer.temperature !== undefined && {temperature: layer.temperature}),
     ...(layer.rank !== undefined && {rank: layer.rank}),
+    ...(layer.shared_gate && {sharedGate: true}),
     ...(layer.expert_bias && {expertBias: true}),
     ...(layer.inner && {inner: innerOf(layer.inner)}),
   };
@@ -206,6 +212,7 @@ function moeSection({family, ffn, routing}: Architecture): z.output<typeof moeSc
             router: layout.router,
             ...(layout.temperature !== undefined && {temperature: layout.temperature}),
             ...(layout.rank !== undefined && {rank: layout.rank}),
+            ...(layout.sharedGate && {shared_gate: true}),
             ...(layout.expertBias && {expert_bias: true}),
             ...(layout.inner && {inner: innerSection(layout.inner)}),
           },

@@ -10,7 +10,7 @@ import {
   expertSlots,
   type RowsByExpert,
 } from '../op/experts.js';
-import {matMul} from '../op/mat-mul.js';
+import {EXACT_MATRIX, matMul} from '../op/mat-mul.js';
 import {oneHot} from '../op/one-hot.js';
 import {swiglu} from '../op/swiglu.js';
 import {topIndices} from '../op/top-k.js';
@@ -57,7 +57,7 @@ export interface RouterTrace {
 export type Chooser = 'router' | 'oracle';
 
 /**
- * A mixture-of-experts layer: `shared(x) + Σ_k weight_k · expert_k(x)`; [T, D] → [T, D].
+ * A mixture-of-experts layer: `shared(x) + Σ_k weight_k · expert_k(x)`, [T, D] → [T, D]; the shared part may have a gate.
  *
  * An expert with experts inside is itself such a layer. All those inside are dispatched to at once, as experts of their own
  * whose weight is the product of both.
@@ -83,11 +83,21 @@ export function moe(
     ? pickedTokens(x_TD, params, picks)
     : throughExperts(x_TD, params, chosen, expertRoom(capacity, x_TD.shape[0], asChosen(layout, chosen)));
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
-  const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(params.shared ? [glu(x_TD, params.shared)] : [])];
+  const shared_TD = throughShared(x_TD, params);
+  const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(shared_TD ? [shared_TD] : [])];
   return {
     y_TD: parts.reduce((sum, part) => tf.add(sum, part)),
     router: {...routed, ...chosen, load_E: outer.load_E, innerLoad_N: inner?.load_E ?? null},
   };
+}
+
+/** What the expert that every token uses gives, times `sigmoid(x·sharedGate)` where it has a gate; null where there is none. */
+function throughShared(x_TD: tf.Tensor2D, {shared, sharedGate}: MoeTree<Weight>): tf.Tensor2D | null {
+  if (!shared) return null;
+  const y_TD = glu(x_TD, shared);
+  if (!sharedGate) return y_TD;
+  const gate_T1 = tf.sigmoid(project(x_TD, sharedGate as Weight<tf.Tensor2D>, EXACT_MATRIX));
+  return tf.mul(y_TD, gate_T1) as tf.Tensor2D;
 }
 
 /** A layer with as many experts a token as something else than its router chose. */

@@ -37,6 +37,8 @@ export type FfnTree<T> =
       /** [E], what scores count in the weights `1 + u·s`; null where those are others. */
       readonly scale: T | null;
       readonly shared: GluTree<T> | null;
+      /** [D, 1], what the shared expert's result is gated by; null without. */
+      readonly sharedGate: T | null;
       /** Stacked [E, ...]. */
       readonly experts: GluTree<T>;
       /** [E, D], added to what each expert's down projection gives; null without. */
@@ -82,7 +84,7 @@ export interface DecoderTree<T> {
 
 /**
  * What part of the model a parameter is: decides decay, learning-rate group and initialisation. `bias` and `scale` are a
- * router's, which are stored with its precision.
+ * router's, which are stored with its precision; the gate of a shared expert is a `router`, since it weighs what that gives.
  */
 export type Role =
   | 'embedding'
@@ -155,7 +157,7 @@ function attentionSpecs(
 
 function ffnSpecs(layout: FfnLayout, path: string, {width: D, routing}: Architecture): FfnTree<ParameterSpec> {
   if (layout.kind === 'dense') return {kind: 'dense', ...gluSpecs(path, [], D, layout.width, 'ffn')};
-  const {experts, expertWidth, sharedWidth, selectionBias, router, rank, expertBias, inner} = layout;
+  const {experts, expertWidth, sharedWidth, sharedGate, selectionBias, router, rank, expertBias, inner} = layout;
   const isScaled = routing.weight === 'one-plus-scaled';
   return {
     kind: 'moe',
@@ -163,6 +165,7 @@ function ffnSpecs(layout: FfnLayout, path: string, {width: D, routing}: Architec
     bias: selectionBias ? specOf(`${path}.bias`, [experts], 'bias') : null,
     scale: isScaled ? specOf(`${path}.scale`, [experts], 'scale') : null,
     shared: sharedWidth > 0 ? gluSpecs(`${path}.shared`, [], D, sharedWidth, 'shared') : null,
+    sharedGate: sharedGate ? specOf(`${path}.sharedGate`, [D, 1], 'router') : null,
     experts: gluSpecs(`${path}.experts`, [experts], D, expertWidth, 'expert'),
     expertBias: expertBias ? specOf(`${path}.expertBias`, [experts, D], 'expert-bias') : null,
     inner: inner ? innerSpecs(inner, `${path}.inner`, experts, D) : null,
@@ -260,6 +263,7 @@ function mapFfn<A, B>(ffn: FfnTree<A>, fn: (leaf: A) => B): FfnTree<B> {
     bias: mapLeaf(ffn.bias, fn),
     scale: mapLeaf(ffn.scale, fn),
     shared: ffn.shared && mapGlu(ffn.shared, fn),
+    sharedGate: mapLeaf(ffn.sharedGate, fn),
     experts: mapGlu(ffn.experts, fn),
     expertBias: mapLeaf(ffn.expertBias, fn),
     inner: ffn.inner && mapInner(ffn.inner, fn),

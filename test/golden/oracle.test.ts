@@ -61,6 +61,7 @@ describe('oracle routing', () => {
             bias: null,
             scale: null,
             shared: null,
+            sharedGate: null,
             expertBias: null,
             inner: null,
           } as const;

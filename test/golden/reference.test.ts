@@ -59,6 +59,7 @@ const EXPERT_CASES: Readonly<Record<string, Partial<Architecture>>> = {
   'with an autonomy router': {ffn: [{...MOE, router: 'autonomy', rank: 3}]},
   'with biases of their own': {ffn: [{...MOE, expertBias: true}], routing: {...SOFTMAX_ROUTING, renormalise: true}},
   'with experts inside': {ffn: [NESTED]},
+  'with a gate of the shared one': {ffn: [{...MOE, sharedGate: true}]},
   'with experts inside of weight one, and biases': {
     ffn: [{...NESTED, inner: {...NESTED.inner, weight: 'one'}, expertBias: true}, DENSE],
     routing: {...SOFTMAX_ROUTING, renormalise: true},

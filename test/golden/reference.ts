@@ -106,7 +106,10 @@ function feedForward(x: Vector, weights: Weights, l: number, layout: FfnLayout, 
     const biased = expertBias ? add(y, rowOf(expertBias, expert, x.length)) : y;
     return scale([biased, ...inside(expert)].reduce(add), weight);
   });
-  if (layout.sharedWidth > 0) results.push(glu(x, matrix('shared.gate'), matrix('shared.up'), matrix('shared.down')));
+  if (layout.sharedWidth > 0) {
+    const gate = layout.sharedGate ? sigmoid(times(x, matrix('sharedGate'))[0]!) : 1;
+    results.push(scale(glu(x, matrix('shared.gate'), matrix('shared.up'), matrix('shared.down')), gate));
+  }
   return results.reduce(add);
 }
 

@@ -27,6 +27,18 @@ describe('experts inside experts', () => {
   });
 });
 
+describe('the gate of a shared expert', () => {
+  const gated = {...layout, sharedGate: true as const};
+  const [without, within] = [layout, gated].map((ffn) => ({...tinyArchitecture, ffn: [ffn]}));
+
+  it('counts as a parameter that every token uses, in a matmul', () => {
+    const {width} = tinyArchitecture;
+    expect(countParameters(within!).total - countParameters(without!).total).toBe(width);
+    expect(countParameters(within!).active - countParameters(without!).active).toBe(width);
+    expect(flopsPerToken(within!, 32) - flopsPerToken(without!, 32)).toBe(6 * width);
+  });
+});
+
 describe('biases of experts', () => {
   const plain = {...tinyArchitecture, ffn: [layout, layout]};
   const biased = {...plain, ffn: [layout, {...layout, expertBias: true as const}]};

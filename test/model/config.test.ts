@@ -133,8 +133,20 @@ describe('a config of a mixture of experts', () => {
     expect(JSON.stringify(architectureToConfig(read(config)))).not.toContain('expert_bias');
   });
 
+  it('says that the shared expert has a gate only where it does', () => {
+    const said = {...config, moe: {...moe, layers: [{...layer, shared_gate: true}, layer]}};
+    const {ffn} = read(said);
+    expect(ffn[0]).toMatchObject({sharedGate: true});
+    expect(ffn[1]).not.toHaveProperty('sharedGate');
+    const written = architectureToConfig(read(said));
+    expect(written).toMatchObject({moe: {layers: [{shared_gate: true}, {}]}});
+    expect(read(written)).toEqual(read(said));
+    expect(JSON.stringify(architectureToConfig(read(config)))).not.toContain('shared_gate');
+  });
+
   it.each([
     [{layers: [{...layer, expert_bias: 1}, layer]}, 'moe.layers.0'],
+    [{layers: [{...layer, shared_width: 0, shared_gate: true}, layer]}, 'moe.layers.0'],
     [{layers: [layer]}, 'moe.layers has 1 entries, num_hidden_layers is 2.'],
     [{layers: [layer, {...layer, top_k: 5}]}, 'moe.layers.1'],
     [{layers: [layer, {...layer, inner: {...inner, top_k: 4}}]}, 'moe.layers.1'],

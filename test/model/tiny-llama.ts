@@ -119,14 +119,16 @@ const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
         fc.record({router: fc.constant('autonomy' as const), rank: fc.integer({min: 1, max: 3})}),
       ),
       isBiased: fc.boolean(),
+      isGated: fc.boolean(),
       less: fc.nat(3),
       inner: fc.option(inner, {nil: null}),
     })
-    .map(({less, isBiased, inner: inside, router, ...rest}) => ({
+    .map(({less, isBiased, isGated, inner: inside, router, ...rest}) => ({
       ...rest,
       ...router,
       topK: Math.max(1, rest.experts - less),
       ...(isBiased && {expertBias: true as const}),
+      ...(isGated && rest.sharedWidth > 0 && {sharedGate: true as const}),
       ...(inside && {inner: inside}),
     })),
 );

@@ -32,7 +32,7 @@ export function cutExperts(
   if (specs.kind === 'dense') return MATRICES.flatMap((which) => copied(source, specs[which]));
   const before = parameterSpecs(source.architecture).layers[layer]?.ffn;
   if (before?.kind !== 'moe') throw new Error(`layer ${layer} has no experts`);
-  const {router, routerUp, routerOut, bias, scale, shared, expertBias} = specs;
+  const {router, routerUp, routerOut, bias, scale, shared, sharedGate, expertBias} = specs;
   const kept = [
     router,
     routerUp,
@@ -40,6 +40,7 @@ export function cutExperts(
     bias,
     scale,
     ...(shared ? MATRICES.map((which) => shared[which]) : []),
+    sharedGate,
     expertBias,
   ];
   return [

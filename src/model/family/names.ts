@@ -21,6 +21,7 @@ export const COMMON_NAMES: Names = {
   'layers.{l}.ffn.shared.gate': 'model.layers.{l}.mlp.shared_expert.gate_proj.weight',
   'layers.{l}.ffn.shared.up': 'model.layers.{l}.mlp.shared_expert.up_proj.weight',
   'layers.{l}.ffn.shared.down': 'model.layers.{l}.mlp.shared_expert.down_proj.weight',
+  'layers.{l}.ffn.sharedGate': 'model.layers.{l}.mlp.shared_expert_gate.weight',
   'layers.{l}.ffn.experts.gate': 'model.layers.{l}.mlp.experts.{e}.gate_proj.weight',
   'layers.{l}.ffn.experts.up': 'model.layers.{l}.mlp.experts.{e}.up_proj.weight',
   'layers.{l}.ffn.experts.down': 'model.layers.{l}.mlp.experts.{e}.down_proj.weight',

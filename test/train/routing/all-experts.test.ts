@@ -28,7 +28,16 @@ type Hosts = [Host, Host, Host, Host, Host, Host];
 const layer =
   (temperature: number | null) =>
   (...[x_TD, router, gate, up, down, expertBias]: Inputs) => {
-    const tree = {router, routerUp: null, routerOut: null, bias: null, scale: null, shared: null, inner: null};
+    const tree = {
+      router,
+      routerUp: null,
+      routerOut: null,
+      bias: null,
+      scale: null,
+      shared: null,
+      sharedGate: null,
+      inner: null,
+    };
     const params = {...tree, kind: 'moe', experts: {gate, up, down}, expertBias} as const;
     const chooser =
       temperature === null ? 'router' : (input: Parameters<typeof allExperts>[0]) => allExperts(input, temperature);

@@ -27,7 +27,16 @@ type Hosts = [Host, Host, Host, Host, Host, Host];
 
 function layer(routing: Routing = SOFTMAX_ROUTING) {
   return (...[x_TD, router, gate, up, down, expertBias]: Inputs) => {
-    const tree = {router, routerUp: null, routerOut: null, bias: null, scale: null, shared: null, inner: null};
+    const tree = {
+      router,
+      routerUp: null,
+      routerOut: null,
+      bias: null,
+      scale: null,
+      shared: null,
+      sharedGate: null,
+      inner: null,
+    };
     const params = {
       ...tree,
       kind: 'moe',
