@@ -5,7 +5,7 @@
 Also test/fixtures/model/rope.json: how fast the pairs of a head turn, for settings of published models.
 
 Needs torch and transformers 5. Each folder is what save_pretrained writes, and beside it golden.safetensors (ids,
-logits) and golden.json (mean next-token loss, norm of its gradient for every parameter).
+logits) and golden.json (mean next-token loss, norm of its gradient for every parameter, a list where a tensor holds two).
 """
 
 import json
@@ -44,9 +44,17 @@ FAMILIES = {
     "glm4_moe": dict(moe_intermediate_size=12, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=2,
                      first_k_dense_replace=1, attention_bias=True, use_qk_norm=True, routed_scaling_factor=1.5,
                      partial_rotary_factor=1.0, head_dim=6),
+    "qwen2_moe": dict(mlp_only_layers=[0], moe_intermediate_size=12, num_experts=4, num_experts_per_tok=2,
+                      shared_expert_intermediate_size=20, norm_topk_prob=True),
+    "granitemoeshared": dict(intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, attention_bias=True,
+                             shared_intermediate_size=20, embedding_multiplier=3.0, attention_multiplier=0.3,
+                             residual_multiplier=0.4, logits_scaling=3.0),
 }
 # What experts are called in files, by model type: gate, up and down; transformers has gate and up of all as one tensor.
 EXPERTS = {"mixtral": ("w1", "w3", "w2")}
+# What Granite's parameters are called in files, where gate and up are one tensor, too: by the end of their names.
+GRANITE = {"router.weight": "router.layer.weight", "experts.gate_up_proj": "input_linear.weight",
+           "experts.down_proj": "output_linear.weight"}
 # Llama 3.1 and 3.2, LongChat, Qwen2.5, and words that YaRN has besides.
 ROPE = [
     dict(rope_type="default", rope_theta=10000.0),
@@ -82,6 +90,11 @@ def make_model(model_type, keys):
 def gradients(model, name, parameter):
     """Names in files and gradients of a parameter: of each expert, where one parameter holds all."""
     stem, _, which = name.rpartition(".")
+    if model.config.model_type == "granitemoeshared":
+        for end, disk in GRANITE.items():
+            name = name.replace(f"block_sparse_moe.{end}", f"block_sparse_moe.{disk}")
+        yield name, parameter.grad
+        return
     if not stem.endswith(".experts"):
         yield disk_name(model, name), parameter.grad
         return
@@ -96,11 +109,18 @@ def disk_name(model, name):
     return name.replace(".mlp.", ".block_sparse_moe.") if model.config.model_type == "mixtral" else name
 
 
+def norm_of(name, grad):
+    """Of a tensor of gate and up the norms of both."""
+    if name.endswith("input_linear.weight"):
+        return [part.norm().item() for part in grad.chunk(2, dim=-2)]
+    return grad.norm().item()
+
+
 def measure(model, ids):
     logits = model(input_ids=ids).logits
     loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     loss.backward()
-    norms = {name: grad.norm().item() for parameter in model.named_parameters() for name, grad in gradients(model, *parameter)}
+    norms = {name: norm_of(name, grad) for parameter in model.named_parameters() for name, grad in gradients(model, *parameter)}
     norms.update({name: 0.0 for name, _ in model.named_buffers() if name.endswith("e_score_correction_bias")})
     return logits.detach(), {"loss": loss.item(), "gradient_norms": norms}
 

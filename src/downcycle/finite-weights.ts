@@ -15,7 +15,8 @@ import {numElements} from '../util/shape.js';
  */
 export async function requireFiniteWeights(tensors: TensorStore, architecture: Architecture): Promise<void> {
   const {names} = FAMILIES[architecture.family];
-  for (const {name} of leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, names))) {
+  const parts = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, names));
+  for (const name of new Set(parts.map((part) => part.name))) {
     const {dtype} = tensors.info(name);
     if (isFloatDtype(dtype)) requireFinite(tensors, name, await tensors.readBytes(name), dtype);
   }

@@ -3,6 +3,7 @@ import {readFile} from 'node:fs/promises';
 import {basename, join} from 'node:path';
 import {z} from 'zod';
 import {ModelError} from '../util/errors.js';
+import {numElements} from '../util/shape.js';
 import {isFloatDtype, widen} from './dtype.js';
 import {parseJson} from './json.js';
 import {type ByteRange, openSafetensors, type SafetensorsFile} from './safetensors.js';
@@ -21,7 +22,7 @@ export interface TensorStore {
   fileOf(name: string): string;
   /** A whole tensor as float32, row-major. @throws ModelError if its dtype is not a float. */
   read(name: string): Promise<Float32Array>;
-  /** Rows [begin, end) along the first axis, as float32; only their bytes are read. */
+  /** Rows [begin, end), which are runs along the last axis and the numbers of a vector, as float32; only their bytes are read. */
   readRows(name: string, begin: number, end: number): Promise<Float32Array>;
   /** The bytes as they stand in the file, all of them or a range. */
   readBytes(name: string, range?: ByteRange): Promise<Uint8Array>;
@@ -129,8 +130,8 @@ async function readFloats(file: SafetensorsFile, name: string, range?: ByteRange
 
 async function readRows(file: SafetensorsFile, name: string, begin: number, end: number): Promise<Float32Array> {
   const {shape, ...span} = file.info(name);
-  const [rows] = shape;
-  if (rows === undefined || !(0 <= begin && begin <= end && end <= rows)) {
+  const rows = numElements(shape.length > 1 ? shape.slice(0, -1) : shape);
+  if (shape.length === 0 || !(0 <= begin && begin <= end && end <= rows)) {
     throw new RangeError(`rows [${begin}, ${end}) of tensor "${name}", which has shape [${shape.join(', ')}]`);
   }
   const rowBytes = rows === 0 ? 0 : (span.end - span.begin) / rows;

@@ -14,7 +14,14 @@ export type Family = DenseFamily | MixtureFamily;
 export type DenseFamily = 'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'olmo' | 'olmo2' | 'granite';
 
 /** Those of mixtures of experts. */
-export type MixtureFamily = 'mixtral' | 'qwen3_moe' | 'olmoe' | 'flex_olmo' | 'glm4_moe';
+export type MixtureFamily =
+  | 'mixtral'
+  | 'qwen2_moe'
+  | 'qwen3_moe'
+  | 'olmoe'
+  | 'flex_olmo'
+  | 'glm4_moe'
+  | 'granitemoeshared';
 
 /** Factors that keep activations of wide and deep models apart from their size (maximal update parametrisation). */
 export interface Multipliers {

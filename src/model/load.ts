@@ -2,12 +2,12 @@ import {isFloatDtype} from '../format/dtype.js';
 import {expectTensor, type ModelFolder} from '../format/model-folder.js';
 import type {TensorStore} from '../format/tensor-store.js';
 import {ModelError} from '../util/errors.js';
-import {numElements} from '../util/shape.js';
+import {numElements, rowLength} from '../util/shape.js';
 import {transpose} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import type {FamilyDefinition} from './family/definition.js';
 import {FAMILIES} from './family/registry.js';
-import {type DiskTensor, diskTensors, parameterName} from './names.js';
+import {type DiskTensor, diskTensors, parametersIn} from './names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from './parameters.js';
 
 /** Takes one parameter, float32 in our layout; the array is the receiver's to keep. */
@@ -58,7 +58,7 @@ function describeExtra(
   path: string,
   {names, modelType}: FamilyDefinition,
 ): readonly string[] {
-  const isKnown = (name: string): boolean => parameterName(name, names) !== null;
+  const isKnown = (name: string): boolean => parametersIn(name, names).length > 0;
   const known = extra.filter(isKnown);
   const unknown = extra.filter((name) => !isKnown(name));
   return [
@@ -94,25 +94,30 @@ async function readLeaf(
   scratch?: Float32Array,
 ): Promise<Float32Array> {
   const [only] = parts;
-  if (parts.length === 1 && only && !only.isTransposed) return tensors.read(only.name);
-  const values = scratch?.subarray(0, numElements(shape)) ?? new Float32Array(numElements(shape));
-  for (const part of parts) {
-    const target = values.subarray(part.begin, part.end);
-    if (part.isTransposed) await readTransposed(tensors, part, target);
-    else target.set(await tensors.read(part.name));
+  const size = numElements(shape);
+  if (parts.length === 1 && only && !only.isTransposed && numElements(only.shape) === size) {
+    return tensors.read(only.name);
   }
+  const values = scratch?.subarray(0, size) ?? new Float32Array(size);
+  for (const part of parts) await readPart(tensors, part, values.subarray(part.begin, part.end));
   return values;
 }
 
-/** Numbers of a matrix that are read at once: a whole one would be in memory three times, until somebody collects it. */
+/** Numbers that are read at once: a whole matrix would be in memory three times, until somebody collects it. */
 const PIECE = 2 ** 18;
 
-async function readTransposed(tensors: TensorStore, {name, shape}: DiskTensor, target: Float32Array): Promise<void> {
-  const [allRows = 1, columns = 1] = shape;
+async function readPart(
+  tensors: TensorStore,
+  {name, shape, offset, isTransposed}: DiskTensor,
+  target: Float32Array,
+): Promise<void> {
+  const columns = rowLength(shape);
+  const [first, allRows] = [offset / columns, target.length / columns];
   const step = Math.max(1, Math.floor(PIECE / columns));
   for (let firstRow = 0; firstRow < allRows; firstRow += step) {
     const end = Math.min(firstRow + step, allRows);
-    const rows = await tensors.readRows(name, firstRow, end);
-    transpose(rows, end - firstRow, columns, target, {firstRow, allRows});
+    const rows = await tensors.readRows(name, first + firstRow, first + end);
+    if (isTransposed) transpose(rows, end - firstRow, columns, target, {firstRow, allRows});
+    else target.set(rows, firstRow * columns);
   }
 }

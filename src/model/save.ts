@@ -1,8 +1,9 @@
 import type {FloatDtype} from '../format/dtype.js';
 import {writeModelFolder} from '../format/model-folder.js';
+import type {TensorSpec} from '../format/safetensors-header.js';
 import {ModelError} from '../util/errors.js';
-import {numElements} from '../util/shape.js';
-import {transposed} from '../util/transpose.js';
+import {numElements, rowLength} from '../util/shape.js';
+import {transpose} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import {architectureToConfig, withDtype} from './config.js';
 import type {ConfigRecord} from './family/definition.js';
@@ -26,31 +27,48 @@ export interface SaveOptions {
 }
 
 /**
- * Writes a model as a Hugging Face folder that is either whole or absent; one parameter is in memory at a time.
+ * Writes a model as a Hugging Face folder that is either whole or absent; one parameter is in memory at a time, and the
+ * tensor that it is a part of.
  *
  * The inverse of `loadParameters`. Routers and their biases are float32 whatever the dtype: see {@link storedDtype}.
  * @throws EnvironmentError if something stands at `path` or the disk is full; ModelError if `read` gives a wrong size.
  */
 export async function saveModel(path: string, options: SaveOptions): Promise<void> {
   const {architecture, config, read, dtype, tokenizerFrom, originFrom, extraFiles} = options;
-  const {names} = FAMILIES[architecture.family];
-  const parts = leavesOf(parameterSpecs(architecture)).flatMap((spec) =>
-    diskTensors(spec, names).map((tensor) => ({spec, tensor})),
-  );
-  const byName = new Map(parts.map((part) => [part.tensor.name, part]));
+  const byName = partsByName(architecture);
   const leaf = keepLast(read);
   await writeModelFolder(path, {
     config: withDtype(architectureToConfig(architecture, config), dtype),
-    entries: parts.map(({spec, tensor: {name, shape}}) => ({name, shape, dtype: storedDtype(spec.role, dtype)})),
-    read: async (name) => {
-      const part = byName.get(name);
-      if (!part) throw new Error(`nobody asked for tensor ${name}`);
-      return onDisk(await leaf(part.spec), part.tensor);
-    },
+    entries: [...byName.values()].flatMap(([first]) => (first ? [entryOf(first, dtype)] : [])),
+    read: (name) => joined(byName.get(name) ?? [], leaf),
     ...(tokenizerFrom !== undefined && {copyFrom: tokenizerFrom}),
     ...(originFrom !== undefined && {originFrom}),
     ...(extraFiles && {extraFiles}),
   });
+}
+
+/** A parameter, or one expert of a stacked one, and where it stands. */
+interface Part {
+  readonly spec: ParameterSpec;
+  readonly tensor: DiskTensor;
+}
+
+/** The parts of every tensor; tensors, and the parts of each, in the order of `leavesOf`. */
+function partsByName(architecture: Architecture): Map<string, Part[]> {
+  const {names} = FAMILIES[architecture.family];
+  const byName = new Map<string, Part[]>();
+  for (const spec of leavesOf(parameterSpecs(architecture))) {
+    for (const tensor of diskTensors(spec, names)) {
+      const parts = byName.get(tensor.name) ?? [];
+      parts.push({spec, tensor});
+      byName.set(tensor.name, parts);
+    }
+  }
+  return byName;
+}
+
+function entryOf({spec, tensor: {name, shape}}: Part, dtype: FloatDtype): TensorSpec {
+  return {name, shape, dtype: storedDtype(spec.role, dtype)};
 }
 
 /**
@@ -79,9 +97,21 @@ function checkSize({path, shape}: ParameterSpec, values: Float32Array): Float32A
   throw new ModelError(`Parameter ${path} needs ${size} numbers, it was given ${values.length}.`);
 }
 
-function onDisk(values: Float32Array, {shape, isTransposed, begin, end}: DiskTensor): Float32Array {
+/** A tensor out of its parts; the part itself if it is all of it, and on disk as in memory. */
+async function joined(parts: readonly Part[], leaf: SaveOptions['read']): Promise<Float32Array> {
+  const [first, ...others] = parts;
+  if (!first) throw new Error('nobody asked for this tensor');
+  const {begin, end, isTransposed, shape} = first.tensor;
+  if (others.length === 0 && !isTransposed) return (await leaf(first.spec)).subarray(begin, end);
+  const whole = new Float32Array(numElements(shape));
+  for (const {spec, tensor} of parts) place(await leaf(spec), tensor, whole);
+  return whole;
+}
+
+/** Puts what a tensor holds of a parameter where it stands in it. */
+function place(values: Float32Array, {shape, offset, isTransposed, begin, end}: DiskTensor, whole: Float32Array): void {
   const part = values.subarray(begin, end);
-  if (!isTransposed) return part;
-  const [columns = 1, rows = 1] = shape;
-  return transposed(part, rows, columns);
+  const columns = rowLength(shape);
+  if (isTransposed) transpose(part, columns, part.length / columns, whole.subarray(offset, offset + part.length));
+  else whole.set(part, offset);
 }

@@ -102,6 +102,7 @@ describe('the experts of a mixture that are cut once more', () => {
   const PARENTS: Readonly<Record<string, Architecture>> = {
     'with layers of all kinds': MIXTURE,
     'with biases': tiny([{...LAYER, expertBias: true}]),
+    'with a gate of its shared expert': tiny([{...LAYER, sharedWidth: 8, sharedGate: true}]),
     'with representative routers': tiny([{...LAYER, router: 'representative'}]),
     'whose experts weigh one': {
       ...tiny([LAYER]),
@@ -319,6 +320,15 @@ describe('a mixture is refused', () => {
     const error = await refusal({});
     expect(error).toBeInstanceOf(ModelError);
     expect(error.message).toBe(`${scratch('mixture')}: no layer has experts to cut; a mixture is needed.`);
+  });
+
+  it('whose experts share tensors', async () => {
+    await mixture({...tiny([LAYER]), family: 'granitemoeshared'});
+    const error = await refusal({});
+    expect(error).toBeInstanceOf(ModelError);
+    expect(error.message).toBe(
+      `${scratch('mixture')}: experts of granitemoeshared models stand together in tensors, and cmoe cuts those that have tensors of their own.`,
+    );
   });
 
   it('if nothing is to be shared', async () => {

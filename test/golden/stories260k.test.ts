@@ -4,7 +4,7 @@ import {createGenerator} from '../../src/eval/generate.js';
 import {LLAMA} from '../../src/model/family/llama.js';
 import {createLossMeter} from '../../src/model/loss-meter.js';
 import {loadModel} from '../../src/model/model.js';
-import {parameterName} from '../../src/model/names.js';
+import {parametersIn} from '../../src/model/names.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {expectNoLeak, onEngine, onEveryEngine} from '../support/engines.js';
 import {dot, type Host} from '../support/host.js';
@@ -91,7 +91,7 @@ describe.skipIf(!hasGoldens)(`stories260K${needsGoldens}`, () => {
 const CANCELLATION = 1e-6;
 
 function pathOf(disk: string): string {
-  return parameterName(disk, LLAMA.names)!.path;
+  return parametersIn(disk, LLAMA.names)[0]!.path;
 }
 
 function length(values: ArrayLike<number>): number {

@@ -58,6 +58,11 @@ const WORDS: Readonly<Record<Family, Partial<Dialect>>> = {
   olmoe: {qkNorm: 'width'},
   flex_olmo: {norm: {kind: 'rms', placement: 'after'}, qkNorm: 'width'},
   glm4_moe: {attentionBias: 'qkv', qkNorm: 'head'},
+  qwen2_moe: {attentionBias: 'qkv'},
+  granitemoeshared: {
+    attentionBias: 'qkvo',
+    multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 3},
+  },
 };
 
 const expert = {
@@ -70,6 +75,8 @@ const expert = {
   router: 'linear',
 } as const;
 const dense = {kind: 'dense', width: 48} as const;
+const gated = {...expert, sharedWidth: 20, sharedGate: true} as const;
+const granite = {...expert, expertWidth: 16, sharedWidth: 20} as const;
 
 /** The layers and the routing of each fixture of a mixture. */
 const MIXTURES: Readonly<Record<MixtureFamily, Pick<Architecture, 'ffn' | 'routing'>>> = {
@@ -87,6 +94,8 @@ const MIXTURES: Readonly<Record<MixtureFamily, Pick<Architecture, 'ffn' | 'routi
     ffn: [dense, {...expert, sharedWidth: 24, selectionBias: true}],
     routing: {...SOFTMAX_ROUTING, score: 'sigmoid', renormalise: true, scale: 1.5},
   },
+  qwen2_moe: {ffn: [dense, gated], routing: {...SOFTMAX_ROUTING, renormalise: true}},
+  granitemoeshared: {ffn: [granite, granite], routing: {...SOFTMAX_ROUTING, order: 'topk-then-score'}},
 };
 
 it.each(Object.entries(MIXTURES))(
@@ -95,6 +104,27 @@ it.each(Object.entries(MIXTURES))(
     expect(read(configOf(family as MixtureFamily))).toMatchObject(said);
   },
 );
+
+it.each<[MixtureFamily, string, Partial<Architecture>]>([
+  ['qwen2_moe', 'a shared expert without a gate', {ffn: [{...expert, sharedWidth: 20}, dense]}],
+  ['qwen2_moe', 'a selection bias', {ffn: [dense, {...gated, selectionBias: true}]}],
+  ['qwen2_moe', 'softmax over the chosen', {routing: {...SOFTMAX_ROUTING, order: 'topk-then-score'}}],
+  ['qwen3_moe', 'a shared expert with a gate', {ffn: [gated, gated, gated]}],
+  ['glm4_moe', 'a gate', {ffn: [dense, {...expert, sharedWidth: 24, sharedGate: true, selectionBias: true}]}],
+  ['granitemoeshared', 'a gate', {ffn: [gated, gated]}],
+  ['granitemoeshared', 'a dense layer', {ffn: [dense, granite]}],
+  ['granitemoeshared', 'softmax over all', {routing: SOFTMAX_ROUTING}],
+])('a config of %s does not say %s, that of our own mixtures does', (family, _, change) => {
+  const architecture = {...read(configOf(family)), ...change};
+  const written = architectureToConfig(architecture, configOf(family));
+  expect(written).toMatchObject({model_type: 'downcycle_moe', moe: {source_model_type: family}});
+  expect(read(JSON.parse(JSON.stringify(written)) as Config)).toEqual(architecture);
+});
+
+it('a config of qwen2_moe has experts in every second layer where it says so', () => {
+  const config = {...configOf('qwen2_moe'), num_hidden_layers: 4, decoder_sparse_step: 2, mlp_only_layers: [3]};
+  expect(read(config).ffn).toEqual([dense, gated, dense, dense]);
+});
 
 describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
   const config = configOf(family);
@@ -143,6 +173,18 @@ describe('defaults of transformers', () => {
     ['mixtral', 'rope_parameters', {ropeTheta: 1e6}],
     ['flex_olmo', 'rope_parameters', {ropeTheta: 5e5}],
     ['glm4_moe', 'use_qk_norm', {qkNorm: 'none'}],
+    ['qwen2_moe', 'qkv_bias', {attentionBias: 'qkv'}],
+    ['qwen2_moe', 'norm_topk_prob', {routing: SOFTMAX_ROUTING}],
+    [
+      'granitemoeshared',
+      'shared_intermediate_size',
+      {
+        ffn: [
+          {...granite, sharedWidth: 0},
+          {...granite, sharedWidth: 0},
+        ],
+      },
+    ],
   ])('stand in for a missing key: %s, %s', (family, key, changed) => {
     const config = configOf(family);
     expect(read(without(config, key))).toEqual({...read(config), ...changed});
@@ -186,6 +228,24 @@ describe('what is not computed', () => {
       'olmoe',
       {clip_qkv: 8},
       'clip_qkv is 8: clipping of queries and keys after their norm is not supported, only null.',
+    ],
+    [
+      'qwen2_moe',
+      {use_sliding_window: true},
+      'use_sliding_window is true: only false is supported, since windows differ by layer.',
+    ],
+    ['qwen2_moe', {qkv_bias: 1}, 'qkv_bias is 1: true or false is needed.'],
+    [
+      'qwen2_moe',
+      {shared_expert_intermediate_size: 0},
+      'shared_expert_intermediate_size is 0: a whole number above 0 is needed.',
+    ],
+    ['qwen2_moe', {mlp_only_layers: [-1]}, 'mlp_only_layers.0 is -1: Too small: expected number to be >=0.'],
+    ['granitemoeshared', {shared_intermediate_size: -1}, 'shared_intermediate_size is -1: 0 or more is needed.'],
+    [
+      'granitemoeshared',
+      {num_experts_per_tok: 5},
+      'num_experts_per_tok is 5: it must be at most num_local_experts, which is 4.',
     ],
     ['glm4_moe', {n_group: 2}, 'n_group is 2: only 1 is supported, no groups of experts.'],
     [

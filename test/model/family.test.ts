@@ -3,7 +3,7 @@ import {describe, expect, it} from 'vitest';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import {countParameters} from '../../src/model/architecture.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
-import {diskTensors, parameterName} from '../../src/model/names.js';
+import {type DiskTensor, diskTensors, parametersIn} from '../../src/model/names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
 import {architecturesOf, TINY_LLAMA, tinyArchitecture} from './tiny-llama.js';
 
@@ -19,24 +19,34 @@ describe.each(Object.values(FAMILIES))('names of $modelType', ({modelType, names
       fc.property(architecturesOf(modelType), (architecture) => {
         for (const spec of leavesOf(parameterSpecs(architecture))) {
           const stack = spec.shape.slice(0, depthOf(spec));
-          const back = diskTensors(spec, names).map(({name}) => parameterName(name, names));
+          const tensors = diskTensors(spec, names);
+          const back = tensors.map(({name}) => parametersIn(name, names).find(({path}) => path === spec.path));
+          const isStacked = names[spec.path.replace(/^layers\.\d+/, 'layers.{l}')]!.includes('[{e}]');
           const placeOf = (i: number): number[] => {
             const [, inside = 1] = stack;
             return [Math.floor(i / inside), i % inside].slice(0, stack.length);
           };
-          expect(back).toEqual(back.map((_, i) => ({path: spec.path, place: placeOf(i)})));
+          expect(back).toEqual(back.map((_, i) => ({path: spec.path, place: isStacked ? [] : placeOf(i)})));
           expect(back).toHaveLength(stack.reduce((a, b) => a * b, 1));
         }
       }),
     );
   });
 
-  it('give every parameter tensors of its own that hold it whole', () => {
+  it('give every parameter elements of its own that hold it whole, and leave none', () => {
     fc.assert(
       fc.property(architecturesOf(modelType), (architecture) => {
-        const tensors = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, names));
-        expect(new Set(tensors.map(({name}) => name)).size).toBe(tensors.length);
-        const total = tensors.reduce((sum, {shape}) => sum + shape.reduce((a, b) => a * b, 1), 0);
+        const parts = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, names));
+        const byName = new Map<string, DiskTensor[]>();
+        for (const part of parts) byName.set(part.name, [...(byName.get(part.name) ?? []), part]);
+        for (const [name, [first, ...others]] of byName) {
+          for (const {shape} of others) expect(shape, name).toEqual(first!.shape);
+          const spans = [first!, ...others].map(({offset, begin, end}) => [offset, offset + end - begin] as const);
+          const sorted = spans.sort(([a], [b]) => a - b);
+          const size = first!.shape.reduce((a, b) => a * b, 1);
+          expect([0, ...sorted.map(([, end]) => end)], name).toEqual([...sorted.map(([offset]) => offset), size]);
+        }
+        const total = parts.reduce((sum, {begin, end}) => sum + end - begin, 0);
         expect(total).toBe(countParameters(architecture).total);
       }),
     );
@@ -87,6 +97,39 @@ describe('names of llama', () => {
       'transformer.wte.weight',
       'model.layers.x.mlp.gate.weight',
     ];
-    for (const name of strangers) expect(parameterName(name, names)).toBeNull();
+    for (const name of strangers) expect(parametersIn(name, names)).toEqual([]);
+  });
+});
+
+describe('names of granitemoeshared', () => {
+  const {names} = FAMILIES.granitemoeshared;
+  const stem = 'model.layers.1';
+  const experts = `${stem}.block_sparse_moe.input_linear.weight`;
+
+  it('are those of tensors that several parameters share, and say where in them', () => {
+    const layout = {
+      kind: 'moe',
+      experts: 3,
+      topK: 1,
+      expertWidth: 8,
+      sharedWidth: 4,
+      selectionBias: false,
+      router: 'linear',
+    } as const;
+    const {ffn} = parameterSpecs({...tinyArchitecture, ffn: [layout, layout]}).layers[1]!;
+    if (ffn.kind !== 'moe') throw new Error('not a mixture');
+    const listed = (spec: ParameterSpec) =>
+      diskTensors(spec, names).map(({name, shape, offset}) => [name, shape, offset]);
+    const size = 8 * 16;
+    expect(listed(ffn.experts.gate)).toEqual([0, 1, 2].map((e) => [experts, [3, 16, 16], 2 * e * size]));
+    expect(listed(ffn.experts.up)).toEqual([0, 1, 2].map((e) => [experts, [3, 16, 16], (2 * e + 1) * size]));
+    const output = `${stem}.block_sparse_moe.output_linear.weight`;
+    expect(listed(ffn.experts.down)).toEqual([0, 1, 2].map((e) => [output, [3, 16, 8], e * size]));
+    expect(listed(ffn.shared!.up)).toEqual([[`${stem}.shared_mlp.input_linear.weight`, [8, 16], 4 * 16]]);
+  });
+
+  it('lead from such a tensor to all parameters that it holds', () => {
+    const of = (which: string) => ({path: `layers.1.ffn.experts.${which}`, place: []});
+    expect(parametersIn(experts, names)).toEqual([of('gate'), of('up')]);
   });
 });

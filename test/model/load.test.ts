@@ -1,4 +1,5 @@
 import {existsSync} from 'node:fs';
+import {fileURLToPath} from 'node:url';
 import {describe, expect, it} from 'vitest';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import {architectureFromConfig} from '../../src/model/config.js';
@@ -13,6 +14,7 @@ import {logitsOf} from '../support/logits.js';
 import {readIds, TINY_LLAMA, tinyArchitecture, tinyGolden, writeTinyLlama} from './tiny-llama.js';
 
 const scratch = useScratch();
+const GRANITE = fileURLToPath(new URL('../fixtures/family/granitemoeshared', import.meta.url));
 /** A folder of SmolLM2-135M-Instruct, too large for the repository. */
 const SMOLLM2 = process.env.DOWNCYCLE_SMOLLM2 ?? '';
 
@@ -88,6 +90,35 @@ describe('loadParameters', () => {
     await expect(load(path)).rejects.toThrow(
       'tensor "model.layers.0.mlp.gate_proj.weight" has shape [24, 16], config.json asks for [20, 16]',
     );
+  });
+
+  it('names a tensor of several parameters whose shape is not that of the config', async () => {
+    const folder = await openModelFolder(GRANITE);
+    const architecture = architectureFromConfig({...folder.config, num_local_experts: 3}, GRANITE);
+    const reading = loadParameters(folder, architecture, () => undefined);
+    await expect(reading).rejects.toThrow(ModelError);
+    const router = 'tensor "model.layers.0.block_sparse_moe.router.layer.weight" has shape [4, 24]';
+    await expect(reading).rejects.toThrow(router);
+    const wide = architectureFromConfig({...folder.config, intermediate_size: 20}, GRANITE);
+    await expect(loadParameters(folder, wide, () => undefined)).rejects.toThrow(
+      'tensor "model.layers.0.block_sparse_moe.input_linear.weight" has shape [4, 32, 24], config.json asks for [4, 40, 24]',
+    );
+    await folder.close();
+  });
+
+  it('reads one expert at a time of a tensor that holds all', async () => {
+    const folder = await openModelFolder(GRANITE);
+    const {tensors} = folder;
+    const sizes: number[] = [];
+    const readRows = async (name: string, begin: number, end: number): Promise<Float32Array> => {
+      const values = await tensors.readRows(name, begin, end);
+      if (name.includes('.input_linear.') && name.includes('block_sparse_moe')) sizes.push(values.length);
+      return values;
+    };
+    const architecture = architectureFromConfig(folder.config, GRANITE);
+    await loadParameters({tensors: {...tensors, readRows}}, architecture, () => undefined);
+    expect(sizes).toEqual(new Array(2 * 2 * 4).fill(16 * 24)); // of two layers, gate and up of four experts
+    await folder.close();
   });
 
   it('refuses weights that are no real numbers before anything is trained on them', async () => {

@@ -4,7 +4,7 @@ import {dirname, join} from 'node:path';
 import * as fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
 import {openModelFolder} from '../../src/format/model-folder.js';
-import type {Architecture} from '../../src/model/architecture.js';
+import type {Architecture, FfnLayout} from '../../src/model/architecture.js';
 import {architectureFromConfig} from '../../src/model/config.js';
 import {loadParameters} from '../../src/model/load.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
@@ -16,11 +16,15 @@ import {anyArchitecture, tinyArchitecture, writeTokenizer} from './tiny-llama.js
 
 const scratch = useScratch();
 
+const EXPERTS = {
+  ...{kind: 'moe', experts: 3, topK: 2, expertWidth: 8, sharedWidth: 4, selectionBias: false, router: 'linear'},
+} as const satisfies FfnLayout;
+
 const mixture: Architecture = {
   ...tinyArchitecture,
   attentionBias: 'qkvo',
   ffn: [
-    {kind: 'moe', experts: 3, topK: 2, expertWidth: 8, sharedWidth: 4, selectionBias: true, router: 'linear'},
+    {...EXPERTS, selectionBias: true},
     {kind: 'dense', width: 24},
   ],
 };
@@ -61,14 +65,17 @@ describe('saveModel', () => {
     );
   });
 
-  it('asks for each parameter once, however many tensors hold it', async () => {
+  it('asks for each parameter once, however many tensors hold it, or parameters one tensor', async () => {
     const asked: string[] = [];
     const read = (spec: ParameterSpec): Promise<Float32Array> => {
       asked.push(spec.path);
       return values(spec);
     };
-    await saveModel(scratch('model'), {architecture: mixture, read, dtype: 'F32'});
-    expect(new Set(asked).size).toBe(asked.length);
+    for (const family of ['llama', 'granitemoeshared'] as const) {
+      await saveModel(scratch(family), {architecture: {...mixture, family}, read, dtype: 'F32'});
+      expect(new Set(asked).size).toBe(asked.length);
+      asked.length = 0;
+    }
   });
 
   it('keeps routers and their biases in float32, all else in the dtype asked for', async () => {
@@ -82,6 +89,15 @@ describe('saveModel', () => {
     ]);
     expect(new Set(tensors.names.map((name) => tensors.info(name).dtype))).toEqual(new Set(['F32', 'BF16']));
     expect(config.torch_dtype).toBe('bfloat16');
+    await folder.close();
+  });
+
+  it('keeps the gate of a shared expert in float32, as a router', async () => {
+    const architecture = {...mixture, ffn: [{...EXPERTS, sharedGate: true}]} as const;
+    await saveModel(scratch('model'), {architecture, read: values, dtype: 'BF16'});
+    const folder = await openModelFolder(scratch('model'));
+    const gate = folder.tensors.info('model.layers.0.mlp.shared_expert_gate.weight');
+    expect(gate).toMatchObject({dtype: 'F32', shape: [1, 16]});
     await folder.close();
   });
 

@@ -135,6 +135,7 @@ const layout: fc.Arbitrary<FfnLayout> = fc.oneof(
 
 const window = fc.option(fc.integer({min: 1, max: 9000}), {nil: null});
 const factor = fc.constantFrom(1, 0.22, 12, 0.015625);
+const multipliers = fc.record({embedding: factor, attention: factor, residual: factor, logitsDivisor: factor});
 const bias = {attentionBias: fc.constantFrom('none' as const, 'qkvo' as const)};
 
 /** What the configs of each family can say beyond the words of all. */
@@ -154,11 +155,9 @@ const DIALECTS: Readonly<Record<Family, fc.Arbitrary<Partial<Architecture>>>> = 
     norm: fc.constant<Dialect['norm']>({kind: 'rms', placement: 'after'}),
     qkNorm: fc.constant('width' as const),
   }),
-  granite: fc.record({
-    ...bias,
-    multipliers: fc.record({embedding: factor, attention: factor, residual: factor, logitsDivisor: factor}),
-  }),
+  granite: fc.record({...bias, multipliers}),
   mixtral: fc.record({slidingWindow: window}),
+  qwen2_moe: fc.record({attentionBias: fc.constantFrom('none' as const, 'qkv' as const)}),
   qwen3_moe: fc.record({...bias, qkNorm: fc.constant('head' as const)}),
   olmoe: fc.record({...bias, qkNorm: fc.constant('width' as const)}),
   flex_olmo: fc.record({
@@ -170,6 +169,7 @@ const DIALECTS: Readonly<Record<Family, fc.Arbitrary<Partial<Architecture>>>> = 
     attentionBias: fc.constantFrom('none' as const, 'qkv' as const),
     qkNorm: fc.constantFrom('none' as const, 'head' as const),
   }),
+  granitemoeshared: fc.record({...bias, multipliers}),
 };
 
 const plainArchitecture: fc.Arbitrary<Architecture> = fc

@@ -29,6 +29,7 @@ import {
   crashAfter,
   DENSE,
   exactLines,
+  experts,
   FRESH,
   MOE,
   PLAIN_STEP,
@@ -38,6 +39,7 @@ import {
   SEED,
   SEQUENCE,
   tempFolder,
+  tiny,
   tinyRun,
   validationLoss,
   writeModel,
@@ -112,6 +114,13 @@ describe('parts', () => {
       expect(state.trained.map(({path}) => path)).toEqual(named);
     }),
   );
+
+  onEngine('wasm', 'count the gate of a shared expert to the routers', () => {
+    const gated = tiny([{...experts(8, 2), sharedGate: true}]);
+    return withState(gated, {finetune: finetune({kind: 'parts', train: ['routers']})}, async (state) => {
+      expect(await changedBy(state)).toEqual(['layers.0.ffn.router', 'layers.0.ffn.sharedGate']);
+    });
+  });
 
   onEngine('wasm', 'get the update that they have when all is trained', () =>
     withState(ROUTED, {finetune: finetune({kind: 'parts', train: ['experts']})}, async (some) => {

@@ -8,7 +8,12 @@ export interface FamilyDefinition {
   readonly modelType: Family;
   /** The transformers class that `architectures` names. */
   readonly className: string;
-  /** Path of each parameter to its name on disk. `{l}` stands for the layer, `{e}` for the expert, `{i}` for the one inside it. */
+  /**
+   * Path of each parameter to its name on disk. `{l}` stands for the layer, `{e}` for the expert, `{i}` for the one inside it.
+   *
+   * Behind the name stands where in the tensor a parameter is that shares it: `x[{e}]` if experts are the first axis of x,
+   * `x[0/2]` for the first of two equal parts of its rows, `x[{e}][0/2]` for that of each expert.
+   */
   readonly names: Readonly<Record<string, string>>;
   /** Tensors that old versions of transformers saved and nobody needs. */
   readonly isObsolete: (name: string) => boolean;

@@ -46,7 +46,7 @@ export function withExperts(
 }
 
 /**
- * The one layout of all layers of experts, with a linear router and nothing besides; null if there is none, if they differ, or
+ * The one layout of all layers of experts, with a linear router and plain experts; null if there is none, if they differ, or
  * if dense layers do.
  */
 export function commonLayout({ffn}: Architecture): MoeLayout | null {
@@ -64,9 +64,17 @@ export function denseLayers({ffn}: Architecture): number[] {
 }
 
 /** Whether a router weighs experts by softmax over all of them as it is, or over their sum. */
-function isSoftmax({score, order, scale, weight, topP, reach}: Routing): boolean {
-  const isPlain = scale === 1 && weight === 'score' && topP === undefined && reach === undefined;
-  return isPlain && score === 'softmax' && order === 'score-then-topk';
+export function isSoftmax(routing: Routing): boolean {
+  return isPlain(routing) && routing.order === 'score-then-topk';
+}
+
+/** Whether a router weighs experts by softmax over the chosen ones, which sums to one. */
+export function isSoftmaxOfChosen(routing: Routing): boolean {
+  return isPlain(routing) && routing.order === 'topk-then-score' && !routing.renormalise;
+}
+
+function isPlain({score, scale, weight, topP, reach}: Routing): boolean {
+  return score === 'softmax' && scale === 1 && weight === 'score' && topP === undefined && reach === undefined;
 }
 
 /** Whether all layers are alike and have routed experts alone, chosen by softmax. */

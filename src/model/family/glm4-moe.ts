@@ -66,11 +66,10 @@ function saysExperts(architecture: Architecture): boolean {
   const layout = commonLayout(architecture);
   const {score, order, weight, topP} = architecture.routing;
   const first = architecture.ffn.findIndex(({kind}) => kind === 'moe');
+  const isShared = layout !== null && !layout.sharedGate && layout.sharedWidth % layout.expertWidth === 0;
   const isPrefix = denseLayers(architecture).every((l) => l < first);
   const isRouted = score === 'sigmoid' && order === 'score-then-topk' && weight === 'score' && topP === undefined;
-  return (
-    layout !== null && isPrefix && isRouted && layout.selectionBias && layout.sharedWidth % layout.expertWidth === 0
-  );
+  return isShared && layout.selectionBias && isPrefix && isRouted;
 }
 
 function configKeys(architecture: Architecture, ffnWidth: number, source: ConfigRecord): ConfigRecord {

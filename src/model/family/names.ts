@@ -82,6 +82,17 @@ export const GLM_SHARED_NAMES: Names = {
   'layers.{l}.ffn.shared.down': 'model.layers.{l}.mlp.shared_experts.down_proj.weight',
 };
 
+/** Routers and experts as Granite calls them: gate and up are one tensor, those of all experts too. */
+export const GRANITE_MOE_NAMES: Names = {
+  'layers.{l}.ffn.router': 'model.layers.{l}.block_sparse_moe.router.layer.weight',
+  'layers.{l}.ffn.shared.gate': 'model.layers.{l}.shared_mlp.input_linear.weight[0/2]',
+  'layers.{l}.ffn.shared.up': 'model.layers.{l}.shared_mlp.input_linear.weight[1/2]',
+  'layers.{l}.ffn.shared.down': 'model.layers.{l}.shared_mlp.output_linear.weight',
+  'layers.{l}.ffn.experts.gate': 'model.layers.{l}.block_sparse_moe.input_linear.weight[{e}][0/2]',
+  'layers.{l}.ffn.experts.up': 'model.layers.{l}.block_sparse_moe.input_linear.weight[{e}][1/2]',
+  'layers.{l}.ffn.experts.down': 'model.layers.{l}.block_sparse_moe.output_linear.weight[{e}]',
+};
+
 /** Whether old versions of transformers saved a tensor that can be computed. */
 export function isRotaryTable(name: string): boolean {
   return name.endsWith('.rotary_emb.inv_freq');

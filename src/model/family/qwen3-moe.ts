@@ -1,25 +1,22 @@
 // Qwen3 30B-A3B, 235B-A22B and whatever else says `model_type: "qwen3_moe"`.
 import {z} from 'zod';
-import {moeLayouts} from '../architecture.js';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit} from './common.js';
+import {architectureOf, biasWord, commonFields, flag, headsFit} from './common.js';
 import type {FamilyDefinition} from './definition.js';
-import {choosesAmong, denseLayers, expertLayer, hasRoutedAlone, softmaxFields, withExperts} from './experts.js';
+import {choosesAmong, expertLayer, hasRoutedAlone, withExperts} from './experts.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable, NORM_NAMES, QK_NORM_NAMES} from './names.js';
 import {positive, size} from './number.js';
+import {isSparse, qwenExpertFields, qwenExpertKeys} from './qwen-experts.js';
 import {fullAttentionFields} from './qwen-window.js';
 
 const configSchema = z
   .looseObject({
     ...commonFields,
     ...fullAttentionFields,
-    ...softmaxFields(128, 8),
+    ...qwenExpertFields(128, 8, 768),
     max_position_embeddings: size.default(32_768),
     rms_norm_eps: positive.default(1e-6),
     attention_bias: flag,
-    moe_intermediate_size: size.default(768),
-    decoder_sparse_step: size.default(1),
-    mlp_only_layers: z.array(z.int().nonnegative(), {error: 'a list of layers is needed'}).default([]),
   })
   .superRefine(headsFit)
   .superRefine(choosesAmong('num_experts'));
@@ -39,27 +36,12 @@ export const QWEN3_MOE: FamilyDefinition = {
     const {num_experts: experts, num_experts_per_tok: topK, moe_intermediate_size: expertWidth} = keys;
     const attentionBias = biasWord(keys.attention_bias);
     const dense = architectureOf('qwen3_moe', keys, keys.rms_norm_eps, {qkNorm: 'head', attentionBias});
-    const isSparse = (l: number): boolean =>
-      !keys.mlp_only_layers.includes(l) && (l + 1) % keys.decoder_sparse_step === 0;
     const routing = {renormalise: keys.norm_topk_prob};
-    return withExperts(dense, expertLayer({experts, topK, expertWidth}), routing, isSparse);
+    return withExperts(dense, expertLayer({experts, topK, expertWidth}), routing, isSparse(keys));
   },
   saysExperts: hasRoutedAlone,
-  configKeys: (architecture, ffnWidth, source) => {
-    const [layout] = moeLayouts(architecture);
-    const [dense] = architecture.ffn.filter((one) => one.kind === 'dense');
-    return {
-      ...commonKeys(architecture, dense?.width ?? ffnWidth, source),
-      rms_norm_eps: architecture.normEps,
-      attention_bias: architecture.attentionBias !== 'none',
-      ...(layout && {
-        [NEW_NAME in source ? NEW_NAME : 'num_experts']: layout.experts,
-        num_experts_per_tok: layout.topK,
-        moe_intermediate_size: layout.expertWidth,
-        norm_topk_prob: architecture.routing.renormalise,
-        decoder_sparse_step: 1,
-        mlp_only_layers: denseLayers(architecture),
-      }),
-    };
-  },
+  configKeys: (architecture, ffnWidth, source) => ({
+    ...qwenExpertKeys(architecture, ffnWidth, source, NEW_NAME in source ? NEW_NAME : 'num_experts'),
+    attention_bias: architecture.attentionBias !== 'none',
+  }),
 };

@@ -4,6 +4,7 @@ import type {FamilyDefinition} from './definition.js';
 import {FLEX_OLMO} from './flex-olmo.js';
 import {GLM4_MOE} from './glm4-moe.js';
 import {GRANITE} from './granite.js';
+import {GRANITE_MOE_SHARED} from './granite-moe-shared.js';
 import {LLAMA} from './llama.js';
 import {MISTRAL} from './mistral.js';
 import {MIXTRAL} from './mixtral.js';
@@ -11,6 +12,7 @@ import {OLMO} from './olmo.js';
 import {OLMO2} from './olmo2.js';
 import {OLMOE} from './olmoe.js';
 import {QWEN2} from './qwen2.js';
+import {QWEN2_MOE} from './qwen2-moe.js';
 import {QWEN3} from './qwen3.js';
 import {QWEN3_MOE} from './qwen3-moe.js';
 
@@ -24,10 +26,12 @@ export const FAMILIES: Readonly<Record<Family, FamilyDefinition>> = {
   olmo2: OLMO2,
   granite: GRANITE,
   mixtral: MIXTRAL,
+  qwen2_moe: QWEN2_MOE,
   qwen3_moe: QWEN3_MOE,
   olmoe: OLMOE,
   flex_olmo: FLEX_OLMO,
   glm4_moe: GLM4_MOE,
+  granitemoeshared: GRANITE_MOE_SHARED,
 };
 
 /** Whether a `model_type` is one of {@link FAMILIES}. */
