@@ -31,6 +31,7 @@ const ROOMS = {
     'config',
     'report',
   ],
+  export: ['util', 'engine', 'op', 'format', 'tokenizer', 'data', 'model', 'hub', 'downcycle', 'eval', 'report'],
 };
 /** The packages only one room may know. */
 const OWNED = {koffi: 'engine', '@tensorflow/tfjs-node-gpu': 'engine', '@tensorflow/tfjs-backend-wasm': 'engine'};

@@ -5,6 +5,7 @@ import {addCompare} from './commands/compare.js';
 import {addConversions} from './commands/conversions.js';
 import {addConvert} from './commands/convert.js';
 import {addDoctor} from './commands/doctor.js';
+import {addExport} from './commands/export.js';
 import {addInspect} from './commands/inspect.js';
 import {addMerge} from './commands/merge.js';
 import {addPlot} from './commands/plot.js';
@@ -31,6 +32,7 @@ const COMMANDS = [
   addTrain,
   addRecover,
   addMerge,
+  addExport,
   addCompare,
   addPlot,
   addInspect,

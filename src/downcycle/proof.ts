@@ -6,10 +6,9 @@ import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../model/archi
 import {decoderLayer} from '../model/decoder.js';
 import type {LayerTree} from '../model/parameters.js';
 import {type LayerFunction, startWalk, type Walk, type WalkText} from '../model/walk.js';
-import {openHead} from '../model/walk-head.js';
+import {headLogits} from '../model/walk-head.js';
 import {passLayer} from '../model/walk-layer.js';
 import {DataError, ModelError} from '../util/errors.js';
-import {joinFloats} from '../util/join.js';
 import {differenceOf} from './difference.js';
 import type {DiveOptions} from './dive-options.js';
 import {openModel} from './model-source.js';
@@ -116,13 +115,6 @@ function compileProofLayer(walk: Walk): LayerFunction<[tf.Tensor2D, tf.Scalar], 
     const {next_TD} = decoderLayer(x_TD, withoutFactor(params, factor), layout, walk.architecture, context);
     return next_TD;
   });
-}
-
-async function headLogits(folder: ModelFolder, walk: Walk, text: WalkText): Promise<Float32Array> {
-  const head = await openHead(folder, walk, text);
-  const logits: Float32Array[] = [];
-  for (const batch of walk.batches) logits.push(await head.logits(batch));
-  return joinFloats(logits);
 }
 
 type DerivedProvenance = Exclude<Provenance, {kind: 'scratch'}>;

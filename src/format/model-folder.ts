@@ -3,6 +3,7 @@ import {readFile, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
+import {renderConfig} from './config-text.js';
 import {parseJson} from './json.js';
 import type {TensorInfo, TensorSpec} from './safetensors-header.js';
 import {type TensorSource, type WriteOptions, writeSafetensors} from './safetensors-writer.js';
@@ -78,7 +79,7 @@ export async function writeModelFolder(path: string, content: ModelFolderContent
   const {config, entries, read, copyFrom, originFrom, extraFiles = {}, ...options} = content;
   const files: NonNullable<ModelFolderContent['extraFiles']> = {
     ...extraFiles,
-    [CONFIG]: `${JSON.stringify(config, null, 2)}\n`,
+    [CONFIG]: renderConfig(config),
   };
   for (const name of Object.keys(extraFiles)) checkExtraFile(name);
   await writeFolderAtomic(path, async (part) => {

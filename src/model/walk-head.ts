@@ -5,6 +5,7 @@ import {createVariable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';
 import {matMul} from '../op/mat-mul.js';
+import {joinFloats} from '../util/join.js';
 import {finalHidden} from './decoder.js';
 import {readParameter} from './load.js';
 import {parameterSpecs} from './parameters.js';
@@ -63,4 +64,12 @@ export async function openHead(folder: ModelFolder, walk: Walk, {tokens, sequenc
       return logits_TV;
     },
   };
+}
+
+/** Logits of every position of a walk's text, [T, V], from the hidden states after its last layer. */
+export async function headLogits(folder: ModelFolder, walk: Walk, text: WalkText): Promise<Float32Array> {
+  const head = await openHead(folder, walk, text);
+  const logits: Float32Array[] = [];
+  for (const batch of walk.batches) logits.push(await head.logits(batch));
+  return joinFloats(logits);
 }

@@ -1,14 +1,12 @@
 // A model and the low-rank terms that were trained beside it, added up: one parameter in memory at a time.
 import {basename, isAbsolute, join, resolve} from 'node:path';
-import {type FloatDtype, isFloatDtype} from '../format/dtype.js';
+import type {FloatDtype} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import type {TensorStore} from '../format/tensor-store.js';
 import {adapterShapes} from '../model/adapter.js';
-import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
-import {FAMILIES} from '../model/family/registry.js';
 import {readParameter} from '../model/load.js';
-import {diskTensors} from '../model/names.js';
+import {matrixDtype} from '../model/matrix-dtype.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {saveModel} from '../model/save.js';
 import {ModelError, UsageError} from '../util/errors.js';
@@ -84,7 +82,7 @@ async function mergeInto(
   const architecture = tensors.names.some(isSelectionBias) ? withBiases(found) : found;
   const specs = leavesOf(parameterSpecs(architecture));
   const scale = record.alpha / record.rank;
-  const dtype = asked ?? dtypeOf(folder, architecture);
+  const dtype = asked ?? matrixDtype(folder, architecture);
   requireFit(tensors, specs, record.rank, folder.path);
   await saveModel(out, {
     architecture,
@@ -181,11 +179,4 @@ async function addTerm(
 
 function factor(path: string, which: 'a' | 'b'): string {
   return `${path}.${which}`;
-}
-
-/** The dtype of the embedding, which is that of the matrices. */
-function dtypeOf({tensors}: ModelFolder, architecture: Architecture): FloatDtype {
-  const [{name} = {name: ''}] = diskTensors(parameterSpecs(architecture).embed, FAMILIES[architecture.family].names);
-  const {dtype} = tensors.info(name);
-  return isFloatDtype(dtype) ? dtype : 'F32';
 }

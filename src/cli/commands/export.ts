@@ -1,0 +1,69 @@
+import {Option} from '@commander-js/extra-typings';
+import {TARGET_NAMES} from '../../export/names.js';
+import {UsageError} from '../../util/errors.js';
+import {examples} from '../option.js';
+import type {Program} from '../program.js';
+import {exportedText, plansText} from '../show/exported.js';
+import {showCompare} from '../show/progress.js';
+import type {Ui} from '../ui.js';
+
+const DTYPES = {float32: 'F32', bfloat16: 'BF16', float16: 'F16'} as const;
+
+/** Adds `downcycle export`. */
+export function addExport(program: Program, ui: Ui): void {
+  program
+    .command('export')
+    .summary('write a mixture as a model that transformers, vLLM and llama.cpp know')
+    .description(
+      'Writes a mixture of experts in the form of a family that transformers has, so that no code of ours is needed to run it: weights, config, tokenizer, a card (README.md) and a record of what was rewritten (export.json). Both models are then run on the same tokens, and their logits compared. Most mixtures can be said exactly; where one can only be said nearly, the export must be allowed, and how near is measured.',
+    )
+    .argument('<model>', 'the mixture: a folder, or a name on the hub')
+    .option('-o, --out <folder>', 'where to write the model; must not exist')
+    .addOption(
+      new Option('--to <target>', 'which family; auto takes the one that says it exactly and smallest')
+        .choices(['auto', ...TARGET_NAMES] as const)
+        .default('auto' as const),
+    )
+    .option('--text <file>', 'text to compare on, and to fit routers on; default: tokens drawn at random')
+    .addOption(
+      new Option('--dtype <dtype>', 'what matrices are stored in; default: as in the model').choices([
+        'float32',
+        'bfloat16',
+        'float16',
+      ] as const),
+    )
+    .option('--allow-approximate', 'write what is only nearly the same, too')
+    .addOption(new Option('--dry-run', 'say which families can hold the model, and write nothing').conflicts('out'))
+    .addHelpText(
+      'after',
+      examples(
+        'export models/moe --dry-run',
+        'export models/moe --out models/moe-hf',
+        'export models/moe --to glm4_moe --text data/scripture.txt --allow-approximate --out models/moe-glm',
+      ),
+    )
+    .action(async (name, {out, to, text, dtype: word, allowApproximate, dryRun = false}) => {
+      if (out === undefined && !dryRun) {
+        throw new UsageError('Where shall the model go?', {
+          hint: 'Say --out <folder>, or --dry-run to see what it can be exported to.',
+        });
+      }
+      const [{exportModel, exportPlans}, {folderOf}, {begin}, {engineSchema}] = await Promise.all([
+        import('../../export/export.js'),
+        import('../../experiment/resolve-models.js'),
+        import('../../experiment/begin.js'),
+        import('../../engine/options.js'),
+      ]);
+      const dtype = word && DTYPES[word];
+      await ui.withStatus(async (status) => {
+        const show = showCompare(status);
+        const model = await folderOf(name, show);
+        if (out === undefined) return ui.print(plansText(await exportPlans({model, dtype})));
+        await begin({engine: engineSchema.parse({})}, [model], show);
+        const options = {model, out, to, text, dtype, allowsApproximate: allowApproximate};
+        const exported = await exportModel(options, (stage) => status.update(stage));
+        status.finish();
+        ui.print(exportedText(exported));
+      });
+    });
+}

@@ -1,0 +1,53 @@
+import type {Exported} from '../../export/export.js';
+import type {ExportPlan, Refusal} from '../../export/plan.js';
+import {formatCount} from '../../report/number.js';
+import {type TableColumn, textTable} from '../../report/table.js';
+import {formatPercent} from '../../util/percent.js';
+import {lines} from './lines.js';
+
+const COLUMNS: readonly TableColumn[] = [
+  {title: 'target', align: 'left'},
+  {title: 'it is', align: 'left'},
+  {title: 'because', align: 'left'},
+];
+
+/** What a mixture can be exported to, and why not to others. */
+export function plansText(plans: readonly (ExportPlan | Refusal)[]): string {
+  return textTable(COLUMNS, plans.map(rowOf));
+}
+
+function rowOf(plan: ExportPlan | Refusal): string[] {
+  if (plan.kind === 'refusal') return [plan.target, 'impossible', plan.why];
+  if (plan.approximation !== null) return [plan.target, 'approximate', `it ${plan.approximation}`];
+  return [
+    plan.target,
+    'exact',
+    plan.tricks.length === 0 ? 'it is of that form' : plan.tricks.map(({says}) => says).join('; '),
+  ];
+}
+
+/** What was exported, and how far it is from its source. */
+export function exportedText({
+  target,
+  dtype,
+  approximation,
+  fidelity,
+  parameters,
+  sourceParameters,
+  out,
+}: Exported): string {
+  const {total, active} = parameters;
+  const grown =
+    total === sourceParameters.total
+      ? ''
+      : ` (source: ${formatCount(sourceParameters.total)}, ${formatCount(sourceParameters.active)})`;
+  return `${lines([
+    ['target', `${target}, stored as ${dtype}`],
+    ['size', `${formatCount(total)} parameters, ${formatCount(active)} active${grown}`],
+    ['fidelity', approximation === null ? 'exact' : `approximate: it ${approximation}`],
+    [
+      'measured',
+      `largest logit difference ${fidelity.maxLogitDifference.toExponential(1)} of ${fidelity.largestLogit.toPrecision(3)}, mean ${fidelity.meanLogitDifference.toExponential(1)}, KL ${fidelity.kl.toExponential(1)} nats a token, same likeliest token at ${formatPercent(fidelity.sameToken)} of ${fidelity.tokens} positions (${fidelity.text})`,
+    ],
+  ])}\n${out}`;
+}
