@@ -37,6 +37,8 @@ export {
   trainConfig,
 } from './experiment/one-arm.js';
 export {type RecoverOptions, type Recovery, recover, recoverConfig} from './experiment/recover.js';
+export {type Exported, type ExportOptions, exportModel, exportPlans} from './export/export.js';
+export type {ExportPlan, Refusal} from './export/plan.js';
 export {openRunLog, type RunLog, readRunLog} from './format/run-log.js';
 export {type RunLogRecord, runLogRecord} from './format/run-record.js';
 export {openTokenShard, type TokenShard} from './format/token-shard.js';

@@ -41,7 +41,7 @@ export function attentionTricks(architecture: Architecture, family: Attention): 
 const OWN_KIND = 'Choose a target of its own kind of attention.';
 
 const QK_NORMS: Readonly<Record<Dialect['qkNorm'], string>> = {
-  none: 'the family normalises queries and keys, and it does not',
+  none: 'the family normalises queries and keys, and the model does not',
   head: 'it normalises queries and keys of each head',
   width: 'it normalises queries and keys of all heads together',
 };

@@ -29,8 +29,8 @@ export function refuseDense({ffn}: Architecture): void {
 export function refuseSelectionBias(architecture: Architecture): void {
   if (!moeLayouts(architecture).some(({selectionBias}) => selectionBias)) return;
   throw new Inexpressible(
-    'its routers have selection biases, and the family has none',
-    'Train it on with another balance than selection biases, or with sigmoid scores.',
+    'its routers have selection biases, and the family adds none to such scores',
+    'glm4_moe has them, for sigmoid scores, and for weights of one where biases are added to logits.',
   );
 }
 

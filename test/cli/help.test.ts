@@ -12,6 +12,7 @@ const NAMES = [
   'train',
   'recover',
   'merge',
+  'export',
   'compare',
   'plot',
   'inspect',

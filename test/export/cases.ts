@@ -74,6 +74,14 @@ export const EXACT: readonly ExportCase[] = [
 /** Those whose weights come out of a router made small. */
 export const NEAR: readonly ExportCase[] = [
   ['weights of one in layers that differ', mixture({routing: ONES}, uneven), 'glm4_moe'],
+  [
+    'weights of one by logits with biases, in layers that differ',
+    mixture(
+      {routing: {...ONES, order: 'topk-then-score'}},
+      uneven.map((layer) => ({...layer, selectionBias: true})),
+    ),
+    'glm4_moe',
+  ],
   ['weights of one by sigmoid scores', mixture({routing: ONES}), 'glm4_moe', 'glm4_moe'],
   ['weights of one behind a gate', mixture({routing: ONES}), 'qwen2_moe', 'qwen2_moe'],
   ['weights of one beside norms of heads', mixture({family: 'qwen3', qkNorm: 'head', routing: ONES}), 'glm4_moe'],

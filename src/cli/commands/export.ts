@@ -13,7 +13,7 @@ const DTYPES = {float32: 'F32', bfloat16: 'BF16', float16: 'F16'} as const;
 export function addExport(program: Program, ui: Ui): void {
   program
     .command('export')
-    .summary('write a mixture as a model that transformers, vLLM and llama.cpp know')
+    .summary('write a mixture as a model that transformers knows')
     .description(
       'Writes a mixture of experts in the form of a family that transformers has, so that no code of ours is needed to run it: weights, config, tokenizer, a card (README.md) and a record of what was rewritten (export.json). Both models are then run on the same tokens, and their logits compared. Most mixtures can be said exactly; where one can only be said nearly, the export must be allowed, and how near is measured.',
     )

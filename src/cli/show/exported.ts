@@ -1,28 +1,30 @@
 import type {Exported} from '../../export/export.js';
 import type {ExportPlan, Refusal} from '../../export/plan.js';
 import {formatCount} from '../../report/number.js';
-import {type TableColumn, textTable} from '../../report/table.js';
 import {formatPercent} from '../../util/percent.js';
 import {lines} from './lines.js';
 
-const COLUMNS: readonly TableColumn[] = [
-  {title: 'target', align: 'left'},
-  {title: 'it is', align: 'left'},
-  {title: 'because', align: 'left'},
-];
+/** Letters of a line; longer reasons go on in the next. */
+const COLUMNS = 100;
 
 /** What a mixture can be exported to, and why not to others. */
 export function plansText(plans: readonly (ExportPlan | Refusal)[]): string {
-  return textTable(COLUMNS, plans.map(rowOf));
+  const width = Math.max(...plans.map(({target}) => target.length));
+  return lines(
+    plans.map((plan) => {
+      const [kind, why] = verdict(plan);
+      return [`${plan.target.padEnd(width)}  ${kind}`, why];
+    }),
+    COLUMNS,
+  );
 }
 
-function rowOf(plan: ExportPlan | Refusal): string[] {
-  if (plan.kind === 'refusal') return [plan.target, 'impossible', plan.why];
-  if (plan.approximation !== null) return [plan.target, 'approximate', `it ${plan.approximation}`];
+function verdict(plan: ExportPlan | Refusal): [kind: string, why: string] {
+  if (plan.kind === 'refusal') return ['impossible', plan.why];
+  if (plan.approximation !== null) return ['approximate', `it ${plan.approximation}`];
   return [
-    plan.target,
     'exact',
-    plan.tricks.length === 0 ? 'it is of that form' : plan.tricks.map(({says}) => says).join('; '),
+    plan.tricks.length === 0 ? 'it is of that form' : `it ${plan.tricks.map(({says}) => says).join('; ')}`,
   ];
 }
 

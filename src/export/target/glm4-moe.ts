@@ -40,7 +40,7 @@ function expertTricks(architecture: Architecture): Trick[] {
       refuseSelectionBias(architecture);
       return alike(architecture, reword(architecture.routing, ONE_OF_SCORES));
     case 'ones':
-      refuseSelectionBias(architecture);
+      if (architecture.routing.order === 'score-then-topk') refuseSelectionBias(architecture);
       return alike(architecture, [evenSigmoids()]);
     case 'sigmoid':
     case 'sigmoid-shares':

@@ -75,7 +75,11 @@ export function evenShares(topK: number, isByLogits: boolean): Trick {
   };
 }
 
-/** Makes weights of one out of sigmoid scores: a small factor on the router makes them a half each, and a factor doubles them. */
+/**
+ * Makes weights of one out of sigmoid scores: a small factor on the router makes them a half each, and a factor doubles them.
+ *
+ * Biases that were added to logits are added to scores, whose slope at zero is a quarter.
+ */
 export function evenSigmoids(): Trick {
   return {
     says: 'makes routers small, so that the scores of experts are 1/2 each, and weights twice the scores',
@@ -88,7 +92,10 @@ export function evenSigmoids(): Trick {
       return redraft(
         draft,
         {...architecture, routing},
-        {'ffn.router': async (before, layer) => times(await before('ffn.router'), factors[layer] ?? 1)},
+        {
+          'ffn.router': async (before, layer) => times(await before('ffn.router'), factors[layer] ?? 1),
+          'ffn.bias': async (before, layer) => times(await before('ffn.bias'), (factors[layer] ?? 1) / 4),
+        },
       );
     },
   };
