@@ -9,6 +9,11 @@ const ALONE = [
   'test/{format,downcycle}/disk-full.test.ts',
 ];
 const ALL = 'test/**/*.test.ts';
+/** Those of them whose programs are compiled as for a user: what is measured, recorded, or goes through whole commands. */
+const AS_SHIPPED = [
+  'test/{cli,experiment}/**/*.test.ts',
+  'test/train/{crash,estimate,recorded-losses,run,step-memory,step-plan}.test.ts',
+];
 
 /** Half a minute and more; the last one to start would otherwise run alone. */
 const LONG =
@@ -20,6 +25,12 @@ class LongFirst extends BaseSequencer {
     return (await super.sort(files)).toSorted((a, b) => Number(isLong(b)) - Number(isLong(a)));
   }
 }
+
+/** Programs of laws run for a moment: to optimise them takes half of the time. Kept ones are kept apart from the others. */
+const QUICKLY_COMPILED = {
+  XLA_FLAGS: '--xla_backend_optimization_level=0',
+  TF_XLA_FLAGS: (process.env.TF_XLA_FLAGS ?? '').replace(/(?<=cache_directory=\S+)/, '-quick'),
+};
 
 export default defineConfig({
   test: {
@@ -33,8 +44,9 @@ export default defineConfig({
     sequence: {sequencer: LongFirst},
     projects: [
       // To load the engine takes longer than most files of laws: they share processes.
-      {extends: true, test: {name: 'shared', include: [ALL], exclude: ALONE, isolate: false}},
-      {extends: true, test: {name: 'alone', include: ALONE}},
+      {extends: true, test: {name: 'shared', include: [ALL], exclude: ALONE, isolate: false, env: QUICKLY_COMPILED}},
+      {extends: true, test: {name: 'alone', include: ALONE, exclude: AS_SHIPPED, env: QUICKLY_COMPILED}},
+      {extends: true, test: {name: 'as shipped', include: AS_SHIPPED}},
     ],
   },
 });

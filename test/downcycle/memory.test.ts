@@ -43,7 +43,7 @@ async function peakOf(how: {model: string; folder: string; stage: Stage}): Promi
   const order = {...how, samples: SAMPLES, sequenceLength: SEQUENCE_LENGTH, vocab: VOCAB};
   const args = [...NODE_OPTIONS, 'test/downcycle/memory-worker.mjs', modulePath('*'), JSON.stringify(order)];
   // Each process compiles: programs kept from the first would make the second look smaller.
-  const env = {...process.env, TF_XLA_FLAGS: ''};
+  const env = {...process.env, TF_XLA_FLAGS: '', XLA_FLAGS: undefined};
   const {stdout} = await promisify(execFile)(process.execPath, args, {env, timeout: TIMEOUT});
   return (JSON.parse(stdout) as {peak: number}).peak;
 }

@@ -9,7 +9,7 @@ export async function runChild(
   timeout = 55_000,
 ): Promise<unknown> {
   const child = spawn(process.execPath, ['--import', 'tsx', script.pathname, ...args], {
-    env: {...process.env, ...env},
+    env: {...process.env, XLA_FLAGS: undefined, ...env}, // compiled as for a user
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout,
   });
