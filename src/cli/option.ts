@@ -30,3 +30,15 @@ export function allowChangeOption() {
     .implies({resume: true})
     .conflicts('overwrite');
 }
+
+/** `--dtype`, of commands that write matrices. */
+export function dtypeOption(): Option<'--dtype <dtype>', undefined, undefined, undefined, false, keyof typeof DTYPES> {
+  return new Option('--dtype <dtype>', 'what matrices are stored in; default: as in the model').choices([
+    'float32',
+    'bfloat16',
+    'float16',
+  ] as const);
+}
+
+/** The dtypes that {@link dtypeOption} names. */
+export const DTYPES = {float32: 'F32', bfloat16: 'BF16', float16: 'F16'} as const;

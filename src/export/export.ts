@@ -1,13 +1,15 @@
 import {basename, join, resolve} from 'node:path';
-import {type ModelSource, openSource} from '../downcycle/model-source.js';
-import {type Provenance, readProvenance} from '../downcycle/provenance.js';
-import type {FloatDtype} from '../format/dtype.js';
+import {type OpenModel, openModel} from '../downcycle/model-source.js';
+import {PROVENANCE_FILE, type Provenance, readProvenance} from '../downcycle/provenance.js';
+import {DTYPE_WORDS, type FloatDtype} from '../format/dtype.js';
 import {commitOf} from '../hub/cache.js';
 import {countParameters, moeLayouts, type ParameterCount} from '../model/architecture.js';
-import {matrixDtype} from '../model/matrix-dtype.js';
+import {modelFingerprint} from '../model/fingerprint.js';
+import {matrixDtype, storesNarrower} from '../model/matrix-dtype.js';
 import {saveModel} from '../model/save.js';
 import {refuseExisting, writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, UsageError} from '../util/errors.js';
+import {exists} from '../util/exists.js';
 import {formatPercent} from '../util/percent.js';
 import {exportConfig, familyForm} from './config.js';
 import {type Draft, draftOf} from './draft.js';
@@ -15,7 +17,7 @@ import {type Fidelity, measureFidelity} from './fidelity.js';
 import {MANIFEST_FILE, type ManifestFields, renderManifest} from './manifest.js';
 import {writeCard} from './model-card.js';
 import type {TargetName} from './names.js';
-import {applyTricks, type ExportPlan, type Refusal} from './plan.js';
+import {applyTricks, type ExportPlan, type Refusal, type Storage} from './plan.js';
 import {publicName} from './public-name.js';
 import {routerFactors} from './router-factors.js';
 import {simplify} from './simplify.js';
@@ -48,9 +50,6 @@ export interface Exported extends ManifestFields {
 /** How an export goes on. */
 export type OnExport = (stage: string) => void;
 
-/** Share of positions where rounding alone may have another expert chosen between near equals. */
-const NEAR_EQUALS = 0.02;
-
 /**
  * What a mixture can be exported to, the best first, and why not to others.
  *
@@ -60,10 +59,10 @@ export async function exportPlans({
   model,
   dtype,
 }: Pick<ExportOptions, 'model' | 'dtype'>): Promise<readonly (ExportPlan | Refusal)[]> {
-  const source = await openSource(model);
+  const source = await openModel(model);
   try {
-    const {draft, stored} = await begin(source, dtype);
-    return planAll(draft.architecture, stored);
+    const {draft, storage} = await begin(source, dtype);
+    return planAll(draft.architecture, storage);
   } finally {
     await source.folder.close();
   }
@@ -74,16 +73,17 @@ export async function exportPlans({
  * far it is from its source by running both. The engine must have been started.
  *
  * @throws UsageError if it is no mixture, the target cannot say it, or only nearly and that is not allowed; ModelError if the
- * folder is damaged, or an export that should be exact is not; EnvironmentError if `out` exists or the disk is full. Nothing
- * is left behind then.
+ * folder is damaged, or an export that should be exact is not; DataError if the text cannot be read or is too short;
+ * EnvironmentError if `out` exists or the disk is full. Nothing is left behind then.
  */
 export async function exportModel(options: ExportOptions, onStage: OnExport = () => undefined): Promise<Exported> {
   const {model, out, dtype} = options;
   await refuseExisting(out);
-  const source = await openSource(model);
+  const source = await openModel(model);
   try {
-    const {draft, stored} = await begin(source, dtype);
-    const plan = choose(planAll(draft.architecture, stored), options);
+    const {draft, storage} = await begin(source, dtype);
+    const plan = choose(planAll(draft.architecture, storage), options);
+    const provenance = await provenanceOf(model);
     const text = await exportText(model, source.architecture, options.text);
     const measure = plan.tricks.find(({measures}) => measures)?.measures;
     if (measure) onStage('measuring routers');
@@ -94,31 +94,27 @@ export async function exportModel(options: ExportOptions, onStage: OnExport = ()
       await saveModel(part, {
         architecture: made.architecture,
         config: exportConfig(source.folder.config),
-        dtype: stored,
+        dtype: storage.dtype,
         read: ({path}) => made.read(path),
         tokenizerFrom: model,
       });
       onStage('comparing it with its source');
       const fidelity = await measureFidelity(model, part, text);
-      requireExact(plan, fidelity, isNarrower(source, stored));
+      requireExact(plan, fidelity);
       const fields: ManifestFields = {
         target: plan.target,
-        dtype: stored,
+        dtype: storage.dtype,
         source: await sourceRecord(source, model),
         command: commandOf(options, plan.target),
         rewritings: plan.tricks.map(({says}) => says),
+        kind: plan.fidelity,
         approximation: plan.approximation,
         routerFactors: factors,
         fidelity: {...fidelity, text: text.name},
       };
       await writeFileAtomic(join(part, MANIFEST_FILE), renderManifest(fields));
-      await writeCard(part, {
-        fields,
-        model,
-        name: basename(resolve(out)),
-        architecture: made.architecture,
-        provenance: await provenanceOf(model),
-      });
+      const name = basename(resolve(out));
+      await writeCard(part, {fields, model, name, architecture: made.architecture, provenance});
       return {
         ...fields,
         out,
@@ -131,11 +127,11 @@ export async function exportModel(options: ExportOptions, onStage: OnExport = ()
   }
 }
 
-/** A mixture without words that it does not need, and what its matrices are to be stored in. */
+/** A mixture without words that it does not need, and what its numbers are to be stored in. */
 async function begin(
-  {folder, architecture}: ModelSource,
-  dtype: FloatDtype | undefined,
-): Promise<{readonly draft: Draft; readonly stored: FloatDtype}> {
+  {folder, architecture}: OpenModel,
+  asked: FloatDtype | undefined,
+): Promise<{readonly draft: Draft; readonly storage: Storage}> {
   if (moeLayouts(architecture).length === 0) {
     throw new UsageError(
       `${folder.path} has no experts: it is a ${architecture.family} model, which others run as it is.`,
@@ -144,79 +140,81 @@ async function begin(
       },
     );
   }
-  return {draft: await simplify(draftOf(folder, architecture)), stored: dtype ?? matrixDtype(folder, architecture)};
+  const dtype = asked ?? matrixDtype(folder, architecture);
+  return {
+    draft: await simplify(draftOf(folder, architecture)),
+    storage: {dtype, isNarrower: storesNarrower(folder, architecture, dtype)},
+  };
 }
 
 /** @throws UsageError if the target that is asked for cannot say the model, or none can. */
 function choose(
   plans: readonly (ExportPlan | Refusal)[],
-  {model, to = 'auto', allowsApproximate = false}: ExportOptions,
+  {model, to = 'auto', dtype, allowsApproximate = false}: ExportOptions,
 ): ExportPlan {
   const plan = to === 'auto' ? plans.find(({kind}) => kind === 'plan') : plans.find(({target}) => target === to);
   if (!plan) {
-    throw new UsageError(`No family of transformers can say ${model}: ${commonWhy(plans)}.`, {
-      hint: remedyOf(plans) ?? 'Say --to <target> to read why not that one.',
+    const {why, remedy} = nearestRefusal(plans);
+    throw new UsageError(`No family of transformers can say ${model}: ${why}.`, {
+      hint: remedy ?? 'Say --dry-run to read why not each of them.',
     });
   }
   if (plan.kind === 'refusal') {
     throw new UsageError(`${model} cannot be exported to ${plan.target}: ${plan.why}.`, {
-      hint: plan.remedy ?? 'Say --to auto to see what it can be exported to.',
+      hint: plan.remedy ?? 'Say --dry-run to see what it can be exported to.',
     });
   }
-  if (plan.approximation === null || allowsApproximate) return plan;
-  throw new UsageError(
-    `${to === 'auto' ? `No family says ${model} exactly; nearest is ${plan.target}` : `${plan.target} says ${model} only nearly`}: it ${plan.approximation}.`,
-    {hint: 'Say --allow-approximate to export it so and read how far it is from its source.'},
-  );
+  const isAskedFor = plan.fidelity === 'rounded' && dtype !== undefined;
+  if (plan.fidelity === 'exact' || isAskedFor || allowsApproximate) return plan;
+  const who =
+    to === 'auto'
+      ? `No family says ${model} exactly; nearest is ${plan.target}`
+      : `${plan.target} says ${model} only nearly`;
+  const wider = plan.fidelity === 'rounded' ? ', or --dtype float32 to round nothing' : '';
+  throw new UsageError(`${who}: it ${plan.approximation}.`, {
+    hint: `Say --allow-approximate to export it so and read how far it is from its source${wider}.`,
+  });
 }
 
-/** What keeps a model out of most families. */
-function commonWhy(plans: readonly (ExportPlan | Refusal)[]): string {
-  const reasons = plans.flatMap((plan) => (plan.kind === 'refusal' ? [plan.why] : []));
-  const count = (why: string): number => reasons.filter((other) => other === why).length;
-  return reasons.toSorted((a, b) => count(b) - count(a))[0] ?? 'there are none';
+/** That of a family whose attention is the model's: what keeps it out is worth knowing. */
+function nearestRefusal(plans: readonly (ExportPlan | Refusal)[]): Pick<Refusal, 'why' | 'remedy'> {
+  const refusals = plans.filter((plan) => plan.kind === 'refusal');
+  const nearest = refusals.find(({hasAttention}) => hasAttention) ?? refusals[0];
+  return nearest ?? {why: 'there are none', remedy: null};
 }
 
-function remedyOf(plans: readonly (ExportPlan | Refusal)[]): string | null {
-  const why = commonWhy(plans);
-  const plan = plans.find((one) => one.kind === 'refusal' && one.why === why);
-  return plan?.kind === 'refusal' ? plan.remedy : null;
-}
-
-/** Whether numbers of the source are rounded as they are stored, whatever is done to them. */
-function isNarrower({folder, architecture}: ModelSource, stored: FloatDtype): boolean {
-  return stored !== matrixDtype(folder, architecture) && (stored === 'BF16' || stored === 'F16');
-}
-
-/** @throws ModelError if an export that should be exact is not: nobody would look for the mistake here. */
-function requireExact({approximation, target}: ExportPlan, fidelity: Fidelity, isRounded: boolean): void {
-  if (approximation !== null || isRounded || fidelity.beyond <= NEAR_EQUALS) return;
+/**
+ * @throws ModelError if an export that should be exact is not: nobody would look for the mistake here. Where rounding has
+ * another expert chosen between near equals, what comes after it in its window differs, too; hence half of all positions.
+ */
+function requireExact({fidelity: kind, target}: ExportPlan, fidelity: Fidelity): void {
+  if (kind !== 'exact' || fidelity.beyond <= 0.5) return;
   throw new ModelError(
     `The ${target} export should equal its source and does not: ${formatPercent(fidelity.beyond)} of ${fidelity.tokens} positions differ, by up to ${fidelity.maxLogitDifference.toExponential(1)}.`,
     {hint: 'This is a mistake of downcycle: please report it, with the config.json of the model.'},
   );
 }
 
-async function sourceRecord({folder, fingerprint}: ModelSource, model: string): Promise<ManifestFields['source']> {
+async function sourceRecord({folder, architecture}: OpenModel, model: string): Promise<ManifestFields['source']> {
   return {
     name: publicName(model),
     modelType: String(folder.config.model_type),
-    fingerprint,
+    fingerprint: await modelFingerprint(folder, architecture),
     revision: await commitOf(model),
   };
 }
 
 function commandOf({model, out, text, dtype, allowsApproximate = false}: ExportOptions, target: TargetName): string {
-  const words = {F64: 'float64', F32: 'float32', F16: 'float16', BF16: 'bfloat16'} as const;
+  const quoted = (name: string): string => (/^[\w./@+-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
   return [
-    `downcycle export ${publicName(model)} --to ${target} --out ${basename(resolve(out))}`,
-    ...(text === undefined ? [] : [`--text ${basename(text)}`]),
-    ...(dtype === undefined ? [] : [`--dtype ${words[dtype]}`]),
+    `downcycle export ${quoted(publicName(model))} --to ${target} --out ${quoted(basename(resolve(out)))}`,
+    ...(text === undefined ? [] : [`--text ${quoted(basename(text))}`]),
+    ...(dtype === undefined ? [] : [`--dtype ${DTYPE_WORDS[dtype]}`]),
     ...(allowsApproximate ? ['--allow-approximate'] : []),
   ].join(' ');
 }
 
-/** Where the mixture came from; null if it has no record, or one that cannot be read. */
+/** Where the mixture came from; null if it has no record. @throws ModelError if it has one that cannot be read. */
 async function provenanceOf(model: string): Promise<Provenance | null> {
-  return readProvenance(model).catch(() => null);
+  return (await exists(join(model, PROVENANCE_FILE))) ? readProvenance(model) : null;
 }

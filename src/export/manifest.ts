@@ -20,10 +20,12 @@ export interface Manifest {
     readonly fingerprint: string;
     readonly revision: string | null;
   };
-  /** The command that makes it again. */
+  /** The command that made it, without the folders that things lay in. */
   readonly command: string;
   /** What was rewritten, in order. */
   readonly rewritings: readonly string[];
+  /** Whether it computes what its source does, but for rounding of numbers, or nearly. */
+  readonly kind: 'exact' | 'rounded' | 'approximate';
   /** Why it computes something else than its source, if only a little; null if it does not. */
   readonly approximation: string | null;
   /** What the router of each layer was multiplied with; null where that was not needed. */

@@ -1,5 +1,5 @@
 // README.md of an exported folder: what it is, where it came from, how close it is to that, how it is run.
-import {dirname, join, resolve} from 'node:path';
+import {join, resolve} from 'node:path';
 import type {Provenance} from '../downcycle/provenance.js';
 import {type Architecture, countParameters, moeLayouts} from '../model/architecture.js';
 import {sideBySide} from '../report/chart.js';
@@ -7,10 +7,11 @@ import {lossCharts} from '../report/figures.js';
 import {formatCount, formatLoss} from '../report/number.js';
 import {readReportRun} from '../report/read-run.js';
 import {drawSpec} from '../report/render.js';
-import {groupArms} from '../report/runs.js';
+import {groupArms, type ReportRun} from '../report/runs.js';
 import {summarise} from '../report/summary.js';
 import {LIGHT} from '../report/theme.js';
 import {writeFileAtomic} from '../util/atomic.js';
+import {DataError} from '../util/errors.js';
 import {exists} from '../util/exists.js';
 import {formatPercent} from '../util/percent.js';
 import type {ManifestFields} from './manifest.js';
@@ -42,18 +43,31 @@ interface Training {
   readonly text: string;
 }
 
-/** The run whose checkpoint holds the model, drawn and in words; null if there is none. */
+/** The run whose checkpoint holds the model, up to that checkpoint, drawn and in words; null if it is none, or its log tells nothing. */
 async function trainingOf(model: string): Promise<Training | null> {
-  const run = dirname(dirname(resolve(model)));
-  if (!(await exists(join(run, LOG)))) return null;
-  const arms = groupArms([await readReportRun(run)]);
+  const [, run, step] = /^(.+)[/\\]step-(\d{6,})[/\\]model$/.exec(resolve(model)) ?? [];
+  if (run === undefined || !(await exists(join(run, LOG)))) return null;
+  const whole = await readReportRun(run).catch((error: unknown) => {
+    if (error instanceof DataError) return null; // a torn log is no reason to go without the model
+    throw error;
+  });
+  if (!whole) return null;
+  const arms = groupArms([upTo(whole, Number(step))]);
   const {svg} = await drawSpec(sideBySide(lossCharts(arms, {x: 'tokens', smoothing: 0.9}), LIGHT), 'losses');
   const [row] = summarise(arms).rows;
-  const held = row?.firstLoss != null && row.lastLoss !== null;
-  const losses = held
-    ? ` Held-out loss went from ${formatLoss(row.firstLoss ?? 0)} to ${formatLoss(row.lastLoss ?? 0)}.`
-    : '';
+  const losses =
+    row && row.firstLoss !== null && row.lastLoss !== null
+      ? ` Held-out loss went from ${formatLoss(row.firstLoss)} to ${formatLoss(row.lastLoss)}.`
+      : '';
   return {svg, text: `Trained on ${formatCount(row?.tokens ?? 0)} tokens.${losses}\n\n![loss curves](${LOSSES})`};
+}
+
+function upTo(run: ReportRun, last: number): ReportRun {
+  const cut = (curve: ReportRun['train']): ReportRun['train'] => ({
+    ...curve,
+    points: curve.points.filter(({step}) => step <= last),
+  });
+  return {...run, train: cut(run.train), validation: cut(run.validation)};
 }
 
 function cardText({fields, name, architecture, provenance}: CardSource, training: string | null): string {
@@ -111,7 +125,7 @@ function originText(provenance: Provenance | null, name: string): string {
   }[provenance.kind];
   const lines = [
     `Its experts were ${verb} **${publicName(source.path)}**${source.revision === null ? '' : ` (revision ${source.revision})`} by downcycle ${versions.downcycle}, method \`${method.method}\`, seed ${seed}.`,
-    `Options: \`${JSON.stringify(method)}\`.`,
+    `Options: \`${JSON.stringify(method, (key, value: unknown) => (key === 'from' && typeof value === 'string' ? publicName(value) : value))}\`.`,
   ];
   if ('calibration' in provenance && provenance.calibration) {
     const {tasks, options} = provenance.calibration;

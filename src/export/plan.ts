@@ -4,6 +4,13 @@ import type {Architecture, MixtureFamily} from '../model/architecture.js';
 import type {Draft} from './draft.js';
 import type {TargetName} from './names.js';
 
+/** What is measured of the logits of chosen experts before a rewriting, and how large it may be afterwards. */
+export interface RouterMeasure {
+  /** How far the largest is from their mean, or how far any is from zero. */
+  readonly of: 'differences' | 'magnitudes';
+  readonly most: number;
+}
+
 /** One rewriting of a model. */
 export interface Trick {
   /** What it does, in one sentence without a full stop. */
@@ -13,8 +20,10 @@ export interface Trick {
    * changes, by however little.
    */
   readonly fidelity: 'exact' | 'rounded' | 'approximate';
-  /** Whether it needs the factors of {@link routerFactors}. */
-  readonly measures?: 'differences' | 'magnitudes';
+  /** Whether it needs the factors of {@link routerFactors}, and which. */
+  readonly measures?: RouterMeasure;
+  /** Whether routers become smaller than float16 holds, to which transformers rounds them in such a model. */
+  readonly isTiny?: true;
   /** @param factors what routers are multiplied with, one number a layer; there if it measures. */
   readonly apply: (draft: Draft, factors: readonly number[]) => Draft;
 }
@@ -24,7 +33,8 @@ export interface ExportPlan {
   readonly kind: 'plan';
   readonly target: MixtureFamily;
   readonly tricks: readonly Trick[];
-  /** Why the result computes something else, if only a little; null if it does not. */
+  readonly fidelity: Trick['fidelity'];
+  /** Why the result computes something else, if only a little: what `it` does; null if it does not. */
   readonly approximation: string | null;
 }
 
@@ -35,6 +45,8 @@ export interface Refusal {
   readonly why: string;
   /** What would make it possible. */
   readonly remedy: string | null;
+  /** Whether attention is what the family computes, so that it is experts that do not fit. */
+  readonly hasAttention: boolean;
 }
 
 /** A reason why not, and what would help. */
@@ -50,28 +62,50 @@ export class Inexpressible extends Error {
 /** A family to export to. */
 export interface Target {
   readonly family: MixtureFamily;
-  /** The rewritings that bring a mixture into its form. @throws Inexpressible if there are none. */
-  readonly tricksFor: (architecture: Architecture) => Trick[];
+  /** The rewritings of attention. @throws Inexpressible if the family computes something else. */
+  readonly attention: (architecture: Architecture) => Trick[];
+  /** The rewritings that bring experts into its form. @throws Inexpressible if there are none. */
+  readonly experts: (architecture: Architecture) => Trick[];
 }
 
-/** How a mixture becomes one of `target`'s family, if it can, with numbers stored as `dtype`. */
-export function planFor(target: Target, architecture: Architecture, dtype: FloatDtype): ExportPlan | Refusal {
+/** What numbers are stored in. */
+export interface Storage {
+  readonly dtype: FloatDtype;
+  /** Whether that rounds numbers of the source. */
+  readonly isNarrower: boolean;
+}
+
+/** How a mixture becomes one of `target`'s family, if it can. */
+export function planFor(target: Target, architecture: Architecture, storage: Storage): ExportPlan | Refusal {
   const {family} = target;
+  let hasAttention = false;
   try {
-    const tricks = target.tricksFor(architecture);
-    return {kind: 'plan', target: family, tricks, approximation: approximationOf(tricks, dtype)};
+    const attention = target.attention(architecture);
+    hasAttention = true;
+    const tricks = [...attention, ...target.experts(architecture)];
+    refuseTiny(tricks, storage);
+    return {kind: 'plan', target: family, tricks, ...fidelityOf(tricks, storage)};
   } catch (error) {
     if (!(error instanceof Inexpressible)) throw error;
-    return {kind: 'refusal', target: family, why: error.message, remedy: error.remedy};
+    return {kind: 'refusal', target: family, why: error.message, remedy: error.remedy, hasAttention};
   }
 }
 
-function approximationOf(tricks: readonly Trick[], dtype: FloatDtype): string | null {
+function refuseTiny(tricks: readonly Trick[], {dtype}: Storage): void {
+  if (dtype !== 'F16' || !tricks.some(({isTiny}) => isTiny)) return;
+  throw new Inexpressible('its routers would be smaller than float16 holds', 'Say --dtype bfloat16 or float32.');
+}
+
+function fidelityOf(
+  tricks: readonly Trick[],
+  {dtype, isNarrower}: Storage,
+): Pick<ExportPlan, 'fidelity' | 'approximation'> {
   const close = tricks.find(({fidelity}) => fidelity === 'approximate');
-  if (close) return close.says;
+  if (close) return {fidelity: 'approximate', approximation: close.says};
+  if (isNarrower) return {fidelity: 'rounded', approximation: `rounds the numbers of its source to ${dtype}`};
   const rounded = tricks.find(({fidelity}) => fidelity === 'rounded');
-  if (!rounded || dtype === 'F32' || dtype === 'F64') return null;
-  return `${rounded.says}, which ${dtype} rounds (--dtype float32 does not)`;
+  if (!rounded || dtype === 'F32' || dtype === 'F64') return {fidelity: 'exact', approximation: null};
+  return {fidelity: 'rounded', approximation: `${rounded.says}, which ${dtype} rounds`};
 }
 
 /** The architecture that some rewritings make of one. */

@@ -5,26 +5,19 @@ import type {Architecture} from '../model/architecture.js';
 import {decoderLayer} from '../model/decoder.js';
 import {hiddenTensor, startWalk, type Walk, type WalkText} from '../model/walk.js';
 import {pickColumns} from '../op/top-k.js';
-import type {Trick} from './plan.js';
+import {ModelError} from '../util/errors.js';
+import type {RouterMeasure} from './plan.js';
 
 /**
- * What counts of the logits of chosen experts: how far the largest is from their mean, where weights are shared out; else how
- * far any is from zero.
- */
-type Measure = NonNullable<Trick['measures']>;
-
-/** Largest relative difference of weights that is left: half a unit in the last place of bfloat16. */
-const LARGEST = 2 ** -9;
-
-/**
- * For each layer the power of two that, times the router, leaves at most {@link LARGEST} of what is measured on a text; 1 for
+ * For each layer the power of two that, times the router, leaves at most so much of what is measured on a text; 1 for
  * layers without experts. The engine must have been started.
+ * @throws ModelError if logits are not finite.
  */
 export async function routerFactors(
   folder: ModelFolder,
   architecture: Architecture,
   text: WalkText,
-  measure: Measure,
+  measure: RouterMeasure,
 ): Promise<number[]> {
   const walk = await startWalk(folder, architecture, text);
   const layer = compileMeasured(walk, measure);
@@ -32,7 +25,7 @@ export async function routerFactors(
   try {
     for (let l = 0; l < architecture.ffn.length; l++) {
       await walk.load(l);
-      factors.push(factorOf(await passMeasured(walk, layer)));
+      factors.push(factorOf(await passMeasured(walk, layer), measure.most));
     }
   } finally {
     walk.dispose();
@@ -41,18 +34,21 @@ export async function routerFactors(
 }
 
 /** At most one: what is alike already needs nothing. */
-function factorOf(largest: number): number {
-  return largest > LARGEST ? 2 ** Math.floor(Math.log2(LARGEST / largest)) : 1;
+function factorOf(largest: number, most: number): number {
+  if (!Number.isFinite(largest)) throw new ModelError('A router gives logits that are not numbers.', {hint: DAMAGED});
+  return largest > most ? 2 ** Math.floor(Math.log2(most / largest)) : 1;
 }
+
+const DAMAGED = 'Look for weights that are not finite.';
 
 type MeasuredLayer = ReturnType<typeof compileMeasured>;
 
-function compileMeasured(walk: Walk, measure: Measure) {
+function compileMeasured(walk: Walk, measure: RouterMeasure) {
   return walk.compile('measured_layer', ({params, layout, context}, x_TD: tf.Tensor2D) => {
     const {next_TD, router} = decoderLayer(x_TD, params, layout, walk.architecture, context);
     if (!router) return {next_TD, largest: tf.scalar(0)};
     const chosen_TK = pickColumns(router.logit_TE, router.expert_TK);
-    const from_TK = measure === 'magnitudes' ? chosen_TK : tf.sub(chosen_TK, tf.mean(chosen_TK, 1, true));
+    const from_TK = measure.of === 'magnitudes' ? chosen_TK : tf.sub(chosen_TK, tf.mean(chosen_TK, 1, true));
     return {next_TD, largest: tf.max(tf.abs(from_TK))};
   });
 }

@@ -1,4 +1,4 @@
-// Words of a mixture that its numbers do not need: biases and scales of zeros.
+// Words of a mixture that its numbers do not need: biases and scales of zeros, factors that are what they are anyway.
 import {type Architecture, moeLayouts} from '../model/architecture.js';
 import {type Draft, withMoe} from './draft.js';
 
@@ -28,8 +28,10 @@ interface Dropped {
 }
 
 function without(architecture: Architecture, {dropsBias, dropsExpertBias, dropsScale}: Dropped): Architecture {
-  const {routing} = architecture;
-  const changed = withMoe(architecture, ({expertBias, ...layout}) => ({
+  const {routing, multipliers, headDim} = architecture;
+  const isPlain = multipliers.attention === headDim ** -0.5; // what it is where nobody says it
+  const plain = isPlain ? {...architecture, multipliers: {...multipliers, attention: null}} : architecture;
+  const changed = withMoe(plain, ({expertBias, ...layout}) => ({
     ...layout,
     selectionBias: layout.selectionBias && !dropsBias,
     ...(expertBias && !dropsExpertBias && {expertBias}),

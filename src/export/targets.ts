@@ -1,6 +1,5 @@
-import type {FloatDtype} from '../format/dtype.js';
-import type {Architecture, MixtureFamily} from '../model/architecture.js';
-import {type ExportPlan, planFor, type Refusal, type Target} from './plan.js';
+import {type Architecture, countParameters, type MixtureFamily} from '../model/architecture.js';
+import {architectureAfter, type ExportPlan, planFor, type Refusal, type Storage, type Target} from './plan.js';
 import {DEEPSEEK_V3} from './target/deepseek-v3.js';
 import {FLEX_OLMO_TARGET} from './target/flex-olmo.js';
 import {GLM4_MOE_TARGET} from './target/glm4-moe.js';
@@ -21,17 +20,21 @@ const TARGETS: Readonly<Record<MixtureFamily, Target>> = {
   glm4_moe: GLM4_MOE_TARGET,
 };
 
-/** How a mixture becomes one of each family, in the order of {@link preferred}, and why it cannot be one of the others. */
-export function planAll(architecture: Architecture, dtype: FloatDtype): (ExportPlan | Refusal)[] {
-  const plans = Object.values(TARGETS).map((target) => planFor(target, architecture, dtype));
-  return [...plans.toSorted((a, b) => costOf(a, architecture) - costOf(b, architecture)), DEEPSEEK_V3];
-}
+/** Exports beyond the smallest by more than this hold something several times. */
+const ABOUT_AS_LARGE = 1.05;
 
-/** Exact ones first, then rounded ones; those that hold a shared expert once before those that hold it in every routed one. */
-function costOf(plan: ExportPlan | Refusal, {family}: Architecture): number {
-  if (plan.kind === 'refusal') return 16;
-  const isFolded = plan.tricks.some(({says}) => says.startsWith('puts the shared expert'));
-  const isClose = plan.tricks.some(({fidelity}) => fidelity === 'approximate');
-  const distance = plan.approximation === null ? 0 : isClose ? 8 : 4;
-  return distance + (isFolded ? 2 : 0) + (plan.target === family ? 0 : 1);
+/**
+ * How a mixture becomes one of each family, and why it cannot be one of the others: exact ones first, among them those of about
+ * the fewest parameters, among them its own family.
+ */
+export function planAll(architecture: Architecture, storage: Storage): (ExportPlan | Refusal)[] {
+  const all = Object.values(TARGETS).map((target) => planFor(target, architecture, storage));
+  const plans = all.filter((plan) => plan.kind === 'plan');
+  const sizeOf = ({tricks}: ExportPlan): number => countParameters(architectureAfter(architecture, tricks)).total;
+  const smallest = Math.min(...plans.map(sizeOf));
+  const rank = (plan: ExportPlan): number =>
+    4 * ['exact', 'rounded', 'approximate'].indexOf(plan.fidelity) +
+    (sizeOf(plan) > ABOUT_AS_LARGE * smallest ? 2 : 0) +
+    (plan.target === architecture.family ? 0 : 1);
+  return [...plans.toSorted((a, b) => rank(a) - rank(b)), ...all.filter(({kind}) => kind === 'refusal'), DEEPSEEK_V3];
 }

@@ -15,7 +15,7 @@ const WINDOW = 128;
 const TOKENS = 512;
 
 /**
- * The first windows of a file; tokens drawn at random if there is none.
+ * Windows spread evenly over a file; tokens drawn at random if there is none.
  *
  * @throws DataError if the file does not fill a window; ModelError if the model has no tokenizer to read it with.
  */

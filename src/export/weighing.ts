@@ -1,6 +1,5 @@
 // What the results of chosen experts are multiplied with, in the terms that decide which family can say it.
-import type {Architecture, Routing} from '../model/architecture.js';
-import {moeLayouts} from '../model/architecture.js';
+import {type Architecture, moeLayouts, type Routing} from '../model/architecture.js';
 import {Inexpressible} from './plan.js';
 
 /**
@@ -21,10 +20,13 @@ export function weighingOf(architecture: Architecture): Weighing {
       'Convert with weights of one, or train routers of plain scores.',
     );
   }
-  const layouts = moeLayouts(architecture);
-  // one chosen expert alone has all of the weight that is shared
-  if (routing.weight === 'one') return layouts.every(({topK}) => topK === 1) ? 'shares' : 'ones';
+  if (routing.weight === 'one') return 'ones';
   return routing.score === 'sigmoid' ? sigmoidOf(routing) : softmaxOf(routing);
+}
+
+/** Of one chosen expert, weights of one are shares of softmax: it has all of them. */
+export function sharesIfOne(weighing: Weighing, architecture: Architecture): Weighing {
+  return weighing === 'ones' && moeLayouts(architecture).every(({topK}) => topK === 1) ? 'shares' : weighing;
 }
 
 function softmaxOf({order, renormalise}: Routing): Weighing {
@@ -38,7 +40,7 @@ function sigmoidOf({renormalise}: Routing): Weighing {
 const ALWAYS_K = 'Train with a fixed number of experts a token.';
 const RETRAIN = 'Train routers with plain softmax for a while.';
 const LINEAR =
-  'Give it a linear router, which is another model to be measured anew: convert with --router gate-mean, or --router ridge to fit one.';
+  'Give it a linear router, which is another model to be measured anew: convert with --router gate-mean, or --router ridge to fit one (which has biases: glm4_moe).';
 
 function refuseRouters(architecture: Architecture): void {
   for (const [l, layout] of architecture.ffn.entries()) {

@@ -134,3 +134,6 @@ function float16Magnitude(word: number, value: number): number {
   // Subnormal: one unit is 2^-24, which is also the spacing of float32 above 0.5, so rounding that sum rounds to units.
   return (Math.fround(value + 0.5) - 0.5) * 2 ** 24;
 }
+
+/** What configs of transformers call the dtypes. */
+export const DTYPE_WORDS = {F64: 'float64', F32: 'float32', F16: 'float16', BF16: 'bfloat16'} as const;

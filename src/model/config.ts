@@ -1,6 +1,6 @@
 // config.json of Hugging Face folders, dense and ours, to and from an Architecture.
 import {z} from 'zod';
-import type {FloatDtype} from '../format/dtype.js';
+import {DTYPE_WORDS, type FloatDtype} from '../format/dtype.js';
 import {ModelError} from '../util/errors.js';
 import type {Architecture, Family, FfnLayout, InnerLayout, Routing} from './architecture.js';
 import type {ConfigRecord} from './family/definition.js';
@@ -139,8 +139,7 @@ export function architectureToConfig(architecture: Architecture, source: ConfigR
 
 /** The config with its dtype said, under the key that it has for it (`dtype`, before transformers 5 `torch_dtype`). */
 export function withDtype(config: ConfigRecord, dtype: FloatDtype): ConfigRecord {
-  const words = {F64: 'float64', F32: 'float32', F16: 'float16', BF16: 'bfloat16'} as const;
-  return {...config, ['dtype' in config ? 'dtype' : 'torch_dtype']: words[dtype]};
+  return {...config, ['dtype' in config ? 'dtype' : 'torch_dtype']: DTYPE_WORDS[dtype]};
 }
 
 function moeArchitecture(config: ConfigRecord, file: string): Architecture {

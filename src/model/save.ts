@@ -75,7 +75,7 @@ function entryOf({spec, tensor: {name, shape}}: Part, dtype: FloatDtype): Tensor
  * The dtype a parameter is stored in: a router decides by differences that bfloat16 rounds away, and is small, so it
  * stays float32 with its bias and scale; everything else takes the dtype of the model.
  */
-function storedDtype(role: Role, dtype: FloatDtype): FloatDtype {
+export function storedDtype(role: Role, dtype: FloatDtype): FloatDtype {
   return role === 'router' || role === 'bias' || role === 'scale' ? 'F32' : dtype;
 }
 

@@ -1,6 +1,6 @@
 // Mixtures of every kind, and the families that they are exported to.
 import type {TargetName} from '../../src/export/names.js';
-import {type Architecture, type Multipliers, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {type Architecture, type Multipliers, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {mixture, moeLayer} from './random-mixture.js';
 
 export const SHARES = {...SOFTMAX_ROUTING, renormalise: true};
@@ -45,6 +45,25 @@ export const EXACT: readonly ExportCase[] = [
   ],
   ['a window', mixture({family: 'mistral', slidingWindow: 7, routing: SHARES}, bareLayers), 'mixtral'],
   ['one expert of weight one', mixture({routing: ONES}, [moeLayer({topK: 1, sharedWidth: 0})]), 'mixtral'],
+  [
+    'a tied embedding, heads of another width, positions that are scaled',
+    mixture({
+      ...{tied: true, headDim: 8, ropeTheta: 1e4},
+      ropeScaling: {kind: 'llama3', factor: 8, lowTurns: 1, highTurns: 4, firstContext: 16},
+    }),
+    'qwen2_moe',
+  ],
+  [
+    'factors that are what they are anyway',
+    mixture({family: 'granite', multipliers: {...PLAIN.multipliers, attention: 0.5}}),
+    'qwen2_moe',
+  ],
+  ['biases of some routers', mixture({routing: SIGMOID}, [biased, moeLayer()]), 'glm4_moe'],
+  [
+    'one expert of weight one beside norms of heads',
+    mixture({family: 'qwen3', qkNorm: 'head', routing: ONES}, [moeLayer({topK: 1})]),
+    'glm4_moe',
+  ],
   ['weights that sum to one beside a shared expert', mixture({routing: SHARES}), 'qwen2_moe'],
   ['a shared expert in every routed one', mixture({routing: SHARES}), 'mixtral', 'mixtral'],
   ['weights of one', mixture({routing: ONES}), 'granitemoeshared'],
@@ -68,12 +87,21 @@ export const EXACT: readonly ExportCase[] = [
     ),
     'glm4_moe',
   ],
-  ['sigmoid scores of logits', mixture({routing: {...SIGMOID, order: 'topk-then-score'}}), 'glm4_moe'],
 ];
 
 /** Those whose weights come out of a router made small. */
 export const NEAR: readonly ExportCase[] = [
   ['weights of one in layers that differ', mixture({routing: ONES}, uneven), 'glm4_moe'],
+  [
+    'one expert of weight one by logits with biases',
+    mixture({routing: {...ONES, order: 'topk-then-score'}}, [moeLayer({topK: 1, selectionBias: true})]),
+    'glm4_moe',
+  ],
+  [
+    'one expert of weight one in layers that differ',
+    mixture({routing: ONES}, [moeLayer({topK: 1}), moeLayer({topK: 1, experts: 4})]),
+    'glm4_moe',
+  ],
   [
     'weights of one by logits with biases, in layers that differ',
     mixture(

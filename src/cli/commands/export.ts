@@ -1,13 +1,11 @@
 import {Option} from '@commander-js/extra-typings';
 import {TARGET_NAMES} from '../../export/names.js';
 import {UsageError} from '../../util/errors.js';
-import {examples} from '../option.js';
+import {DTYPES, dtypeOption, examples} from '../option.js';
 import type {Program} from '../program.js';
 import {exportedText, plansText} from '../show/exported.js';
 import {showCompare} from '../show/progress.js';
 import type {Ui} from '../ui.js';
-
-const DTYPES = {float32: 'F32', bfloat16: 'BF16', float16: 'F16'} as const;
 
 /** Adds `downcycle export`. */
 export function addExport(program: Program, ui: Ui): void {
@@ -25,15 +23,15 @@ export function addExport(program: Program, ui: Ui): void {
         .default('auto' as const),
     )
     .option('--text <file>', 'text to compare on, and to fit routers on; default: tokens drawn at random')
-    .addOption(
-      new Option('--dtype <dtype>', 'what matrices are stored in; default: as in the model').choices([
-        'float32',
-        'bfloat16',
-        'float16',
-      ] as const),
-    )
+    .addOption(dtypeOption())
     .option('--allow-approximate', 'write what is only nearly the same, too')
-    .addOption(new Option('--dry-run', 'say which families can hold the model, and write nothing').conflicts('out'))
+    .addOption(
+      new Option('--dry-run', 'say which families can hold the model, and write nothing').conflicts([
+        'out',
+        'text',
+        'allowApproximate',
+      ]),
+    )
     .addHelpText(
       'after',
       examples(
@@ -58,7 +56,10 @@ export function addExport(program: Program, ui: Ui): void {
       await ui.withStatus(async (status) => {
         const show = showCompare(status);
         const model = await folderOf(name, show);
-        if (out === undefined) return ui.print(plansText(await exportPlans({model, dtype})));
+        if (out === undefined) {
+          const plans = await exportPlans({model, dtype});
+          return ui.print(plansText(to === 'auto' ? plans : plans.filter(({target}) => target === to)));
+        }
         await begin({engine: engineSchema.parse({})}, [model], show);
         const options = {model, out, to, text, dtype, allowsApproximate: allowApproximate};
         const exported = await exportModel(options, (stage) => status.update(stage));

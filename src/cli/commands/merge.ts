@@ -1,10 +1,7 @@
-import {Option} from '@commander-js/extra-typings';
-import {examples} from '../option.js';
+import {DTYPES, dtypeOption, examples} from '../option.js';
 import type {Program} from '../program.js';
 import {showCompare} from '../show/progress.js';
 import type {Ui} from '../ui.js';
-
-const DTYPES = {float32: 'F32', bfloat16: 'BF16', float16: 'F16'} as const;
 
 /** Adds `downcycle merge`. */
 export function addMerge(program: Program, ui: Ui): void {
@@ -20,13 +17,7 @@ export function addMerge(program: Program, ui: Ui): void {
       '--base <model>',
       'model that was trained from, a folder or a name on the hub; default: the one the run names',
     )
-    .addOption(
-      new Option('--dtype <dtype>', 'what matrices are stored in; default: as in that model').choices([
-        'float32',
-        'bfloat16',
-        'float16',
-      ] as const),
-    )
+    .addOption(dtypeOption())
     .addHelpText('after', examples('merge checkpoints/recover/model --out models/recovered'))
     .action(async (adapter, {out, base, dtype}) => {
       const [{mergeAdapter}, {folderOf}] = await Promise.all([

@@ -20,8 +20,8 @@ export function plansText(plans: readonly (ExportPlan | Refusal)[]): string {
 }
 
 function verdict(plan: ExportPlan | Refusal): [kind: string, why: string] {
-  if (plan.kind === 'refusal') return ['impossible', plan.why];
-  if (plan.approximation !== null) return ['approximate', `it ${plan.approximation}`];
+  if (plan.kind === 'refusal') return ['impossible', plan.remedy === null ? plan.why : `${plan.why}. ${plan.remedy}`];
+  if (plan.approximation !== null) return [plan.fidelity, `it ${plan.approximation}`];
   return [
     'exact',
     plan.tricks.length === 0 ? 'it is of that form' : `it ${plan.tricks.map(({says}) => says).join('; ')}`,
@@ -32,6 +32,7 @@ function verdict(plan: ExportPlan | Refusal): [kind: string, why: string] {
 export function exportedText({
   target,
   dtype,
+  kind,
   approximation,
   fidelity,
   parameters,
@@ -46,10 +47,14 @@ export function exportedText({
   return `${lines([
     ['target', `${target}, stored as ${dtype}`],
     ['size', `${formatCount(total)} parameters, ${formatCount(active)} active${grown}`],
-    ['fidelity', approximation === null ? 'exact' : `approximate: it ${approximation}`],
+    ['fidelity', approximation === null ? kind : `${kind}: it ${approximation}`],
     [
       'measured',
-      `largest logit difference ${fidelity.maxLogitDifference.toExponential(1)} of ${fidelity.largestLogit.toPrecision(3)}, mean ${fidelity.meanLogitDifference.toExponential(1)}, KL ${fidelity.kl.toExponential(1)} nats a token, same likeliest token at ${formatPercent(fidelity.sameToken)} of ${fidelity.tokens} positions (${fidelity.text})`,
+      `largest logit difference ${small(fidelity.maxLogitDifference)} of ${fidelity.largestLogit.toPrecision(3)}, mean ${small(fidelity.meanLogitDifference)}, KL ${small(fidelity.kl)} nats a token, same likeliest token at ${formatPercent(fidelity.sameToken)} of ${fidelity.tokens} positions (${fidelity.text})`,
     ],
   ])}\n${out}`;
+}
+
+function small(value: number): string {
+  return value === 0 ? '0' : value.toExponential(1);
 }

@@ -2,7 +2,7 @@ import {type Architecture, moeLayouts} from '../../model/architecture.js';
 import {attentionTricks} from '../attention.js';
 import {architectureAfter, Inexpressible, type Target, type Trick} from '../plan.js';
 import {chooseAlways, zeroSelectionBias} from '../trick/always-chosen.js';
-import {evenSigmoids, reword} from '../trick/weights.js';
+import {chooseByScores, evenSigmoids, oneBySigmoid} from '../trick/weights.js';
 import {padWidths, widestOf} from '../trick/widths.js';
 import {refuseSelectionBias, refuseSharedGate} from '../uniform.js';
 import {weighingOf} from '../weighing.js';
@@ -10,56 +10,58 @@ import {weighingOf} from '../weighing.js';
 /** Llama, Qwen2 and Qwen3 attention; sigmoid scores with selection biases, which say layers that differ, and shared experts. */
 export const GLM4_MOE_TARGET: Target = {
   family: 'glm4_moe',
-  tricksFor: (architecture) => [
-    ...attentionTricks(architecture, {
+  attention: (architecture) =>
+    attentionTricks(architecture, {
       norm: {kind: 'rms', placement: 'before'},
       qkNorm: ['none', 'head'],
       attentionBias: ['none', 'qkv'],
     }),
-    ...expertTricks(architecture),
-  ],
+  experts: expertTricks,
 };
-
-const ONE_OF_SCORES = {score: 'sigmoid', order: 'score-then-topk', renormalise: true, weight: 'score'} as const;
 
 function expertTricks(architecture: Architecture): Trick[] {
   refuseDenseAfterExperts(architecture);
-  const weighing = weighingOf(architecture);
   refuseSharedGate(architecture);
+  const weighing = weighingOf(architecture);
+  const layouts = moeLayouts(architecture);
+  const isOne = layouts.every(({topK}) => topK === 1); // whose share is one, whatever its score
   switch (weighing) {
     case 'softmax':
       throw new Inexpressible('experts are weighed by softmax scores', 'Choose qwen2_moe, qwen3_moe or flex_olmo.');
     case 'shares':
-      // of one chosen expert alone the share is one, whatever its score
-      if (moeLayouts(architecture).some(({topK}) => topK > 1)) {
+      if (!isOne)
         throw new Inexpressible(
           'experts are weighed by softmax scores',
           'Choose qwen2_moe, mixtral or granitemoeshared.',
         );
-      }
-      refuseSelectionBias(architecture);
-      return alike(architecture, reword(architecture.routing, ONE_OF_SCORES));
+      return alike(architecture, weightsOfOne(architecture));
     case 'ones':
-      if (architecture.routing.order === 'score-then-topk') refuseSelectionBias(architecture);
-      return alike(architecture, [evenSigmoids()]);
+      return alike(architecture, weightsOfOne(architecture));
     case 'sigmoid':
     case 'sigmoid-shares':
-      return alike(architecture, sigmoidWords(architecture));
+      if (architecture.routing.order === 'topk-then-score') refuseSelectionBias(architecture); // it is added to logits
+      return alike(architecture, chooseByScores(architecture.routing));
   }
 }
 
-/** The family adds its biases to scores; without biases the choice by logits is the same. */
-function sigmoidWords(architecture: Architecture): Trick[] {
-  if (architecture.routing.order === 'topk-then-score') refuseSelectionBias(architecture);
-  return reword(architecture.routing, {order: 'score-then-topk'});
+/** One expert alone is exact, unless a bias has a say in the choice, or layers are made alike by one. */
+function weightsOfOne(architecture: Architecture): Trick[] {
+  const layouts = moeLayouts(architecture);
+  const hasBias = layouts.some(({selectionBias}) => selectionBias);
+  if (hasBias && architecture.routing.order === 'score-then-topk') refuseSelectionBias(architecture); // it is added to scores
+  const isOne = layouts.every(({topK}) => topK === 1);
+  return [isOne && !hasBias && hasSameCounts(architecture) ? oneBySigmoid() : evenSigmoids()];
+}
+
+function hasSameCounts(architecture: Architecture): boolean {
+  return new Set(moeLayouts(architecture).map(({experts, topK}) => `${topK} of ${experts}`)).size === 1;
 }
 
 /** Makes layers alike: by padding alone where they have the same numbers of experts, else by a selection bias. */
 function alike(architecture: Architecture, weights: readonly Trick[]): Trick[] {
   const layouts = moeLayouts(architecture);
   const widest = widestOf(architecture);
-  const counts = new Set(layouts.map(({experts, topK}) => `${topK} of ${experts}`));
-  if (counts.size === 1) {
+  if (hasSameCounts(architecture)) {
     const shared = Math.max(1, Math.ceil(widest.shared / widest.expert)) * widest.expert;
     const biases = layouts.every(({selectionBias}) => selectionBias) ? [] : [zeroSelectionBias()];
     return [...padWidths(architecture, {...widest, shared}), ...weights, ...biases];

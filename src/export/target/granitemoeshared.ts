@@ -5,26 +5,26 @@ import {Inexpressible} from '../plan.js';
 import {evenShares, reword, scaleExperts} from '../trick/weights.js';
 import {padWidths, widestOf} from '../trick/widths.js';
 import {refuseDense, refuseSelectionBias, refuseSharedGate, uniformLayout} from '../uniform.js';
-import {weighingOf} from '../weighing.js';
+import {sharesIfOne, weighingOf} from '../weighing.js';
 
 /** Llama, Qwen2 and Granite attention; softmax over the experts that logits choose, and a shared expert. */
 export const GRANITEMOESHARED_TARGET: Target = {
   family: 'granitemoeshared',
-  tricksFor: (architecture) => [
+  attention: (architecture) => [
     ...attentionTricks(architecture, {
       norm: {kind: 'rms', placement: 'before'},
       qkNorm: ['none'],
       attentionBias: ['none', 'qkvo'],
       multipliers: true,
     }),
-    ...expertTricks(architecture),
     ...attentionFactor(architecture),
   ],
+  experts: expertTricks,
 };
 
 function expertTricks(architecture: Architecture): Trick[] {
   refuseDense(architecture);
-  const weighing = weighingOf(architecture);
+  const weighing = sharesIfOne(weighingOf(architecture), architecture);
   refuseSharedGate(architecture);
   refuseSelectionBias(architecture);
   const {topK} = uniformLayout(architecture);

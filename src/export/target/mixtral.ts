@@ -5,13 +5,12 @@ import {softmaxTricks} from './softmax.js';
 /** Llama and Mistral attention; weights that sum to one, no shared expert. */
 export const MIXTRAL_TARGET: Target = {
   family: 'mixtral',
-  tricksFor: (architecture) => [
-    ...attentionTricks(architecture, {
+  attention: (architecture) =>
+    attentionTricks(architecture, {
       norm: {kind: 'rms', placement: 'before'},
       qkNorm: ['none'],
       attentionBias: ['none'],
       windows: true,
     }),
-    ...softmaxTricks(architecture, {shared: 'folded', denseLayers: false, plainSoftmax: false}),
-  ],
+  experts: (architecture) => softmaxTricks(architecture, {shared: 'folded', denseLayers: false, plainSoftmax: false}),
 };

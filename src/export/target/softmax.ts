@@ -5,7 +5,7 @@ import {foldShared, halfGate} from '../trick/shared.js';
 import {evenShares, reword, scaleExperts} from '../trick/weights.js';
 import {padWidths, widestOf} from '../trick/widths.js';
 import {refuseDense, refuseSelectionBias, refuseSharedGate, uniformLayout} from '../uniform.js';
-import {weighingOf} from '../weighing.js';
+import {sharesIfOne, weighingOf} from '../weighing.js';
 
 /** What such a family can say. */
 interface SoftmaxFamily {
@@ -23,7 +23,7 @@ const NARROW = 16;
 /** The rewritings that bring experts into the form of such a family. @throws Inexpressible if there are none. */
 export function softmaxTricks(architecture: Architecture, family: SoftmaxFamily): Trick[] {
   if (!family.denseLayers) refuseDense(architecture);
-  const weighing = weighingOf(architecture);
+  const weighing = sharesIfOne(weighingOf(architecture), architecture);
   refuseSelectionBias(architecture);
   if (family.shared === 'folded') refuseSharedGate(architecture);
   const {topK} = uniformLayout(architecture);
@@ -61,4 +61,5 @@ function refuseSoftmax({plainSoftmax, shared}: SoftmaxFamily, hasShared: boolean
   }
 }
 
-const RENORMALISE = 'Choose qwen2_moe, or upcycle with renormalise: true.';
+const RENORMALISE =
+  'Weights sum to one in upcycled mixtures with renormalise: true; others need qwen2_moe, and its attention, or no shared expert.';

@@ -22,7 +22,7 @@ interface Places {
   readonly fillers: number;
 }
 
-/** Gives a router with a selection bias one of zeros. */
+/** Gives routers without a selection bias one of zeros. */
 export function zeroSelectionBias(): Trick {
   return {
     says: 'gives routers selection biases of zeros',
@@ -31,7 +31,12 @@ export function zeroSelectionBias(): Trick {
       redraft(
         draft,
         withMoe(draft.architecture, (layout) => ({...layout, selectionBias: true})),
-        {'ffn.bias': (_, layer) => Promise.resolve(new Float32Array(moeAt(draft.architecture, layer).experts))},
+        {
+          'ffn.bias': async (before, layer) => {
+            const {selectionBias, experts} = moeAt(draft.architecture, layer);
+            return selectionBias ? before('ffn.bias') : new Float32Array(experts);
+          },
+        },
       ),
   };
 }

@@ -42,6 +42,8 @@ function rewording(words: Partial<Routing>): Trick {
 
 /** So small a factor that weights are equal to the last bit of float32, which is of use where choice goes by logits. */
 const TINY = 2 ** -30;
+/** Largest relative difference of weights that is left where it goes by scores: half a unit in the last place of bfloat16. */
+const ALIKE = 2 ** -9;
 
 /**
  * Makes weights of one out of softmax weights over the chosen experts: a small factor on the router leaves the choice and makes
@@ -54,7 +56,8 @@ export function evenShares(topK: number, isByLogits: boolean): Trick {
   return {
     says: `makes routers small, so that the weights of experts are 1/${topK} each, and down projections ${topK} times as large`,
     fidelity: isByLogits ? exact : 'approximate',
-    ...(!isByLogits && {measures: 'differences' as const}),
+    isTiny: true,
+    ...(!isByLogits && {measures: {of: 'differences', most: ALIKE}}),
     apply: (draft, factors) => {
       const {architecture} = draft;
       const routing: Routing = {
@@ -66,7 +69,8 @@ export function evenShares(topK: number, isByLogits: boolean): Trick {
         draft,
         {...architecture, routing},
         {
-          'ffn.router': async (before, layer) => times(await before('ffn.router'), factors[layer] ?? TINY),
+          'ffn.router': async (before, layer) =>
+            times(await before('ffn.router'), isByLogits ? TINY : factorAt(factors, layer)),
           'ffn.experts.down': async (before, layer) =>
             times(await before('ffn.experts.down'), moeAt(architecture, layer).topK * architecture.routing.scale),
         },
@@ -84,7 +88,7 @@ export function evenSigmoids(): Trick {
   return {
     says: 'makes routers small, so that the scores of experts are 1/2 each, and weights twice the scores',
     fidelity: 'approximate',
-    measures: 'magnitudes',
+    measures: {of: 'magnitudes', most: ALIKE},
     apply: (draft, factors) => {
       const {architecture} = draft;
       const {scale} = architecture.routing;
@@ -93,12 +97,57 @@ export function evenSigmoids(): Trick {
         draft,
         {...architecture, routing},
         {
-          'ffn.router': async (before, layer) => times(await before('ffn.router'), factors[layer] ?? 1),
-          'ffn.bias': async (before, layer) => times(await before('ffn.bias'), (factors[layer] ?? 1) / 4),
+          'ffn.router': async (before, layer) => times(await before('ffn.router'), factorAt(factors, layer)),
+          'ffn.bias': async (before, layer) => times(await before('ffn.bias'), factorAt(factors, layer) / 4),
         },
       );
     },
   };
+}
+
+/**
+ * Chooses one expert by sigmoid scores in place of logits; alone it has all of the weight, whatever its score. Routers are
+ * made small enough that scores do not all become one.
+ */
+export function oneBySigmoid(): Trick {
+  return {
+    says: 'chooses the one expert of a token by a sigmoid score, which is all of the weight',
+    fidelity: 'exact',
+    measures: {of: 'magnitudes', most: 1},
+    apply: (draft, factors) => {
+      const {architecture} = draft;
+      const {scale} = architecture.routing;
+      return redraft(
+        draft,
+        {...architecture, routing: {...SOFTMAX_ROUTING, score: 'sigmoid', renormalise: true, scale}},
+        {'ffn.router': async (before, layer) => times(await before('ffn.router'), factorAt(factors, layer))},
+      );
+    },
+  };
+}
+
+/** Chooses by sigmoid scores in place of logits: the same but where scores are so near one that they are equal. */
+export function chooseByScores({order}: Routing): Trick[] {
+  if (order === 'score-then-topk') return [];
+  return [
+    {
+      says: 'chooses experts by scores in place of logits, of which the largest have equal scores',
+      fidelity: 'approximate',
+      apply: (draft) => {
+        const {architecture} = draft;
+        return {
+          ...draft,
+          architecture: {...architecture, routing: {...architecture.routing, order: 'score-then-topk'}},
+        };
+      },
+    },
+  ];
+}
+
+function factorAt(factors: readonly number[], layer: number): number {
+  const factor = factors[layer];
+  if (factor === undefined || !Number.isFinite(factor)) throw new Error(`no factor was measured for layer ${layer}`);
+  return factor;
 }
 
 /** Whether 16 bits carry a product with a factor as they carry what was multiplied. */

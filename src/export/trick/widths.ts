@@ -78,6 +78,6 @@ function readers({architecture}: Draft, {expert, shared, dense}: Widths): Record
     [`${path}.up`]: into(part, `${path}.up`, to),
     [`${path}.down`]: outOf(part, `${path}.down`, to),
   });
-  const shares = shared === null ? {} : glu('shared', 'ffn.shared', shared);
-  return {...glu('experts', 'ffn.experts', expert), ...shares, ...glu('dense', 'ffn', dense)};
+  const ofShared = shared === null ? {} : glu('shared', 'ffn.shared', shared);
+  return {...glu('experts', 'ffn.experts', expert), ...ofShared, ...glu('dense', 'ffn', dense)};
 }

@@ -93,6 +93,7 @@ function configKeys(architecture: Architecture, ffnWidth: number, source: Config
       routed_scaling_factor: architecture.routing.scale,
       n_group: 1,
       topk_group: 1,
+      num_nextn_predict_layers: 0, // layers that foretell further tokens were left out
     }),
   };
 }
