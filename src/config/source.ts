@@ -2,6 +2,9 @@ import {type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type Node, 
 import {ConfigError} from '../util/errors.js';
 import type {PathStep} from './json-schema.js';
 
+/** Errors of YAML that are shown: of a file of another kind there are hundreds. */
+const MOST_FAULTS = 5;
+
 /** A parsed config file that knows where everything stands. */
 export interface ConfigSource {
   readonly file: string;
@@ -34,7 +37,13 @@ export function parseSource(text: string, file: string, hasLines = true): Config
     return `${file}:${line}:${col}`;
   };
   const faults = [...document.errors, ...document.warnings];
-  if (faults.length > 0) throw new ConfigError(faults.map((one) => fault(where(one.pos[0]), one.message)).join('\n'));
+  if (faults.length > 0) {
+    const shown = faults.slice(0, MOST_FAULTS).map((one) => fault(where(one.pos[0]), one.message));
+    const more = faults.length - shown.length;
+    throw new ConfigError(
+      [...shown, ...(more > 0 ? [`${file}: ${more} more like these; is it a YAML file?`] : [])].join('\n'),
+    );
+  }
   const start = document.contents?.range?.[0] ?? 0;
   if (!isMap(document.contents)) {
     throw new ConfigError(

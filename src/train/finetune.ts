@@ -122,7 +122,19 @@ export function selectParameters(
       hint: 'Leave it out of one.',
     });
   }
-  return {whole, adapted: specs.filter(inPart(finetune.targets)).filter(isMatrix), members: ALL};
+  const adapted = specs.filter(inPart(finetune.targets)).filter(isMatrix);
+  requireThin(finetune.rank, adapted);
+  return {whole, adapted, members: ALL};
+}
+
+/** @throws ConfigError if thin matrices would be wider than any that they stand beside. */
+function requireThin(rank: number, adapted: readonly ParameterSpec[]): void {
+  const most = Math.max(...adapted.map(({shape}) => Math.min(...shape.slice(-2))));
+  if (rank <= most) return;
+  throw new ConfigError(
+    `train.finetune.rank is ${rank}, and the matrices of its targets have a rank of ${most} at most.`,
+    {hint: `Say ${most} or less; 8 to 64 are usual.`},
+  );
 }
 
 /** Some experts of every layer, besides parts that train whole. */

@@ -50,12 +50,15 @@ export async function checkFolder(run: TrainRun): Promise<TrainResult | null> {
 /**
  * The checkpoint a run goes on from, or null to start at the beginning.
  *
- * @throws UsageError if it has another config, or there are only checkpoints that nothing can go on from.
+ * @throws UsageError if it has another config, has made more steps than are asked for, or there are only checkpoints that
+ * nothing can go on from; ModelError if its log is empty.
  */
-export async function findCheckpoint({out, mode, config, allowsChange}: TrainRun): Promise<Checkpoint | null> {
+export async function findCheckpoint({out, mode, config, train, allowsChange}: TrainRun): Promise<Checkpoint | null> {
   if (mode !== 'resume' || !(await exists(out))) return null;
   const checkpoint = await latestCheckpoint(out);
+  if (checkpoint && allowsChange) refuseFewerSteps(out, checkpoint.trainer.step, train.steps);
   if (checkpoint && !allowsChange) await refuseOtherConfig(out, await lastHash(out, checkpoint), config);
+  if (checkpoint && (await readRunLog(logPath(out))).length === 0) refuseWithoutLog(out);
   const light = checkpoint ? null : await latestLight(out);
   if (light !== null) {
     throw new UsageError(
@@ -66,6 +69,14 @@ export async function findCheckpoint({out, mode, config, allowsChange}: TrainRun
     );
   }
   return checkpoint;
+}
+
+/** It would train nothing, and call itself complete. */
+function refuseFewerSteps(out: string, made: number, asked: number): void {
+  if (made <= asked) return;
+  throw new UsageError(`${out} has made ${made} steps, and train.steps asks for ${asked}.`, {
+    hint: 'Ask for more steps, or take a checkpoint of it as the model of another run.',
+  });
 }
 
 /** What a person who resumes should know of a folder that has nothing to go on from; null if there is nothing to say. */

@@ -61,7 +61,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   const model = run.train.balance.kind === 'bias' ? withSelectionBias(loaded) : loaded;
   const {architecture, warnings} = model;
   const notes = [
-    unreachedRouters(architecture),
+    run.train.routing.kind === 'all-experts' ? null : unreachedRouters(architecture), // there scores weigh
     routingNote(run.train.routing, architecture),
     ignoredWithoutExperts(run.train, architecture),
     ignoredRates(run.train.optimizer, architecture),

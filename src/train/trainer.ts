@@ -159,7 +159,7 @@ function tellOfRows({run, progress, onEvent}: Loop, batches: readonly TrainRows[
   const step = progress.step + 1;
   for (const fault of faults) onEvent({kind: 'note', text: `step ${step} skipped a row: ${fault}`});
   if (batches.some((rows) => countLabels(rows, run.data.sequenceLength) > 0)) return;
-  const text = `step ${step}: no token of its rows is to be learnt, so its loss is 0 and only what was set in motion before goes on`;
+  const text = `step ${step}: no token of its rows is to be learnt, so its loss is 0: only balance losses and what was set in motion before go on`;
   onEvent({kind: 'note', text});
 }
 

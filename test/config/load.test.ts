@@ -56,6 +56,14 @@ describe('a config', () => {
     ]);
   });
 
+  test('shows the first errors of what is no YAML, and counts the others', () => {
+    const {message} = failureOf(Array.from({length: 40}, (_, i) => `line: ${i}: of: prose`).join('\n'));
+    const lines = message.split('\n');
+    expect(lines).toHaveLength(6);
+    expect(lines[0]).toMatch(/^x\.yaml:1:\d+: /);
+    expect(lines[5]).toMatch(/^x\.yaml: \d+ more like these; is it a YAML file\?$/);
+  });
+
   test('says nothing of the warm-up where the steps it is measured by are no number of steps', () => {
     expect(failure('train: {steps: -1}\n').message).toBe('x.yaml:5:16: train.steps: must be at least 1, found -1.');
     expect(failure('train: {steps: 1.5}\n').message).toMatch(/^x.yaml:5:16: train.steps: expected a whole number/);

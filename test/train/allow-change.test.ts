@@ -35,6 +35,9 @@ describe('a run that went on with another config', () => {
     await expect(train(runOf(6, 'resume', true), crashAfter(3)), 'and back').rejects.toThrow('crash');
     expect(await readFile(join(folder, 'run/config.yaml'), 'utf8')).toContain('steps: 6');
     expect(await train(runOf(6, 'resume'))).toMatchObject({step: 6, reason: 'completed'});
+    const before = await readFile(join(folder, 'run/log.jsonl'));
+    await expect(train(runOf(4, 'resume', true))).rejects.toThrow('has made 6 steps, and train.steps asks for 4');
+    expect(await readFile(join(folder, 'run/log.jsonl'))).toEqual(before);
     const resumed = (await readRunLog(join(folder, 'run/log.jsonl'))).filter(({kind}) => kind === 'resume');
     expect(resumed.map((record) => ('changed' in record ? record.changed : undefined))).toEqual([
       ['train.steps (6, now 4)'],

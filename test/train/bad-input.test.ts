@@ -117,13 +117,15 @@ describe('the run folder', () => {
   it('with checkpoints and no log is not resumed', async () => {
     const run = wasm({out: 'logless-run', train: {steps: 1}});
     await train(run);
-    await rm(join(run.out, 'log.jsonl'));
-    const error = await failure({...run, mode: 'resume', allowsChange: true});
-    expect(error).toBeInstanceOf(ModelError);
-    expect(error).toMatchObject({
-      message: `${run.out} has checkpoints, and no log.jsonl that says how they came about.`,
-      hint: expect.stringContaining('--overwrite') as string,
-    });
+    for (const lose of [() => writeFile(join(run.out, 'log.jsonl'), ''), () => rm(join(run.out, 'log.jsonl'))]) {
+      await lose();
+      const error = await failure({...run, mode: 'resume', allowsChange: true});
+      expect(error).toBeInstanceOf(ModelError);
+      expect(error).toMatchObject({
+        message: `${run.out} has checkpoints, and no log.jsonl that says how they came about.`,
+        hint: expect.stringContaining('--overwrite') as string,
+      });
+    }
   });
 
   it('that has a checkpoint is resumed beside what no run makes, which stays', async () => {

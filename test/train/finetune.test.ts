@@ -355,6 +355,7 @@ describe('what trains', () => {
     [DENSE, {kind: 'parts', train: ['experts']}, 'train.finetune.train: the model has no experts.'],
     [DENSE, {kind: 'lora', targets: ['attention', 'shared']}, 'train.finetune.targets: the model has no shared.'],
     [MOE, {kind: 'lora', targets: ['norms']}, 'train.finetune.targets: norms have no matrix'],
+    [DENSE, {kind: 'lora', targets: ['attention'], rank: 33}, 'of its targets have a rank of 32 at most'],
     [MOE, {kind: 'lora', targets: ['experts'], train: ['experts']}, 'experts is among targets and train'],
   ])('is refused where the model has it not, or twice', (architecture, input, message) => {
     expect(() => selectParameters(architecture, finetune(input))).toThrow(message);
