@@ -88,14 +88,18 @@ function extend(row: Row, text: string, tokenizer: Tokenizer, most: number): voi
   const kept = ids.subarray(0, most - row.count);
   row.parts.push(kept);
   row.count += kept.length;
-  row.bytes += Buffer.byteLength(kept.length === ids.length ? text : tokenizer.decode(kept));
+  row.bytes += kept.length === ids.length ? Buffer.byteLength(text) : bytesOf(tokenizer, kept);
 }
 
 /** Its first token is foretold by nothing, so its bytes do not count. */
 function rowText(name: string, {parts, bytes}: Row, tokenizer: Tokenizer): StridedText {
   const tokens = joinInts(parts);
-  const first = Buffer.byteLength(tokenizer.decode(tokens.subarray(0, 1), {skipSpecial: true}));
-  return {name, tokens, bytes: bytes - first};
+  return {name, tokens, bytes: bytes - bytesOf(tokenizer, tokens.subarray(0, 1))};
+}
+
+/** Bytes of what tokens say; a letter that is cut at their end does not count. */
+function bytesOf(tokenizer: Tokenizer, tokens: Int32Array): number {
+  return Buffer.byteLength(tokenizer.decode(tokens, {skipSpecial: true}).replace(/\uFFFD+$/, ''));
 }
 
 /**
