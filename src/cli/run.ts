@@ -5,6 +5,7 @@ import {addCompare} from './commands/compare.js';
 import {addConversions} from './commands/conversions.js';
 import {addConvert} from './commands/convert.js';
 import {addDoctor} from './commands/doctor.js';
+import {addEval} from './commands/eval.js';
 import {addExport} from './commands/export.js';
 import {addInspect} from './commands/inspect.js';
 import {addMerge} from './commands/merge.js';
@@ -33,6 +34,7 @@ const COMMANDS = [
   addRecover,
   addMerge,
   addExport,
+  addEval,
   addCompare,
   addPlot,
   addInspect,

@@ -26,13 +26,15 @@ export function textOf(record: SourceRecord, field?: string): string {
  *
  * @throws DataError naming the place, what was looked for and which fields there are.
  */
-export function taskOf(record: SourceRecord, field: string): string {
+export function taskOf(
+  record: SourceRecord,
+  field: string,
+  hint = 'Set profile.task.field to a field that every record has, a word or a number.',
+): string {
   const fields = fieldsOf(record);
   const value = fields[field];
   if (['string', 'number', 'bigint', 'boolean'].includes(typeof value)) return String(value);
-  throw new DataError(`${record.where}: ${fault(field, value, 'names no task', fields)}`, {
-    hint: 'Set profile.task.field to a field that every record has, a word or a number.',
-  });
+  throw new DataError(`${record.where}: ${fault(field, value, 'names no task', fields)}`, {hint});
 }
 
 /** The fields of a record. @throws DataError if it is no object. */

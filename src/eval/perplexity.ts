@@ -7,7 +7,7 @@ import {architectureFromConfig} from '../model/config.js';
 import type {Chooser} from '../model/moe.js';
 import {startWalk, type Walk} from '../model/walk.js';
 import {openHead} from '../model/walk-head.js';
-import {compileLayer, passLayer} from '../model/walk-layer.js';
+import {compileLayer, passLayers} from '../model/walk-layer.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, ModelError} from '../util/errors.js';
 import {joinInts} from '../util/join.js';
@@ -109,10 +109,7 @@ async function lossesOf(
   const walk = await startWalk(folder, architecture, text);
   const forward = compileLayer(walk, options);
   try {
-    for (let layer = 0; layer < architecture.ffn.length; layer++) {
-      await walk.load(layer);
-      await passLayer(walk, forward);
-    }
+    await passLayers(walk, forward);
     return await headLosses(folder, walk, text);
   } finally {
     walk.dispose();

@@ -20,6 +20,8 @@ export interface WalkHead {
    * @param batch which batch of the walk's text it is.
    */
   losses(hidden_TD: Float32Array, batch: number): Promise<Float32Array>;
+  /** Losses of the labels given, [N], of as many hidden states after the last layer, [N, D]; 0 where a label is negative. */
+  labelLosses(hidden_ND: Float32Array, label_N: Int32Array): Promise<Float32Array>;
   /** Logits of every position of a batch, [B·S, V]. */
   logits(hidden_TD: Float32Array): Promise<Float32Array>;
 }
@@ -45,17 +47,20 @@ export async function openHead(folder: ModelFolder, walk: Walk, {tokens, sequenc
     }),
   );
   const size = walk.batchSize * sequenceLength;
+  const labelLosses: WalkHead['labelLosses'] = async (hidden_ND, label_N) => {
+    const inputs = [hiddenTensor(walk, hidden_ND), tf.tensor1d(label_N, 'int32')] as const;
+    const loss_N = await runLosses(...inputs);
+    const losses_N = Float32Array.from(await loss_N.data());
+    tf.dispose([...inputs, loss_N]);
+    return losses_N;
+  };
   return {
-    losses: async (hidden_TD, batch) => {
+    losses: (hidden_TD, batch) => {
       const label = (_: unknown, i: number): number =>
         (i + 1) % sequenceLength === 0 ? -1 : (tokens[batch * size + i + 1] as number);
-      const label_T = tf.tensor1d(Int32Array.from({length: size}, label), 'int32');
-      const inputs = [hiddenTensor(walk, hidden_TD), label_T] as const;
-      const loss_T = await runLosses(...inputs);
-      const losses_T = Float32Array.from(await loss_T.data());
-      tf.dispose([...inputs, loss_T]);
-      return losses_T;
+      return labelLosses(hidden_TD, Int32Array.from({length: size}, label));
     },
+    labelLosses,
     logits: async (hidden_TD) => {
       const x_TD = hiddenTensor(walk, hidden_TD);
       const logit_TV = await runLogits(x_TD);

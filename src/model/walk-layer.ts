@@ -32,3 +32,16 @@ export async function passLayer(
     tf.dispose([x_TD, next_TD]);
   }
 }
+
+/** Takes all hidden states of a walk through every layer of its model. @param onLayer told of each layer that is to come. */
+export async function passLayers(
+  walk: Walk,
+  layer: PassLayer,
+  onLayer: (layer: number) => void = () => undefined,
+): Promise<void> {
+  for (let i = 0; i < walk.architecture.ffn.length; i++) {
+    onLayer(i);
+    await walk.load(i);
+    await passLayer(walk, layer);
+  }
+}

@@ -88,7 +88,7 @@ export async function startWalk(folder: ModelFolder, architecture: Architecture,
   requireKnown(text, architecture, folder.path);
   const {sequenceLength} = text;
   const sequences = text.tokens.length / sequenceLength;
-  const batchSize = largestDivisor(sequences, Math.max(1, Math.floor(BATCH_TOKENS / sequenceLength)));
+  const batchSize = largestDivisor(sequences, mostSequences(sequenceLength));
   const hidden = await embeddings(folder, architecture, text.tokens);
   const batchNumbers = batchSize * sequenceLength * architecture.width;
   const shelves: Shelf[] = [];
@@ -174,13 +174,25 @@ export function hiddenTensor({architecture: {width}}: Walk, values: Float32Array
   return tf.tensor2d(values, [values.length / width, width]);
 }
 
+/** The least count of sequences, `count` or more, that full batches of a walk can be made of: for a prime number of them would go one by one. */
+export function evenCount(count: number, sequenceLength: number): number {
+  const batches = Math.ceil(count / mostSequences(sequenceLength));
+  return batches * Math.ceil(count / batches);
+}
+
+/** Sequences of a batch at most. */
+function mostSequences(sequenceLength: number): number {
+  return Math.max(1, Math.floor(BATCH_TOKENS / sequenceLength));
+}
+
 /** The largest divisor of `count` that is at most `most`: batches of one size need one compiled function. */
 function largestDivisor(count: number, most: number): number {
   for (let size = Math.min(most, count); size > 1; size--) if (count % size === 0) return size;
   return 1;
 }
 
-function requireKnown({tokens}: WalkText, {vocab}: Architecture, path: string): void {
+/** Refuses tokens that a model does not know. @throws DataError naming its folder and the first of them. */
+export function requireKnown({tokens}: Pick<WalkText, 'tokens'>, {vocab}: Architecture, path: string): void {
   const stray = tokens.find((id) => id < 0 || id >= vocab);
   if (stray === undefined) return;
   throw new DataError(`${path}: token ${stray} of the text is outside the vocabulary of ${vocab}.`, {

@@ -13,6 +13,7 @@ const NAMES = [
   'recover',
   'merge',
   'export',
+  'eval',
   'compare',
   'plot',
   'inspect',

@@ -1,0 +1,99 @@
+// A model that is evaluated: what it reads of tasks and texts, and what its losses say of them.
+import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
+import type {Architecture} from '../model/architecture.js';
+import {architectureFromConfig} from '../model/config.js';
+import {requireKnown} from '../model/walk.js';
+import {loadTokenizer, type Tokenizer} from '../tokenizer/tokenizer.js';
+import type {ChoiceItem} from './choice-items.js';
+import {type Answers, answersOf, type ChoiceSequence, choiceSequences} from './multiple-choice.js';
+import {type LayerProgress, type Sequence, sequenceLosses} from './sequence-losses.js';
+import {readStrided, type StridedOptions, type StridedText, windowsOf} from './strided.js';
+
+/** A model and its tokenizer; its files are open. */
+export interface Subject {
+  readonly model: string;
+  readonly folder: ModelFolder;
+  readonly architecture: Architecture;
+  readonly tokenizer: Tokenizer;
+}
+
+/** Items of one file. */
+export interface Task {
+  readonly name: string;
+  readonly file: string;
+  readonly items: readonly ChoiceItem[];
+}
+
+/** Texts to be foretold. */
+export interface TextPlan extends StridedOptions {
+  readonly files: readonly string[];
+  readonly window: number;
+  readonly stride: number;
+}
+
+/** What a model is to read. */
+export interface Reading {
+  readonly tasks: readonly {readonly task: Task; readonly sequences: readonly ChoiceSequence[]}[];
+  readonly texts: readonly {readonly text: StridedText; readonly sequences: readonly Sequence[]}[];
+}
+
+/** What was found, in the order of the reading. */
+export interface Findings {
+  readonly answers: readonly Answers[];
+  /** Sums of the losses of each window, text by text. */
+  readonly losses: readonly Float64Array[];
+}
+
+/** Opens a model. @throws ModelError if it is damaged, or its tokenizer is missing. */
+export async function openSubject(model: string): Promise<Subject> {
+  const tokenizer = await loadTokenizer(model);
+  const folder = await openModelFolder(model);
+  try {
+    return {model, folder, tokenizer, architecture: architectureFromConfig(folder.config, `${model}/config.json`)};
+  } catch (error) {
+    await folder.close();
+    throw error;
+  }
+}
+
+/**
+ * What a model reads of tasks and texts.
+ *
+ * @throws DataError if a text is missing or too short, a choice too long, or a token outside the model's vocabulary.
+ */
+export async function readingOf(subject: Subject, tasks: readonly Task[], plan: TextPlan): Promise<Reading> {
+  const {tokenizer, architecture, model} = subject;
+  const texts: StridedText[] = [];
+  for (const file of plan.files) texts.push(...(await readStrided(file, tokenizer, plan)));
+  const reading: Reading = {
+    tasks: tasks.map((task) => ({
+      task,
+      sequences: choiceSequences(task.items, tokenizer, architecture.contextLength),
+    })),
+    texts: texts.map((text) => ({text, sequences: windowsOf(text, plan.window, plan.stride)})),
+  };
+  for (const sequence of sequencesOf(reading)) requireKnown(sequence, architecture, model);
+  return reading;
+}
+
+function sequencesOf({tasks, texts}: Reading): Sequence[] {
+  return [...tasks, ...texts].flatMap(({sequences}) => sequences);
+}
+
+/** Measures a model on its reading, all of it in the same walks through the layers. */
+export async function measureReading(
+  {folder, architecture}: Subject,
+  reading: Reading,
+  onLayer: (progress: LayerProgress) => void,
+): Promise<Findings> {
+  const all = await sequenceLosses(folder, architecture, sequencesOf(reading), onLayer);
+  let end = 0;
+  const take = ({length}: readonly Sequence[]): Float64Array => {
+    end += length;
+    return all.subarray(end - length, end);
+  };
+  return {
+    answers: reading.tasks.map(({task, sequences}) => answersOf(task.items, take(sequences))),
+    losses: reading.texts.map(({sequences}) => take(sequences)),
+  };
+}
