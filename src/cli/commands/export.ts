@@ -1,5 +1,7 @@
 import {Option} from '@commander-js/extra-typings';
+import type {ExportOptions} from '../../export/export.js';
 import {TARGET_NAMES} from '../../export/names.js';
+import type {StatusLine} from '../../report/terminal.js';
 import {UsageError} from '../../util/errors.js';
 import {DTYPES, dtypeOption, examples} from '../option.js';
 import type {Program} from '../program.js';
@@ -46,25 +48,33 @@ export function addExport(program: Program, ui: Ui): void {
           hint: 'Say --out <folder>, or --dry-run to see what it can be exported to.',
         });
       }
-      const [{exportModel, exportPlans}, {folderOf}, {begin}, {engineSchema}] = await Promise.all([
-        import('../../export/export.js'),
-        import('../../experiment/resolve-models.js'),
-        import('../../experiment/begin.js'),
-        import('../../engine/options.js'),
-      ]);
-      const dtype = word && DTYPES[word];
-      await ui.withStatus(async (status) => {
-        const show = showCompare(status);
-        const model = await folderOf(name, show);
-        if (out === undefined) {
-          const plans = await exportPlans({model, dtype});
-          return ui.print(plansText(to === 'auto' ? plans : plans.filter(({target}) => target === to)));
-        }
-        await begin({engine: engineSchema.parse({})}, [model], show);
-        const options = {model, out, to, text, dtype, allowsApproximate: allowApproximate};
-        const exported = await exportModel(options, (stage) => status.update(stage));
-        status.finish();
-        ui.print(exportedText(exported));
-      });
+      const asked = {model: name, out, to, text, dtype: word && DTYPES[word], allowsApproximate: allowApproximate};
+      ui.print(
+        await ui.withStatus((status) => (out === undefined ? plans(asked, status) : written({...asked, out}, status))),
+      );
     });
+}
+
+/** Which families can hold a model, as text. */
+async function plans({model: name, to, dtype}: Omit<ExportOptions, 'out'>, status: StatusLine): Promise<string> {
+  const [{exportPlans}, {folderOf}] = await Promise.all([
+    import('../../export/export.js'),
+    import('../../experiment/resolve-models.js'),
+  ]);
+  const all = await exportPlans({model: await folderOf(name, showCompare(status)), dtype});
+  return plansText(to === 'auto' ? all : all.filter(({target}) => target === to));
+}
+
+/** Exports a model by its name on the hub, or a folder, and says what was written. */
+async function written(options: ExportOptions, status: StatusLine): Promise<string> {
+  const [{exportModel}, {folderOf}, {begin}, {engineSchema}] = await Promise.all([
+    import('../../export/export.js'),
+    import('../../experiment/resolve-models.js'),
+    import('../../experiment/begin.js'),
+    import('../../engine/options.js'),
+  ]);
+  const show = showCompare(status);
+  const model = await folderOf(options.model, show);
+  await begin({engine: engineSchema.parse({})}, [model], show);
+  return exportedText(await exportModel({...options, model}, (stage) => status.update(stage)));
 }
