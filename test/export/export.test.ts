@@ -188,7 +188,8 @@ describe('exportModel', () => {
   onEngine('wasm', 'records what it did, and the same again gives the same files', async () => {
     const model = await writeMixture(scratch('source'), mixture({routing: ONES}, uneven));
     const options = {model, to: 'glm4_moe', allowsApproximate: true} as const;
-    const {out: _, parameters, sourceParameters, ...fields} = await exportModel({...options, out: scratch('a')});
+    const {out, parameters, sourceParameters, ...fields} = await exportModel({...options, out: scratch('a')});
+    expect(out).toBe(scratch('a'));
     await exportModel({...options, out: scratch('b')});
     const manifest = JSON.parse(await readFile(join(scratch('a'), 'export.json'), 'utf8')) as Manifest;
     expect(manifest).toMatchObject({format: 1, ...fields});
