@@ -93,7 +93,7 @@ function configKeys(architecture: Architecture, ffnWidth: number, source: Config
       routed_scaling_factor: architecture.routing.scale,
       n_group: 1,
       topk_group: 1,
-      num_nextn_predict_layers: 0, // layers that foretell further tokens were left out
+      num_nextn_predict_layers: source.num_nextn_predict_layers ?? 0, // a config without it asks for one
     }),
   };
 }
