@@ -32,6 +32,9 @@ export interface Case {
   readonly steps: number;
 }
 
+/** Where both sides compute, and how precisely. */
+export type Place = Pick<Setup, 'threads' | 'device' | 'precision'>;
+
 interface Shape {
   readonly vocab: number;
   readonly layers: number;
@@ -48,6 +51,17 @@ const NUM_BATCHES = 4;
 /** As in src/model/init.ts, which draws our side's weights. */
 const STD = 0.02;
 
+const SMOLLM2: Shape = {
+  vocab: 49152,
+  layers: 30,
+  width: 576,
+  heads: 9,
+  kvHeads: 3,
+  ffn: 1536,
+  experts: 8,
+  ropeTheta: 1e5,
+};
+
 /** The measured cases. */
 export const CASES = {
   a: {
@@ -61,10 +75,18 @@ export const CASES = {
   b: {
     name: 'b',
     title: 'SmolLM2-135M: width 576, 30 layers, FFN 1536, vocabulary 49152, 9 heads on 3; batch 2 x 256',
-    shape: {vocab: 49152, layers: 30, width: 576, heads: 9, kvHeads: 3, ffn: 1536, experts: 8, ropeTheta: 1e5},
+    shape: SMOLLM2,
     batch: 2,
     sequence: 256,
     steps: 1,
+  },
+  c: {
+    name: 'c',
+    title: 'as b, for a GPU; batch 16 x 512',
+    shape: SMOLLM2,
+    batch: 16,
+    sequence: 512,
+    steps: 10,
   },
 } as const satisfies Record<string, Case>;
 
@@ -111,7 +133,7 @@ export function trains(kind: Kind, finetune: Finetune): boolean {
 }
 
 /** What both sides are told: model, AdamW without clipping, the same random tokens. */
-export function setupOf(one: Case, kind: Kind, finetune: Finetune, threads: number): Setup {
+export function setupOf(one: Case, kind: Kind, finetune: Finetune, place: Place): Setup {
   const architecture = architectureOf(one, kind);
   const options: FinetuneOptions = FINETUNES[finetune](kind);
   const {whole, adapted} = selectParameters(architecture, options);
@@ -135,16 +157,16 @@ export function setupOf(one: Case, kind: Kind, finetune: Finetune, threads: numb
     betas: [0.9, 0.95],
     eps: 1e-8,
     weightDecay: 0.1,
-    threads,
+    ...place,
     capacity: null,
     compile: false,
   };
 }
 
 /** A setup of {@link TINY} with its weights, and rates that make six steps move them far. */
-export function tinySetup(kind: Kind, finetune: Finetune, threads: number): Setup {
+export function tinySetup(kind: Kind, finetune: Finetune, place: Place): Setup {
   // At 0.02 weights that differ by 1e-7 part PyTorch's own losses of low-rank terms by 3e-4 in six steps; here by 1e-5.
-  const setup = {...setupOf(TINY, kind, finetune, threads), learningRate: 0.005, balanceWeight: 0.1};
+  const setup = {...setupOf(TINY, kind, finetune, place), learningRate: 0.005, balanceWeight: 0.1};
   return {...setup, weights: Object.fromEntries(setup.parameters.map((spec) => [spec.path, randomWeights(spec)]))};
 }
 

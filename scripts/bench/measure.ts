@@ -1,6 +1,6 @@
 import {setTimeout as sleep} from 'node:timers/promises';
 import {describeError} from '../../src/util/errors.js';
-import {type Case, type Finetune, type Kind, setupOf} from './cases.js';
+import {type Case, type Finetune, type Kind, type Place, setupOf} from './cases.js';
 import type {Setup} from './protocol.js';
 import {type CaseResult, flopsOf, MATMUL_SIZE, medianMs, type Running, ratiosOf, sideResult} from './result.js';
 import {openSide, type Side, type SideCommand} from './side.js';
@@ -10,7 +10,7 @@ export interface Turns {
   readonly rounds: number;
   /** Steps a turn. */
   readonly steps: number;
-  readonly threads: number;
+  readonly place: Place;
   /** As in {@link Setup}. */
   readonly capacity: number | null;
 }
@@ -33,7 +33,7 @@ export async function measureCase(
   report: (line: string) => void,
 ): Promise<CaseResult> {
   const running: Running[] = [];
-  const setup = {...setupOf(one, kind, finetune, turns.threads), capacity: turns.capacity};
+  const setup = {...setupOf(one, kind, finetune, turns.place), capacity: turns.capacity};
   try {
     for (const command of commands) {
       const runner = await startSide(command, setup, report);

@@ -1,5 +1,6 @@
 import {Command, InvalidArgumentError, Option} from '@commander-js/extra-typings';
 import {CASES, type Case, type Finetune, type Kind} from './cases.js';
+import type {Setup} from './protocol.js';
 
 /** What is measured, and how long. */
 export interface BenchOptions {
@@ -17,6 +18,8 @@ export interface BenchOptions {
   readonly compile: boolean;
   /** Whether Qwen2-MoE of transformers is also timed, where every weight or the routers train. */
   readonly transformers: boolean;
+  readonly device: Setup['device'];
+  readonly precision: Setup['precision'];
 }
 
 const ROUNDS = 9;
@@ -28,8 +31,8 @@ export function parseOptions(args: readonly string[]): BenchOptions {
       'Times the training step against PyTorch, in turns. PyTorch is optional: DOWNCYCLE_BENCH_PYTHON names a Python that has it.',
     )
     .addOption(
-      new Option('--case <name>', `a: ${CASES.a.title}. b: ${CASES.b.title}`)
-        .choices(['a', 'b', 'all'] as const)
+      new Option('--case <name>', `a: ${CASES.a.title}. b: ${CASES.b.title}. c: ${CASES.c.title}. all: a and b`)
+        .choices(['a', 'b', 'c', 'all'] as const)
         .default('all' as const),
     )
     .addOption(
@@ -52,6 +55,16 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     .option('--json <file>', 'also write every number; the file must not exist')
     .option('--compile', 'also time torch.compile, which may take minutes to start', false)
     .option('--transformers', 'also time Qwen2-MoE of transformers, which has no low-rank terms here', false)
+    .addOption(
+      new Option('--device <device>', 'where both sides compute')
+        .choices(['cpu', 'cuda'] as const)
+        .default('cpu' as const),
+    )
+    .addOption(
+      new Option('--precision <precision>', 'of the inputs of products; PyTorch by autocast')
+        .choices(['float32', 'bfloat16'] as const)
+        .default('float32' as const),
+    )
     .allowExcessArguments(false)
     .exitOverride();
   const {
@@ -64,9 +77,11 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     capacity,
     compile,
     transformers,
+    device,
+    precision,
   } = command.parse([...args], {from: 'user'}).opts();
   return {
-    cases: name === 'all' ? Object.values(CASES) : [CASES[name]],
+    cases: name === 'all' ? [CASES.a, CASES.b] : [CASES[name]],
     kinds: kind === 'all' ? ['dense', 'moe'] : [kind],
     finetunes: finetune === 'all' ? ['full', 'lora', 'routers'] : [finetune],
     rounds,
@@ -75,6 +90,8 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     capacity: capacity ?? null,
     compile,
     transformers,
+    device,
+    precision,
   };
 }
 

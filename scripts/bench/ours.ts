@@ -28,7 +28,7 @@ interface Training {
 }
 
 async function start(setup: Setup): Promise<{training: Training; version: string}> {
-  const {version} = await startEngine({device: 'cpu', precision: 'float32', threads: setup.threads});
+  const {version} = await startEngine({device: setup.device, precision: setup.precision, threads: setup.threads});
   const engine = getEngine();
   if (engine.kind !== 'tensorflow') throw new Error('the benchmark needs TensorFlow');
   const clock = installExecuteClock(engine.backend.binding.runtime.c);
@@ -38,12 +38,15 @@ async function start(setup: Setup): Promise<{training: Training; version: string
     teacher: null,
     clip: 0,
     balance: {kind: 'aux', weight: setup.balanceWeight, scope: 'batch', zLoss: 0},
-    precision: 'float32',
+    precision: setup.precision,
     capacity: capacityOf(setup),
     sequenceLength: setup.sequence,
   });
   const batches = setup.batches.map((tokens) => Int32Array.from(tokens));
-  const product = compile((x: tf.Tensor2D, y: tf.Tensor2D) => ({result: matMul(x, y)}), {name: 'bench_matmul'});
+  const product = compile((x: tf.Tensor2D, y: tf.Tensor2D) => ({result: matMul(x, y)}), {
+    name: 'bench_matmul',
+    precision: setup.precision,
+  });
   return {training: {setup, runner, clock, batches, product, numSteps: 0}, version};
 }
 
@@ -107,12 +110,19 @@ async function step(training: Training): Promise<{time: StepTime; result: StepRe
   return {time: {ms, insideMs: clock.take(), loss: result.loss, overflow: result.overflow}, result};
 }
 
+/** Waits for a product, which a GPU may still be at, by reading a corner of it. */
+async function computed(product: tf.Tensor): Promise<void> {
+  const corner = tf.slice(product, [0, 0], [1, 1]);
+  await corner.data();
+  tf.dispose([product, corner]);
+}
+
 /** A plain product both ways: compiled by XLA, and as one operation of TensorFlow's own. */
 async function matmul({product}: Training, size: number, repeats: number): Promise<Answer<'matmul'>> {
   const x = tf.randomNormal<tf.Rank.R2>([size, size]);
   const y = tf.randomNormal<tf.Rank.R2>([size, size]);
-  const compiled = async (): Promise<void> => tf.dispose(await product(x, y));
-  const eager = (): Promise<void> => Promise.resolve(tf.dispose(tf.matMul(x, y)));
+  const compiled = async (): Promise<void> => computed((await product(x, y)).result);
+  const eager = (): Promise<void> => computed(tf.matMul(x, y));
   await compiled(); // traces and compiles, the first time
   const ms = {xla: await times(repeats, compiled), eager: await times(repeats, eager)};
   tf.dispose([x, y]);

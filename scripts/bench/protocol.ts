@@ -1,5 +1,6 @@
 // What the driver and the two sides say to each other: one JSON object a line, a request on stdin, its answer on stdout.
 import {z} from 'zod';
+import type {Precision} from '../../src/engine/precision.js';
 import type {Architecture} from '../../src/model/architecture.js';
 import type {FinetuneOptions} from '../../src/train/finetune.js';
 import type {AdamWOptions} from '../../src/train/optimizer/adamw.js';
@@ -33,6 +34,9 @@ export interface Setup extends AdamWOptions {
   readonly learningRate: number;
   readonly balanceWeight: number;
   readonly threads: number;
+  readonly device: 'cpu' | 'cuda';
+  /** What inputs of products are rounded to: by autocast in PyTorch. */
+  readonly precision: Precision;
   /** Even shares an expert has room for on our side, rows beyond it dropped; null drops none. PyTorch never drops. */
   readonly capacity: number | null;
   /** Whether PyTorch goes through `torch.compile`. */

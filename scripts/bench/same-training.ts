@@ -1,4 +1,4 @@
-import {type Finetune, type Kind, tinySetup} from './cases.js';
+import {type Finetune, type Kind, type Place, tinySetup} from './cases.js';
 import type {Setup} from './protocol.js';
 import {openSide, type SideCommand} from './side.js';
 
@@ -16,9 +16,9 @@ export async function checkSameTraining(
   a: SideCommand,
   b: SideCommand,
   {kind, finetune}: {readonly kind: Kind; readonly finetune: Finetune},
-  threads: number,
+  place: Place,
 ): Promise<number> {
-  const setup = tinySetup(kind, finetune, threads);
+  const setup = tinySetup(kind, finetune, {...place, precision: 'float32'});
   const [first, second] = [await tinyLosses(a, setup), await tinyLosses(b, setup)];
   const difference = Math.max(...first.map((loss, i) => Math.abs(loss - (second[i] ?? Number.NaN))));
   if (difference <= TOLERANCE) return difference;

@@ -174,19 +174,22 @@ class Training:
 
     def __init__(self, setup, build):
         torch.set_num_threads(setup["threads"])
+        torch.set_default_device(setup["device"])
         loss, trained = build(setup)
         self.loss = torch.compile(loss) if setup["compile"] else loss
         self.optimizer = make_optimizer(setup, trained)
         width = setup["sequence"] + 1
-        self.batches = [torch.tensor(batch).view(-1, width) for batch in setup["batches"]]
+        self.device, self.rounds = setup["device"], setup["precision"] == "bfloat16"
+        self.batches = [torch.tensor(batch, device="cpu").view(-1, width) for batch in setup["batches"]]
         self.num_steps = 0
         self.loads = []
 
     def step(self):
         begin = time.perf_counter()
-        batch = self.batches[self.num_steps % len(self.batches)]
+        batch = self.batches[self.num_steps % len(self.batches)].to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        cross_entropy, loss, self.loads = self.loss(batch[:, :-1], batch[:, 1:].reshape(-1))
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.rounds):
+            cross_entropy, loss, self.loads = self.loss(batch[:, :-1], batch[:, 1:].reshape(-1))
         loss.backward()
         self.optimizer.step()
         value = cross_entropy.item()
@@ -194,13 +197,14 @@ class Training:
         return {"ms": (time.perf_counter() - begin) * 1e3, "insideMs": None, "loss": value, "overflow": 0}
 
 
-def matmul_ms(size, repeats):
-    """Each product's time, of one square float32 product."""
+def matmul_ms(size, repeats, device, rounds):
+    """Each product's time, of one square product."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        torch.mm(a, b)
+        with torch.autocast(device, torch.bfloat16, enabled=rounds):
+            torch.mm(a, b)[0, 0].item()  # waits for a GPU
         times.append((time.perf_counter() - begin) * 1e3)
     return times
 
@@ -218,7 +222,7 @@ def answers(requests, build, version):
             loads = [(load / load.sum()).tolist() for load in training.loads]
             yield {"kind": "steps", "steps": steps, "loads": loads, "notes": []}
         elif request["kind"] == "matmul":
-            yield {"kind": "matmul", "ms": {"eager": matmul_ms(request["size"], request["repeats"])}}
+            yield {"kind": "matmul", "ms": {"eager": matmul_ms(request["size"], request["repeats"], training.device, training.rounds)}}
         else:
             raise ValueError(f"unknown request {request['kind']}")
 

@@ -1,6 +1,7 @@
 import type {ShardRows} from '../format/token-shard-rows.js';
 import type {EncodeOptions, Tokenizer} from '../tokenizer/tokenizer.js';
 import {ModelError} from '../util/errors.js';
+import {hasLabel} from './labels.js';
 
 export interface PackOptions {
   readonly sequenceLength: number;
@@ -71,12 +72,6 @@ export function createPacker({sequenceLength, boundaries, masked = false}: PackO
     pending: () => filled,
     leftOut: () => leftOut,
   };
-}
-
-/** Whether a token of the row is learnt: not the first, for nothing stands before it, nor one that opens a document. */
-function hasLabel({mask, segments}: ShardRows): boolean {
-  if (!mask) return true;
-  return mask.some((learnt, i) => i > 0 && learnt !== 0 && segments?.[i] === segments?.[i - 1]);
 }
 
 /**

@@ -23,6 +23,7 @@ import {createTrainState, disposeTrainState, type TrainState} from './state.js';
 import {closeTeacher, openTeacher} from './teacher.js';
 import {requireTrainable} from './trainable-run.js';
 import {trainLoop} from './trainer.js';
+import {refuseUnlearnt} from './unlearnt.js';
 import {unreachedRouters} from './unreached-routers.js';
 import {limitedTo, refuseIdsBeyond} from './vocabulary.js';
 
@@ -72,6 +73,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   try {
     return await withText(run, model, onEvent, async (sources, tokenizer) => {
       await refuseIdsBeyond(model, tokenizer, sources, run.data.damaged);
+      await refuseUnlearnt(sources);
       const inputs = await inputsOf(run, sources);
       const changes = checkpoint ? await changesSince(run, checkpoint, inputs) : [];
       const teacher = await openTeacher({run, model, sources, engine});

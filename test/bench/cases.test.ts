@@ -1,5 +1,14 @@
 import {describe, expect, it} from 'vitest';
-import {architectureOf, CASES, type Case, type Kind, setupOf, TINY, tinySetup} from '../../scripts/bench/cases.js';
+import {
+  architectureOf,
+  CASES,
+  type Case,
+  type Kind,
+  type Place,
+  setupOf,
+  TINY,
+  tinySetup,
+} from '../../scripts/bench/cases.js';
 import type {ParameterSetup} from '../../scripts/bench/protocol.js';
 import {flopsOf} from '../../scripts/bench/result.js';
 import {initialValues} from '../../src/model/init.js';
@@ -15,15 +24,17 @@ describe('flopsOf', () => {
   });
 });
 
+const PLACE: Place = {threads: 1, device: 'cpu', precision: 'float32'};
+
 describe('setupOf', () => {
   it('has as many weights as SmolLM2-135M in the dense case b', () => {
-    const sizes = setupOf(CASES.b, 'dense', 'full', 1).parameters.map(sizeOf);
+    const sizes = setupOf(CASES.b, 'dense', 'full', PLACE).parameters.map(sizeOf);
     expect(sizes.reduce((a, b) => a + b)).toBe(134_515_008);
   });
 
   it('tells the other side the spread that src/model/init.ts draws our weights with', () => {
     const architecture = architectureOf(CASES.a, 'moe');
-    const {parameters} = setupOf(CASES.a, 'moe', 'full', 1);
+    const {parameters} = setupOf(CASES.a, 'moe', 'full', PLACE);
     for (const [i, spec] of leavesOf(parameterSpecs(architecture)).entries()) {
       const values = initialValues(spec, architecture, 1);
       const truncation = 0.9866; // standard deviation of a standard normal cut at 3
@@ -32,18 +43,18 @@ describe('setupOf', () => {
   });
 
   it('gives rows of sequence + 1 tokens of the vocabulary, the same every time', () => {
-    const {batches, batch, sequence} = setupOf(CASES.a, 'dense', 'full', 1);
+    const {batches, batch, sequence} = setupOf(CASES.a, 'dense', 'full', PLACE);
     for (const tokens of batches) {
       expect(tokens).toHaveLength(batch * (sequence + 1));
       expect(Math.max(...tokens)).toBeLessThan(CASES.a.shape.vocab);
     }
-    expect(setupOf(CASES.a, 'moe', 'full', 1).batches).toEqual(batches);
+    expect(setupOf(CASES.a, 'moe', 'full', PLACE).batches).toEqual(batches);
   });
 });
 
 describe('what trains', () => {
   const counted = (finetune: 'full' | 'lora' | 'routers'): readonly number[] => {
-    const {parameters, trained, adapted} = setupOf(CASES.b, 'moe', finetune, 1);
+    const {parameters, trained, adapted} = setupOf(CASES.b, 'moe', finetune, PLACE);
     const isFactor = ({path}: ParameterSetup): boolean =>
       adapted.some((base) => [`${base}.a`, `${base}.b`].includes(path));
     return [total(parameters.filter(({path}) => trained.includes(path))), total(parameters.filter(isFactor))];
@@ -62,7 +73,7 @@ describe('what trains', () => {
 
 describe('tinySetup', () => {
   it.each(['full', 'lora', 'routers'] as const)('carries a value for every weight (%s)', (finetune) => {
-    const {parameters, weights} = tinySetup('moe', finetune, 1);
+    const {parameters, weights} = tinySetup('moe', finetune, PLACE);
     expect(parameters.map(({path}) => weights?.[path]?.length)).toEqual(parameters.map(sizeOf));
     expect(TINY.shape.kvHeads).toBeLessThan(TINY.shape.heads); // so that grouped queries are proved too
   });

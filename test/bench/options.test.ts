@@ -28,7 +28,7 @@ describe('parseOptions', () => {
       'x.json',
       '--compile',
       '--transformers',
-      ...['--finetune', 'lora'],
+      ...['--finetune', 'lora', '--device', 'cuda', '--precision', 'bfloat16'],
     ];
     expect(parseOptions(args)).toEqual({
       cases: [CASES.b],
@@ -40,11 +40,14 @@ describe('parseOptions', () => {
       capacity: 1.25,
       compile: true,
       transformers: true,
+      device: 'cuda',
+      precision: 'bfloat16',
     });
   });
 
   it.each([
-    [['--case', 'c'], /'c' is invalid.*Allowed choices are a, b, all/],
+    [['--case', 'd'], /'d' is invalid.*Allowed choices are a, b, c, all/],
+    [['--device', 'tpu'], /'tpu' is invalid.*Allowed choices are cpu, cuda/],
     [['--rounds', '0'], /'0' is invalid.*whole number/],
     [['--steps', '1.5'], /'1.5' is invalid.*whole number/],
     [['--capacity', '0.5'], /'0.5' is invalid.*at least 1/],

@@ -65,6 +65,12 @@ describe.skipIf(absent !== null)(`both sides${absent ? ` (skipped: ${absent})` :
     {way: 'transformers', kind: 'moe', finetune: 'routers'},
   ] as const)('train a $kind model the same way ($finetune, $way)', {timeout: 300_000}, async ({way, ...what}) => {
     const python = torch.kind === 'found' ? torch.python : '';
-    expect(await checkSameTraining(ourCommand(), torchCommand(python, way), what, 1)).toBeLessThan(1e-4);
+    expect(
+      await checkSameTraining(ourCommand(), torchCommand(python, way), what, {
+        threads: 1,
+        device: 'cpu',
+        precision: 'float32',
+      }),
+    ).toBeLessThan(1e-4);
   });
 });

@@ -38,7 +38,10 @@ interface Started {
   readonly backend: 'tensorflow' | 'wasm';
 }
 
-/** TensorFlow on the processor, or why there is none. Both engines live in one process; a law picks its own. */
+/** The processor, unless the laws are to be seen to hold on a GPU. */
+const DEVICE = process.env.DOWNCYCLE_TEST_DEVICE === 'cuda' ? 'cuda' : 'cpu';
+
+/** TensorFlow, or why there is none. Both engines live in one process; a law picks its own. */
 const tensorflow: Started | string = await startTensorFlow();
 const wasm: Started = await startWasmBeside();
 
@@ -151,9 +154,9 @@ async function readAll(tensors: readonly tf.Tensor[]): Promise<Host[]> {
 }
 
 async function startTensorFlow(): Promise<Started | string> {
-  const lookup = await locateTensorFlow({device: 'cpu'});
+  const lookup = await locateTensorFlow({device: DEVICE});
   if (lookup.kind === 'missing') return `no TensorFlow: ${lookup.tried.join(' ')}`;
-  const runtime = startRuntime(lookup.location.folder, {device: 'cpu'});
+  const runtime = startRuntime(lookup.location.folder, {device: DEVICE});
   return {engine: {kind: 'tensorflow', backend: await startBackend(runtime)}, backend: 'tensorflow'};
 }
 

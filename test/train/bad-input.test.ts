@@ -371,23 +371,49 @@ describe('text that does not fit the model', () => {
 });
 
 describe('rows whose mask leaves nothing to be learnt', () => {
-  it('are said of, and their loss is 0 and no NaN', async () => {
+  /** A shard of 16 rows, of which the token at `at` is all that is learnt; null for nothing. */
+  async function writeSilent(name: string, at: {readonly row: number; readonly token: number} | null): Promise<string> {
     const {fingerprint} = await loadTokenizer(TOKENIZER);
-    const [path, width] = [pathOf('silent.arrow'), 33];
+    const [path, width] = [pathOf(name), 33];
     const writer = await createTokenShardWriter(path, {
       ...{tokenizerSha256: fingerprint, sequenceLength: 32, source: 'silent', licence: 'none'},
     });
-    const row = {tokens: new Int32Array(width).fill(5), mask: new Int32Array(width)};
-    for (let i = 0; i < 16; i++) await writer.append(row);
+    for (let i = 0; i < 16; i++) {
+      const mask = new Int32Array(width);
+      if (i === at?.row) mask[at.token] = 1;
+      await writer.append({tokens: new Int32Array(width).fill(5), mask});
+    }
     await writer.finish(16);
+    return path;
+  }
+  const sourceAt = (path: string) => ({data: {sources: [{...wasm({}).data.sources[0]!, path}]}});
+
+  it('are said of, and their loss is 0 and no NaN', async () => {
+    const path = await writeSilent('silent.arrow', {row: 9, token: 1});
     const notes: string[] = [];
-    const sources = [{...wasm({}).data.sources[0]!, path}];
-    await train(wasm({out: 'silent', data: {sources}, train: {steps: 2}}), (event) => {
+    const oneByOne = {steps: 16, batch: {...wasm({}).train.batch, sequences: 1}};
+    await train(wasm({out: 'silent', ...sourceAt(path), train: oneByOne}), (event) => {
       if (event.kind === 'note') notes.push(event.text);
     });
-    expect((await stepsOf(pathOf('silent'))).map(({loss}) => loss)).toEqual([0, 0]);
-    const told = notes.filter((text) => text.includes('no token of its rows is to be learnt'));
-    expect(told.map((text) => text.split(':')[0])).toEqual(['step 1', 'step 2']);
+    const losses = (await stepsOf(pathOf('silent'))).map(({loss}) => loss);
+    expect(losses.filter((loss) => loss > 0)).toHaveLength(1);
+    expect(losses.filter((loss) => loss === 0)).toHaveLength(15);
+    expect(notes.filter((text) => text.includes('no token of its rows is to be learnt'))).toHaveLength(15);
+  });
+
+  it.each([
+    ['nowhere', null],
+    ['of nothing but a token that no other stands before', {row: 3, token: 0}],
+  ])('and are all there is, learnt %s, are refused before the run folder is made', async (_, at) => {
+    const path = await writeSilent('mute.arrow', at);
+    const error = await failure(wasm({out: 'mute', ...sourceAt(path)}));
+    expect(error).toBeInstanceOf(DataError);
+    expect(error).toMatchObject({
+      message: `${path}: nothing is learnt of source ${wasm({}).data.sources[0]!.name}: of its 16 rows no mask marks a token that another stands before.`,
+      hint: expect.stringContaining('write 1 in the column `mask`') as string,
+    });
+    expect(existsSync(pathOf('mute'))).toBe(false);
+    await rm(path);
   });
 });
 

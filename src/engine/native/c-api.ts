@@ -1,6 +1,6 @@
 import {closeSync, openSync} from 'node:fs';
 import {join} from 'node:path';
-import koffi from 'koffi';
+import koffi, {type LibraryHandle} from 'koffi';
 import {EnvironmentError} from '../../util/errors.js';
 
 declare const opaque: unique symbol;
@@ -209,12 +209,13 @@ function defineGraphOutput(): void {
  */
 export function loadCApi(folder: string): CApi {
   try {
-    const library = withoutNotices(() => {
-      koffi.load(join(folder, 'libtensorflow_framework.so.2'), {global: true});
-      return koffi.load(join(folder, 'libtensorflow_cc.so.2'));
-    });
+    const [framework, library] = withoutNotices(() => [
+      koffi.load(join(folder, 'libtensorflow_framework.so.2'), {global: true}),
+      koffi.load(join(folder, 'libtensorflow_cc.so.2')),
+    ]) as [LibraryHandle, LibraryHandle];
     keepLoaded(join(folder, 'libtensorflow_framework.so.2'));
     keepLoaded(join(folder, 'libtensorflow_cc.so.2'));
+    multiplyInFloat32(framework);
     defineGraphOutput();
     const bound = Object.entries(SIGNATURES).map(([name, [result, args]]) => [
       name,
@@ -228,6 +229,14 @@ export function loadCApi(folder: string): CApi {
       cause: error,
     });
   }
+}
+
+/**
+ * Has GPUs multiply float32 as such: TensorFlow would round inputs to 10 bits (TF32) where nobody asked for it. What
+ * may be rounded is said by a function's precision. `tsl::enable_tensor_float_32_execution` is no part of the C API.
+ */
+function multiplyInFloat32(framework: LibraryHandle): void {
+  (framework.func('void _ZN3tsl32enable_tensor_float_32_executionEb(bool)') as (isAllowed: boolean) => void)(false);
 }
 
 /** `RTLD_LAZY`, `RTLD_NOLOAD` (only what is loaded already) and `RTLD_NODELETE` of dlfcn.h. */
