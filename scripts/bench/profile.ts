@@ -67,7 +67,8 @@ async function runOnce(
   ];
   const side = openSide(ourCommand({XLA_FLAGS: ours.join(' ')}));
   try {
-    await side.ask({kind: 'start', setup: setupOf(one, kind, finetune, availableParallelism())});
+    const place = {threads: availableParallelism(), device: 'cpu', precision: 'float32'} as const;
+    await side.ask({kind: 'start', setup: setupOf(one, kind, finetune, place)});
     await side.ask({kind: 'steps', count: 1});
   } finally {
     await side.close();
