@@ -194,6 +194,14 @@ const SIGNATURES: Record<keyof CApi, readonly [result: string, args: string]> = 
   TF_DeleteFunction: ['void', 'void*'],
 };
 
+/**
+ * The stack that a thread usually has. koffi gives calls on worker threads 128 KiB unless told otherwise, and XLA compiles
+ * on the stack of its caller: for GPUs it overran that, which ended the process or not as memory happened to lie.
+ */
+const STACK_BYTES = 8 * 2 ** 20;
+
+koffi.config({sync_stack_size: STACK_BYTES, async_stack_size: STACK_BYTES});
+
 let isGraphOutputDefined = false;
 
 /** Tells koffi the C struct behind {@link GraphOutput}; it takes a name once a process. */
