@@ -1,5 +1,5 @@
 import {existsSync} from 'node:fs';
-import {readFile, stat} from 'node:fs/promises';
+import {readdir, readFile, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
@@ -139,11 +139,24 @@ async function readConfigText(path: string): Promise<string> {
   } catch (cause) {
     if (systemCode(cause) === 'ENOTDIR') await expectFolder(dirname(path));
     if (systemCode(cause) !== 'ENOENT') throw cause;
-    throw new ModelError(`${path}: there is no such file.`, {
-      hint: 'Give the folder of a Hugging Face model.',
-      cause,
-    });
+    throw new ModelError(`${path}: there is no such file.`, {hint: await whereModelIs(dirname(path)), cause});
   }
+}
+
+/** A run and its checkpoints are folders that people give as models; the model lies further in. */
+async function whereModelIs(folder: string): Promise<string> {
+  const names = await readdir(folder).catch((): string[] => []);
+  if (names.includes('model')) return `Give the folder of the model in it: ${join(folder, 'model')}.`;
+  const last = names
+    .filter((name) => /^step-\d+$/.test(name))
+    .sort((a, b) => stepOf(a) - stepOf(b))
+    .at(-1);
+  if (last === undefined) return 'Give the folder of a Hugging Face model.';
+  return `This is a run; give one of its models, e.g. ${join(folder, last, 'model')}.`;
+}
+
+function stepOf(name: string): number {
+  return Number(name.slice('step-'.length));
 }
 
 function filesIn(folder: string, names: readonly string[]): readonly string[] {

@@ -46,6 +46,7 @@ async function trainAlone(run: TrainRun, onEvent: (event: TrainEvent) => void): 
   const done = await checkFolder(run);
   if (done) {
     await refuseFinishedOfOther(run, onEvent);
+    onEvent({kind: 'note', text: `${run.out} is complete: it has made its ${done.step} steps`});
     return done;
   }
   const checkpoint = await findCheckpoint(run);

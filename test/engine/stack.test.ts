@@ -1,6 +1,5 @@
-import koffi from 'koffi';
 import {expect, it} from 'vitest';
-import '../../src/engine/native/c-api.js';
+import {koffi} from '../../src/engine/native/koffi.js';
 
 const MIB = 2 ** 20;
 /** Each level is one more call of glibc's parser: it overran 1 MiB in all. */

@@ -7,6 +7,7 @@ import {
   type ModelFolderContent,
   ORIGIN_FILES,
   openModelFolder,
+  readModelConfig,
   writeModelFolder,
 } from '../../src/format/model-folder.js';
 import {makeAtomic, refuseExisting, writeFileAtomic, writeFolderAtomic} from '../../src/util/atomic.js';
@@ -142,6 +143,16 @@ describe('openModelFolder refuses', () => {
     await writeModelFolder(scratch('moe'), CONTENT);
     await rm(scratch('moe/config.json'));
     expect(await message()).toBe(`${scratch('moe/config.json')}: there is no such file.`);
+  });
+
+  it.each([
+    ['a run, of which the last model is named', ['step-000002/model', 'step-000010/model'], 'step-000010/model'],
+    ['a checkpoint', ['model'], 'model'],
+  ])('%s', async (_, folders, named) => {
+    for (const folder of folders) await mkdir(scratch(`run/${folder}`), {recursive: true});
+    const error: unknown = await readModelConfig(scratch('run/config.json')).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(ModelError);
+    expect(error).toMatchObject({hint: expect.stringContaining(`${scratch('run')}/${named}.`) as string});
   });
 
   it('a config that is not JSON, by line and column', async () => {

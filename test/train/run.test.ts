@@ -135,7 +135,11 @@ describe('a run', () => {
 
   it('that is complete is left as it is when it is resumed', async () => {
     const log = await readFile(join(pathOf('whole'), 'log.jsonl'), 'utf8');
-    const result = await train(wasm({...WHOLE, out: 'whole', mode: 'resume'}));
+    const notes: string[] = [];
+    const result = await train(wasm({...WHOLE, out: 'whole', mode: 'resume'}), (event) => {
+      if (event.kind === 'note') notes.push(event.text);
+    });
+    expect(notes).toContain(`${pathOf('whole')} is complete: it has made its 7 steps`);
     expect(result).toEqual({out: pathOf('whole'), step: 7, tokens: 1792, reason: 'completed', signal: null});
     expect(await readFile(join(pathOf('whole'), 'log.jsonl'), 'utf8')).toBe(log);
   });

@@ -1,7 +1,8 @@
 import {closeSync, openSync} from 'node:fs';
 import {join} from 'node:path';
-import koffi, {type LibraryHandle} from 'koffi';
+import type {LibraryHandle} from 'koffi';
 import {EnvironmentError} from '../../util/errors.js';
+import {koffi} from './koffi.js';
 
 declare const opaque: unique symbol;
 /** An address inside TensorFlow; never looked into. */
@@ -193,14 +194,6 @@ const SIGNATURES: Record<keyof CApi, readonly [result: string, args: string]> = 
   ],
   TF_DeleteFunction: ['void', 'void*'],
 };
-
-/**
- * The stack that a thread usually has. koffi gives calls on worker threads 128 KiB unless told otherwise, and XLA compiles
- * on the stack of its caller: for GPUs it overran that, which ended the process or not as memory happened to lie.
- */
-const STACK_BYTES = 8 * 2 ** 20;
-
-koffi.config({sync_stack_size: STACK_BYTES, async_stack_size: STACK_BYTES});
 
 let isGraphOutputDefined = false;
 

@@ -1,6 +1,7 @@
 // The GNU C library's `malloc`, which keeps what was freed; all of this does nothing where another library is used.
+
 import {availableParallelism} from 'node:os';
-import koffi from 'koffi';
+import {koffi} from './koffi.js';
 
 type Trim = ((pad: number) => number) & {async(pad: number, done: () => void): void};
 type Mallopt = (parameter: number, value: number) => number;
