@@ -1,5 +1,4 @@
 // The GNU C library's `malloc`, which keeps what was freed; all of this does nothing where another library is used.
-
 import {availableParallelism} from 'node:os';
 import {koffi} from './koffi.js';
 
