@@ -288,7 +288,7 @@ describe('merging', () => {
       dtype: 'BF16',
     });
     expect(await validationLoss(join(folder, 'short'), run)).toBeCloseTo(last.loss!, 1);
-    expect((await readModelConfig(join(folder, 'short/config.json'))).torch_dtype).toBe('bfloat16');
+    expect((await readModelConfig(join(folder, 'short'))).config.torch_dtype).toBe('bfloat16');
     const older = join(out, 'step-000002');
     await mergeAdapter({adapter: older, out: join(folder, 'older')});
     expect(await validationLoss(join(folder, 'older'), run)).not.toBeCloseTo(last.loss!, 5);
