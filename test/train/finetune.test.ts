@@ -346,7 +346,7 @@ describe('merging', () => {
     await expect(mergeAdapter({adapter: join(folder, 'gone'), out: into})).rejects.toThrow('is not there');
     const file = join(folder, 'model/config.json');
     await expect(mergeAdapter({adapter: file, out: into})).rejects.toThrow(`${file} is a file; the folder of a run`);
-    await expect(readArchitecture(file)).rejects.toThrow(`${file}: this is a file, a model folder was expected.`);
+    await expect(readArchitecture(file)).rejects.toThrow(`${file}: this is not a GGUF file`);
   });
 });
 

@@ -1,7 +1,7 @@
 // Keys of a GGUF file to those of a config.json.
 import {ModelError} from '../../util/errors.js';
 import {nearest} from '../../util/nearest.js';
-import {DTYPE_BYTES, DTYPE_WORDS, type FloatDtype, widen} from '../dtype.js';
+import {DTYPE_WORDS, type FloatDtype, widen} from '../dtype.js';
 import type {GgufFile} from './file.js';
 import type {Metadata} from './metadata.js';
 import {GGUF_FAMILIES, type GgufFamily, ROPE_FACTORS} from './names.js';
@@ -75,7 +75,7 @@ export async function readGgufModel(file: GgufFile): Promise<GgufModel> {
     rope_scaling: await scalingOf(keys, file, headDim),
     ...(tensors.has('blk.0.attn_q.bias') && family.modelType !== 'qwen2' && {attention_bias: true}),
     tie_word_embeddings: !tensors.has('output.weight'),
-    torch_dtype: DTYPE_WORDS[widestDtype(file)],
+    torch_dtype: DTYPE_WORDS[matrixDtype(file)],
     ...tokenIds(metadata),
   };
   return {family, headDim, config};
@@ -196,10 +196,11 @@ async function scalingOf(keys: Keys, file: GgufFile, headDim: number): Promise<R
   };
 }
 
-/** The dtype of the matrices, of several the widest. */
-function widestDtype({tensors}: GgufFile): FloatDtype {
-  const dtypes = [...tensors.values()].filter(({shape}) => shape.length > 1).map(({packing}) => packing.dtype);
-  return dtypes.reduce((widest, dtype) => (DTYPE_BYTES[dtype] > DTYPE_BYTES[widest] ? dtype : widest), 'BF16');
+/** The dtype of the matrices; float32, which holds all others, if they have several. */
+function matrixDtype({tensors}: GgufFile): FloatDtype {
+  const matrices = [...tensors.values()].filter(({shape}) => shape.length > 1);
+  const [dtype = 'F32', ...others] = new Set(matrices.map(({packing}) => packing.dtype));
+  return others.length === 0 ? dtype : 'F32';
 }
 
 function tokenIds(metadata: Metadata): Record<string, number> {

@@ -130,7 +130,11 @@ describe('a GGUF file as a model', () => {
       {'llama.rope.dimension_count': u32(2)},
       /llama.rope.dimension_count is 2, and a head has 4/,
     ],
-    ['odd heads', {'llama.attention.head_count': u32(3)}, /a head has|heads of|are no heads/],
+    [
+      'odd heads',
+      {'llama.attention.key_length': u32(3), 'llama.attention.value_length': u32(3)},
+      /heads of 3 numbers cannot be/,
+    ],
     [
       'positions scaled otherwise',
       {'llama.rope.scaling.type': text('longrope')},
