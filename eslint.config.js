@@ -5,7 +5,7 @@ import tseslint from 'typescript-eslint';
 const ROOMS = {
   util: [],
   format: ['util'],
-  tokenizer: ['util'],
+  tokenizer: ['util', 'format'],
   hub: ['util'],
   data: ['util', 'format', 'tokenizer'],
   engine: ['util'],

@@ -13,7 +13,7 @@ import type {Calibration} from './calibration.js';
 import {type FfnSite, type MadeTensor, moeBytes, type OnProgress, readGateRows, writeMoe} from './convert-source.js';
 import {drawRouter, routerDraw} from './drawn-router.js';
 import {type FitOptions, type FittedLayer, startFit} from './fit.js';
-import {type DenseSource, modelRecord, openDense} from './model-source.js';
+import {type DenseSource, modelRecord, openDense, sourceRecord} from './model-source.js';
 import {renderNeuronMaps} from './neuron-maps.js';
 import {isScaled, type SplitOptions} from './options.js';
 import {padDense} from './padding.js';
@@ -266,8 +266,8 @@ function routedScales(
 }
 
 function describeSplit(
-  {fingerprint}: DenseSource,
-  {model, revision, method, seed, profile}: ConvertOptions,
+  dense: DenseSource,
+  {revision, method, seed, profile}: ConvertOptions,
   plan: ConversionPlan,
   scales: readonly number[],
 ): Extract<Provenance, {kind: 'split'}> {
@@ -277,7 +277,7 @@ function describeSplit(
     versions: currentVersions(),
     seed,
     equivalence: null,
-    source: {path: model, revision: revision ?? null, fingerprint},
+    source: sourceRecord(dense, revision),
     method,
     calibration: profile ? calibrationOf(profile) : null,
     neuronMapHash: planHash(plan),

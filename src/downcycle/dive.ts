@@ -24,7 +24,7 @@ import {countKept, keptHash, renderKeptNeurons} from './dive/kept-neurons.js';
 import {biasOf, type Pruning, prune} from './dive/prune.js';
 import type {DiveOptions} from './dive-options.js';
 import {freshRouter} from './fresh-router.js';
-import {type DenseSource, modelRecord, openDense} from './model-source.js';
+import {type DenseSource, modelRecord, openDense, sourceRecord} from './model-source.js';
 import {type Profile, requireProfileOf} from './profile-file.js';
 import {currentVersions, type Provenance} from './provenance.js';
 import {checkProfile} from './statistics.js';
@@ -204,8 +204,8 @@ function prunedFfn(site: FfnSite, architecture: Architecture, experts: readonly 
 }
 
 function describe(
-  {fingerprint, numNeurons}: DenseSource,
-  {model, revision, method, seed, profile: {metadata}}: DiveConvertOptions,
+  dense: DenseSource,
+  {revision, method, seed, profile: {metadata}}: DiveConvertOptions,
   {affinity, width}: DivePlan,
   neuronMapHash: string,
 ): DiveConversion['provenance'] {
@@ -216,11 +216,11 @@ function describe(
     versions: currentVersions(),
     seed,
     equivalence: null,
-    source: {path: model, revision: revision ?? null, fingerprint},
+    source: sourceRecord(dense, revision),
     method,
     calibration: {tasks, tokenHash, options},
     affinity,
-    numNeurons,
+    numNeurons: dense.numNeurons,
     expertWidth: width,
     neuronMapHash,
   };

@@ -1,5 +1,6 @@
 // A model on disk that another is made out of.
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
+import {countStored} from '../format/safetensors-header.js';
 import type {Architecture} from '../model/architecture.js';
 import {architectureFromConfig} from '../model/config.js';
 import {FAMILIES} from '../model/family/registry.js';
@@ -32,6 +33,13 @@ export interface DenseSource extends ModelSource {
 /** What tells a dense model from others: what a profile records of the one that it was made on. */
 export function modelRecord({fingerprint, architecture, numNeurons}: DenseSource) {
   return {fingerprint, layers: architecture.ffn.length, ffnWidth: numNeurons};
+}
+
+/** What a model records of the one that it was made out of. */
+export function sourceRecord({folder, fingerprint}: ModelSource, revision: string | undefined) {
+  const tensors = folder.tensors.names.map((name) => folder.tensors.info(name));
+  const isPacked = tensors.some(({packed}) => packed !== undefined);
+  return {path: folder.path, revision: revision ?? null, fingerprint, ...(isPacked && {gguf: countStored(tensors)})};
 }
 
 /**
@@ -70,7 +78,7 @@ export async function modelWarnings(path: string): Promise<readonly string[]> {
 async function open<T>(path: string, more: (model: OpenModel) => Promise<T>): Promise<OpenModel & T> {
   const folder = await openModelFolder(path);
   try {
-    const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
+    const architecture = architectureFromConfig(folder.config, folder.configFile);
     const model = {folder, architecture, warnings: checkTensors(folder.tensors, architecture)};
     return {...model, ...(await more(model))};
   } catch (error) {

@@ -28,7 +28,13 @@ const proofSchema = z.strictObject({
 /** How far an MoE with every expert active is from its dense parent. */
 export type Proof = z.output<typeof proofSchema>;
 
-const sourceSchema = z.strictObject({path: z.string(), revision: z.string().nullable(), fingerprint: z.string()});
+const sourceSchema = z.strictObject({
+  path: z.string(),
+  revision: z.string().nullable(),
+  fingerprint: z.string(),
+  /** Of a GGUF file: how many of its tensors are of each type. Blocks were made float32, other numbers kept their bits. */
+  gguf: z.record(z.string(), z.int()).optional(),
+});
 const common = {
   format: z.literal(1),
   versions: z.strictObject({downcycle: z.string(), node: z.string()}),

@@ -9,7 +9,7 @@ import {requireFiniteWeights} from './finite-weights.js';
 import {innerMap, planExperts, requireCuttable, unreached} from './inner/plan.js';
 import {cutExperts} from './inner/tensors.js';
 import {watchExperts} from './inner/watch.js';
-import {type ModelSource, openSource} from './model-source.js';
+import {type ModelSource, openSource, sourceRecord} from './model-source.js';
 import {renderNeuronMaps} from './neuron-maps.js';
 import type {CmoeOptions} from './options.js';
 import {mapHash} from './plan.js';
@@ -123,8 +123,8 @@ function cutArchitecture(mixture: Architecture, {experts, shared, topK, weights}
 }
 
 function describe(
-  {architecture, fingerprint}: ModelSource,
-  {model, revision, method, seed, calibration, profile}: SplitExpertsOptions,
+  source: ModelSource,
+  {revision, method, seed, calibration, profile}: SplitExpertsOptions,
   watched: readonly (readonly MarkerProfile[])[],
   neuronMapHash: string,
 ): ExpertsConversion['provenance'] {
@@ -134,11 +134,11 @@ function describe(
     versions: currentVersions(),
     seed,
     equivalence: null,
-    source: {path: model, revision: revision ?? null, fingerprint},
+    source: sourceRecord(source, revision),
     method,
     calibration: {tasks: [...calibration.tasks], tokenHash: calibration.hash, options: profile},
     neuronMapHash,
-    layers: architecture.ffn.map((layout, l) => layerRecord(layout, method, unreached(watched[l] ?? []))),
+    layers: source.architecture.ffn.map((layout, l) => layerRecord(layout, method, unreached(watched[l] ?? []))),
   };
 }
 

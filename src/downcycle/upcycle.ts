@@ -18,7 +18,7 @@ import {
   writeMoe,
 } from './convert-source.js';
 import {freshRouter} from './fresh-router.js';
-import {type DenseSource, openDense} from './model-source.js';
+import {type DenseSource, openDense, sourceRecord} from './model-source.js';
 import {currentVersions, PROVENANCE_FILE, type Provenance, renderProvenance} from './provenance.js';
 import {dropNeurons} from './upcycle/drop.js';
 import {groupRows, requireShards, shardMatrix} from './upcycle/granular.js';
@@ -158,14 +158,14 @@ function expertCut(method: UpcycleMethod, layer: number, seed: number): ExpertCu
   }
 }
 
-function describeUpcycling({fingerprint}: DenseSource, {model, revision, method, seed}: UpcycleOptions): Provenance {
+function describeUpcycling(dense: DenseSource, {revision, method, seed}: UpcycleOptions): Provenance {
   return {
     kind: 'upcycle',
     format: 1,
     versions: currentVersions(),
     seed,
     equivalence: null,
-    source: {path: model, revision: revision ?? null, fingerprint},
+    source: sourceRecord(dense, revision),
     method,
   };
 }

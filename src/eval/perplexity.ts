@@ -80,7 +80,7 @@ export async function measurePerplexity(
 ): Promise<Perplexity[]> {
   const folder = await openModelFolder(model);
   try {
-    const architecture = architectureFromConfig(folder.config, `${model}/config.json`);
+    const architecture = architectureFromConfig(folder.config, folder.configFile);
     const tokens = joinInts(texts.map((text) => text.tokens));
     const losses = await lossesOf(folder, architecture, {tokens, sequenceLength: windowLength}, options);
     let end = 0;

@@ -49,7 +49,7 @@ export async function openSubject(model: string): Promise<Subject> {
   const tokenizer = await loadTokenizer(model);
   const folder = await openModelFolder(model);
   try {
-    return {model, folder, tokenizer, architecture: architectureFromConfig(folder.config, `${model}/config.json`)};
+    return {model, folder, tokenizer, architecture: architectureFromConfig(folder.config, folder.configFile)};
   } catch (error) {
     await folder.close();
     throw error;

@@ -141,7 +141,7 @@ async function make(
       architecture,
       out: arm.start,
       seed,
-      config: await readModelConfig(join(model, 'config.json')),
+      config: (await readModelConfig(model)).config,
       tokenizerFrom: model,
     });
   }

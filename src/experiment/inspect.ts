@@ -5,12 +5,12 @@ import {countKept, readKeptNeurons} from '../downcycle/dive/kept-neurons.js';
 import {countNeurons, NEURONS_FILE, type NeuronCount, readNeuronMaps} from '../downcycle/neuron-maps.js';
 import {type Profile, readProfile} from '../downcycle/profile-file.js';
 import {PROVENANCE_FILE, type Provenance, readProvenance} from '../downcycle/provenance.js';
-import type {Dtype} from '../format/dtype.js';
+import {beginsAsGguf} from '../format/gguf/file.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
 import type {EndRecord, EvalRecord, RunRecord, StepRecord} from '../format/run-record.js';
 import {beginsAsSafetensors} from '../format/safetensors.js';
-import {type TensorInfo, tensorBytes} from '../format/safetensors-header.js';
+import {countStored, storedType, type TensorInfo, tensorBytes} from '../format/safetensors-header.js';
 import {openTokenShard} from '../format/token-shard.js';
 import type {ShardMetadata} from '../format/token-shard-metadata.js';
 import type {OnDownload} from '../hub/download.js';
@@ -21,17 +21,17 @@ import {checkTensors} from '../model/load.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, UsageError} from '../util/errors.js';
 
-/** What a model folder holds. */
+/** What a model folder or a GGUF file holds. */
 export interface ModelInspection {
   readonly kind: 'model';
   readonly path: string;
   readonly architecture: Architecture;
   readonly parameters: ParameterCount;
-  readonly tensors: readonly Pick<TensorInfo, 'name' | 'dtype' | 'shape'>[];
+  readonly tensors: readonly TensorSummary[];
   readonly bytes: number;
-  /** How many tensors there are of each dtype. */
-  readonly dtypes: Readonly<Partial<Record<Dtype, number>>>;
-  /** Null if the folder has no tokenizer.json. */
+  /** How many tensors there are of each dtype, or of each way that a GGUF file packs numbers. */
+  readonly dtypes: Readonly<Record<string, number>>;
+  /** Null if there is no tokenizer.json, and none can be made of what a GGUF file holds. */
   readonly tokenizer: TokenizerSummary | null;
   /** How it was made, or the model that it was trained from. Null if the folder has no record of it. */
   readonly provenance: Provenance | null;
@@ -43,6 +43,12 @@ export interface ModelInspection {
   readonly isTrained: boolean;
   /** What the files hold that the architecture has no place for, one line each. */
   readonly warnings: readonly string[];
+}
+
+/** A tensor by its name in Hugging Face folders. */
+interface TensorSummary extends Pick<TensorInfo, 'name' | 'shape'> {
+  /** As its file has it: of GGUF files, how it is packed. */
+  readonly dtype: string;
 }
 
 /** A tokenizer, in numbers. */
@@ -109,7 +115,7 @@ export type Inspection =
 
 /**
  * Says what a model folder, checkpoint, run folder or its log, folder of runs, profile, token shard or prepared folder
- * holds; reads no weights.
+ * holds; reads no weights. So of a GGUF file.
  *
  * A model may be named as on the hub; it is downloaded if it is not in the cache.
  * @throws UsageError if nothing is there or it is none of these; DataError, ModelError if it is damaged.
@@ -133,6 +139,7 @@ export async function inspect(given: string, onProgress?: OnDownload): Promise<I
 async function inspectFile(path: string): Promise<Inspection> {
   if (path.endsWith('.arrow')) return inspectShard(path);
   if (basename(path) === LOG) return inspectRun(dirname(path));
+  if (await beginsAsGguf(path)) return inspectModel(path);
   if (path.endsWith('.safetensors') || (await beginsAsSafetensors(path))) return inspectSafetensors(path);
   return refuse(path);
 }
@@ -151,23 +158,23 @@ const TRAINER = 'trainer.json';
 
 function refuse(path: string): never {
   throw new UsageError(`${path} is nothing that downcycle reads or writes.`, {
-    hint: 'Give a Hugging Face model folder, a run folder or a folder of runs, a checkpoint, a profile, an .arrow file or a folder of them.',
+    hint: 'Give a Hugging Face model folder, a GGUF file, a run folder or a folder of runs, a checkpoint, a profile, an .arrow file or a folder of them.',
   });
 }
 
 async function inspectModel(path: string): Promise<ModelInspection> {
   const folder = await openModelFolder(path);
   try {
-    const architecture = architectureFromConfig(folder.config, join(path, 'config.json'));
+    const architecture = architectureFromConfig(folder.config, folder.configFile);
     const tensors = folder.tensors.names.map((name) => folder.tensors.info(name));
     return {
       kind: 'model',
       path,
       architecture,
       parameters: countParameters(architecture),
-      tensors: tensors.map(({name, dtype, shape}) => ({name, dtype, shape})),
-      bytes: tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0),
-      dtypes: countBy(tensors.map(({dtype}) => dtype)),
+      tensors: tensors.map((tensor) => ({name: tensor.name, dtype: storedType(tensor), shape: tensor.shape})),
+      bytes: tensors.reduce((sum, tensor) => sum + (tensor.packed?.bytes ?? tensorBytes(tensor)), 0),
+      dtypes: countStored(tensors),
       tokenizer: await summariseTokenizer(folder),
       ...(await originOf(path)),
       warnings: checkTensors(folder.tensors, architecture),
@@ -196,12 +203,6 @@ async function originOf(path: string): Promise<Pick<ModelInspection, 'provenance
         : null,
     isTrained: provenance?.trained ?? existsSync(join(dirname(resolve(path)), TRAINER)), // older versions did not say it
   };
-}
-
-function countBy<K extends string>(keys: readonly K[]): Partial<Record<K, number>> {
-  const counts: Partial<Record<K, number>> = {};
-  for (const key of keys) counts[key] = (counts[key] ?? 0) + 1;
-  return counts;
 }
 
 async function inspectShard(path: string): Promise<ShardInspection> {

@@ -6,6 +6,7 @@ import {type LoadedConfig, parseConfig} from '../config/load.js';
 import type {Override} from '../config/override.js';
 import type {Config, ConfigInput} from '../config/schema.js';
 import {readProvenance} from '../downcycle/provenance.js';
+import {isModel} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
 import {readArchitecture} from '../model/read-architecture.js';
 import {checkpointModel, latestCheckpoint} from '../train/checkpoint.js';
@@ -193,7 +194,7 @@ async function parentOf(model: string): Promise<string | null> {
   const origin = await readProvenance(model).catch(() => null);
   if (!origin || !('source' in origin)) return null;
   const {path} = origin.source;
-  return (await stat(join(path, 'config.json')).catch(() => null)) ? path : null;
+  return isModel(path) ? path : null;
 }
 
 function perplexity(loss: number | null): number | null {

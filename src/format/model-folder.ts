@@ -1,17 +1,21 @@
-import {existsSync} from 'node:fs';
+import {existsSync, statSync} from 'node:fs';
 import {readdir, readFile, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {renderConfig} from './config-text.js';
+import {openGgufWeights} from './gguf/weights.js';
 import {parseJson} from './json.js';
 import type {TensorInfo, TensorSpec} from './safetensors-header.js';
 import {type TensorSource, type WriteOptions, writeSafetensors} from './safetensors-writer.js';
 import {openTensors, type TensorStore} from './tensor-store.js';
+import {filesIn, folderTokenizer, ggufTokenizerFiles, isFile, openTokenizerFiles} from './tokenizer-files.js';
 
-/** An open Hugging Face model folder. */
+/** An open Hugging Face model folder, or a GGUF file, which is read as one. */
 export interface ModelFolder {
   readonly path: string;
+  /** The file that says what `config` does, for messages. */
+  readonly configFile: string;
   /** `config.json`, parsed; what its keys mean is the model's business. */
   readonly config: Readonly<Record<string, unknown>>;
   readonly tensors: TensorStore;
@@ -26,7 +30,7 @@ export interface ModelFolderContent extends WriteOptions {
   readonly entries: readonly TensorSpec[];
   /** Called once for each entry, in order. */
   readonly read: TensorSource;
-  /** A folder whose tokenizer files are copied byte for byte. */
+  /** A model whose tokenizer files are copied byte for byte. */
   readonly copyFrom?: string;
   /** A folder whose record of origin, the {@link ORIGIN_FILES} that it has, is copied, and says from then on that weights were trained. */
   readonly originFrom?: string;
@@ -45,28 +49,29 @@ export interface ModelFolderContent extends WriteOptions {
 export const ORIGIN_FILES = {record: 'downcycle.json', neurons: 'neurons.st'} as const;
 
 const CONFIG = 'config.json';
-const TOKENIZER_FILES = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'tokenizer.model',
-  'merges.txt',
-  'vocab.json',
-  'added_tokens.json',
-  'chat_template.jinja',
-  'generation_config.json',
-];
 
 /**
- * Opens a model folder: reads its config and the heads of its safetensors, no weights yet.
+ * Opens a model: reads the config of a folder and the heads of its safetensors, or the head of a GGUF file; no weights yet.
  *
- * @throws ModelError if the folder, its config or its safetensors are missing or damaged.
+ * @throws ModelError if the folder, its config or its safetensors, or the file, are missing or damaged.
  */
 export async function openModelFolder(path: string): Promise<ModelFolder> {
+  if (await isFile(path)) return openGgufModel(path);
   await expectFolder(path);
-  const config = await readModelConfig(join(path, CONFIG));
+  const {config, file: configFile} = await readFolderConfig(path);
   const tensors = await openTensors(path);
-  return {path, config, tensors, tokenizerFiles: filesIn(path, TOKENIZER_FILES), close: () => tensors.close()};
+  return {path, configFile, config, tensors, tokenizerFiles: folderTokenizer(path).names, close: () => tensors.close()};
+}
+
+async function openGgufModel(path: string): Promise<ModelFolder> {
+  const {config, metadata, tensors} = await openGgufWeights(path);
+  const {names} = ggufTokenizerFiles(path, metadata);
+  return {path, configFile: path, config, tensors, tokenizerFiles: names, close: () => tensors.close()};
+}
+
+/** Whether a model lies there, whole or damaged. */
+export function isModel(path: string): boolean {
+  return existsSync(join(path, CONFIG)) || statSync(path, {throwIfNoEntry: false})?.isFile() === true;
 }
 
 /**
@@ -83,7 +88,7 @@ export async function writeModelFolder(path: string, content: ModelFolderContent
   };
   for (const name of Object.keys(extraFiles)) checkExtraFile(name);
   await writeFolderAtomic(path, async (part) => {
-    if (copyFrom !== undefined) await copyFiles(copyFrom, part, TOKENIZER_FILES);
+    if (copyFrom !== undefined) await copyTokenizer(copyFrom, part);
     if (originFrom !== undefined) await copyOrigin(originFrom, part);
     await writeSafetensors(part, entries, read, options);
     for (const [name, data] of Object.entries(files)) {
@@ -100,13 +105,13 @@ export async function writeModelFolder(path: string, content: ModelFolderContent
 export function expectTensor(store: TensorStore, name: string, shape: readonly number[]): TensorInfo {
   const asked = `[${shape.join(', ')}]`;
   if (!store.has(name)) {
-    throw new ModelError(`${store.path}: tensor "${name}" is missing, ${CONFIG} asks for it with shape ${asked}.`);
+    throw new ModelError(`${store.path}: tensor "${name}" is missing, ${store.asker} asks for it with shape ${asked}.`);
   }
   const info = store.info(name);
   const isSame = info.shape.length === shape.length && shape.every((size, axis) => size === info.shape[axis]);
   if (isSame) return info;
   throw new ModelError(
-    `${store.path}: tensor "${name}" has shape [${info.shape.join(', ')}], ${CONFIG} asks for ${asked}.`,
+    `${store.path}: tensor "${name}" has shape [${info.shape.join(', ')}], ${store.asker} asks for ${asked}.`,
   );
 }
 
@@ -114,19 +119,33 @@ async function expectFolder(path: string): Promise<void> {
   const found = await stat(path).catch(() => null);
   if (found?.isDirectory()) return;
   throw new ModelError(
-    `${path}: ${found ? 'this is a file, a model folder was expected' : 'there is no such folder'}.`,
+    `${path}: ${found ? 'this is neither a file nor a folder' : 'there is no such file or folder'}.`,
     {
-      hint: `A model is a Hugging Face folder with ${CONFIG} and safetensors.`,
+      hint: `A model is a Hugging Face folder with ${CONFIG} and safetensors, or a GGUF file.`,
     },
   );
 }
 
-/** A model's `config.json`, parsed. @throws ModelError if it is missing or no JSON object. */
-export async function readModelConfig(path: string): Promise<Record<string, unknown>> {
-  const json = parseJson(await readConfigText(path));
-  if (json.kind === 'fault') throw new ModelError(`${path}:${json.line}:${json.column}: ${json.reason}.`);
-  if (!isObject(json.value)) throw new ModelError(`${path}: this must be a JSON object.`);
-  return {...json.value};
+/** The config of a model, and the file that says it. */
+export interface ModelConfig {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly file: string;
+}
+
+/** The config of a model; no weights are looked for. @throws ModelError if it is missing or no JSON object. */
+export async function readModelConfig(path: string): Promise<ModelConfig> {
+  if (!(await isFile(path))) return readFolderConfig(path);
+  const {config, tensors} = await openGgufWeights(path);
+  await tensors.close();
+  return {config, file: path};
+}
+
+async function readFolderConfig(path: string): Promise<ModelConfig> {
+  const file = join(path, CONFIG);
+  const json = parseJson(await readConfigText(file));
+  if (json.kind === 'fault') throw new ModelError(`${file}:${json.line}:${json.column}: ${json.reason}.`);
+  if (!isObject(json.value)) throw new ModelError(`${file}: this must be a JSON object.`);
+  return {config: json.value, file};
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
@@ -143,14 +162,14 @@ async function readConfigText(path: string): Promise<string> {
   }
 }
 
-/** A run and its checkpoints are folders that people give as models; the model lies further in. */
+/** A run, its checkpoints and the folder of a GGUF file are given as models; the model lies further in. */
 async function whereModelIs(folder: string): Promise<string> {
   const names = await readdir(folder).catch((): string[] => []);
   if (names.includes('model')) return `Give the folder of the model in it: ${join(folder, 'model')}.`;
-  const last = names
-    .filter((name) => /^step-\d+$/.test(name))
-    .sort((a, b) => stepOf(a) - stepOf(b))
-    .at(-1);
+  const gguf = names.find((name) => name.endsWith('.gguf'));
+  if (gguf !== undefined) return `Give the file: ${join(folder, gguf)}.`;
+  const steps = names.filter((name) => /^step-\d+$/.test(name));
+  const last = steps.sort((a, b) => stepOf(a) - stepOf(b)).at(-1);
   if (last === undefined) return 'Give the folder of a Hugging Face model.';
   return `This is a run; give one of its models, e.g. ${join(folder, last, 'model')}.`;
 }
@@ -159,8 +178,12 @@ function stepOf(name: string): number {
   return Number(name.slice('step-'.length));
 }
 
-function filesIn(folder: string, names: readonly string[]): readonly string[] {
-  return names.filter((name) => existsSync(join(folder, name)));
+async function copyTokenizer(from: string, to: string): Promise<void> {
+  const files = await openTokenizerFiles(from);
+  for (const name of files.names) {
+    const bytes = await files.read(name);
+    if (bytes) await writeFileAtomic(join(to, name), bytes);
+  }
 }
 
 /** Read and written, not `copyFile`d: a copy would keep the rights of the source, which may be read-only. */

@@ -15,6 +15,8 @@ export interface TensorSpec {
 export interface TensorInfo extends TensorSpec {
   readonly begin: number;
   readonly end: number;
+  /** There where numbers are unpacked as they are read, and `begin` and `end` are of what comes of it: how the file has them. */
+  readonly packed?: {readonly type: string; readonly bytes: number};
 }
 
 /** What the head of a safetensors file says; tensors in the order of their bytes. */
@@ -40,6 +42,18 @@ const entrySchema = z.object({
   shape: z.array(z.int().nonnegative()).max(MAX_DIMS, `more than ${MAX_DIMS} axes`),
   data_offsets: z.tuple([z.int().nonnegative(), z.int().nonnegative()]),
 });
+
+/** What the file of a tensor has it as: a dtype, or how it is packed. */
+export function storedType({dtype, packed}: TensorInfo): string {
+  return packed?.type ?? dtype;
+}
+
+/** How many tensors there are of each {@link storedType}. */
+export function countStored(tensors: readonly TensorInfo[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const type of tensors.map(storedType)) counts[type] = (counts[type] ?? 0) + 1;
+  return counts;
+}
 
 /** How many bytes a tensor takes. */
 export function tensorBytes({dtype, shape}: Pick<TensorSpec, 'dtype' | 'shape'>): number {

@@ -1,5 +1,6 @@
 import {type FileHandle, open} from 'node:fs/promises';
-import {EnvironmentError, ModelError, systemCode} from '../util/errors.js';
+import {ModelError} from '../util/errors.js';
+import {type ByteRange, openForReading, readSpan} from './file-span.js';
 import {parseHeader, type SafetensorsHeader, type TensorInfo} from './safetensors-header.js';
 
 /** An open safetensors file. Reads may run at the same time; `close` ends it. */
@@ -12,16 +13,8 @@ export interface SafetensorsFile extends SafetensorsHeader {
   close(): Promise<void>;
 }
 
-/** Bytes [begin, end). */
-export interface ByteRange {
-  readonly begin: number;
-  readonly end: number;
-}
-
 /** The limit of the reference implementation; a longer header is taken for damage before anything is allocated. */
 const MAX_HEADER_BYTES = 100_000_000;
-/** One read call takes at most 2^31 - 1 bytes. */
-const MAX_READ_BYTES = 2 ** 30;
 const LENGTH_BYTES = 8;
 
 /**
@@ -58,23 +51,6 @@ export async function beginsAsSafetensors(path: string): Promise<boolean> {
     return isLength && buffer[LENGTH_BYTES] === '{'.charCodeAt(0);
   } finally {
     await file.close();
-  }
-}
-
-async function openForReading(path: string): Promise<FileHandle> {
-  try {
-    return await open(path, 'r');
-  } catch (cause) {
-    switch (systemCode(cause)) {
-      case 'ENOENT':
-      case 'ENOTDIR':
-        throw new ModelError(`${path}: there is no such file.`, {cause});
-      case 'EACCES':
-      case 'EPERM':
-        throw new EnvironmentError(`${path}: not allowed to read it.`, {hint: 'Check the rights of the file.', cause});
-      default:
-        throw cause;
-    }
   }
 }
 
@@ -129,26 +105,4 @@ async function readTensor(file: FileHandle, tensor: TensorInfo, path: string, ra
   }
   const span = {begin: tensor.begin + begin, end: tensor.begin + end};
   return readSpan(file, span, path, `tensor "${tensor.name}"`);
-}
-
-async function readSpan(file: FileHandle, {begin, end}: ByteRange, path: string, what: string): Promise<Uint8Array> {
-  const bytes = allocate(end - begin, path, what);
-  for (let done = 0; done < bytes.length; ) {
-    const part = bytes.subarray(done, done + MAX_READ_BYTES);
-    const {bytesRead} = await file.read(part, 0, part.length, begin + done);
-    if (bytesRead === 0) throw new ModelError(`${path}: the file ends inside ${what}; it was cut after it was opened.`);
-    done += bytesRead;
-  }
-  return bytes;
-}
-
-function allocate(size: number, path: string, what: string): Uint8Array {
-  try {
-    return new Uint8Array(size);
-  } catch (cause) {
-    throw new EnvironmentError(`${path}: ${what} needs ${size} bytes of memory in one piece, which Node cannot give.`, {
-      hint: 'Read it by rows, or free some memory.',
-      cause,
-    });
-  }
 }

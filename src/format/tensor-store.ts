@@ -5,15 +5,18 @@ import {z} from 'zod';
 import {ModelError} from '../util/errors.js';
 import {numElements} from '../util/shape.js';
 import {isFloatDtype, widen} from './dtype.js';
+import type {ByteRange} from './file-span.js';
 import {parseJson} from './json.js';
-import {type ByteRange, openSafetensors, type SafetensorsFile} from './safetensors.js';
+import {openSafetensors, type SafetensorsFile} from './safetensors.js';
 import type {TensorInfo} from './safetensors-header.js';
 import {INDEX_FILE, SINGLE_FILE} from './safetensors-writer.js';
 
 /** The tensors of a model, from however many files; nothing is read before it is asked for. */
 export interface TensorStore {
-  /** The folder they come from. */
+  /** The folder or the file they come from. */
   readonly path: string;
+  /** What says which tensors there are to be, for messages. */
+  readonly asker: string;
   readonly names: readonly string[];
   has(name: string): boolean;
   /** @throws ModelError if there is no such tensor; so do the reads. */
@@ -108,12 +111,13 @@ function createStore(folder: string, owners: ReadonlyMap<string, SafetensorsFile
   };
   return {
     path: folder,
+    asker: 'config.json',
     names: [...owners.keys()],
     has: (name) => owners.has(name),
     info: (name) => fileOf(name).info(name),
     fileOf: (name) => fileOf(name).path,
     read: async (name) => readFloats(fileOf(name), name),
-    readRows: async (name, begin, end) => readRows(fileOf(name), name, begin, end),
+    readRows: async (name, begin, end) => readFloats(fileOf(name), name, rowRange(fileOf(name).info(name), begin, end)),
     readBytes: async (name, range) => fileOf(name).readBytes(name, range),
     close: async () => {
       for (const file of new Set(owners.values())) await file.close();
@@ -128,12 +132,16 @@ async function readFloats(file: SafetensorsFile, name: string, range?: ByteRange
   return widen(await file.readBytes(name, range), dtype);
 }
 
-async function readRows(file: SafetensorsFile, name: string, begin: number, end: number): Promise<Float32Array> {
-  const {shape, ...span} = file.info(name);
+/**
+ * The bytes of rows [begin, end) of a tensor, which are runs along the last axis and the numbers of a vector.
+ *
+ * @throws RangeError if it has no such rows.
+ */
+export function rowRange({name, shape, ...span}: TensorInfo, begin: number, end: number): ByteRange {
   const rows = numElements(shape.length > 1 ? shape.slice(0, -1) : shape);
   if (shape.length === 0 || !(0 <= begin && begin <= end && end <= rows)) {
     throw new RangeError(`rows [${begin}, ${end}) of tensor "${name}", which has shape [${shape.join(', ')}]`);
   }
   const rowBytes = rows === 0 ? 0 : (span.end - span.begin) / rows;
-  return readFloats(file, name, {begin: begin * rowBytes, end: end * rowBytes});
+  return {begin: begin * rowBytes, end: end * rowBytes};
 }

@@ -4,7 +4,7 @@ import {basename, dirname, join, relative, resolve} from 'node:path';
 import {z} from 'zod';
 import {asEnvironmentError, makeFolder, writeFileAtomic} from '../util/atomic.js';
 import {exists} from '../util/exists.js';
-import {isCommit, type Repo} from './repo.js';
+import {isCommit, isGgufPath, type Repo} from './repo.js';
 
 /** Where the parts of one model lie in the cache. */
 export interface RepoCache {
@@ -92,8 +92,9 @@ export async function sizeOf(path: string): Promise<number | null> {
   return (await stat(path).catch(() => null))?.size ?? null;
 }
 
-/** The commit of a model folder that is a snapshot in a cache, whichever way it is named; null for any other folder. */
-export async function commitOf(folder: string): Promise<string | null> {
+/** The commit of a model, a folder that is a snapshot in a cache or a file in one, whichever way it is named; null for any other. */
+export async function commitOf(model: string): Promise<string | null> {
+  const folder = isGgufPath(model) ? dirname(model) : model;
   const path = await realpath(folder).catch(() => resolve(folder));
   const [commit, parent, repo] = [basename(path), basename(dirname(path)), basename(dirname(dirname(path)))];
   return isCommit(commit) && parent === 'snapshots' && repo.startsWith('models--') ? commit : null;

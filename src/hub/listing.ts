@@ -1,7 +1,7 @@
 // What a model on the hub is made of, and which of its files are needed.
 import {z} from 'zod';
 import {EnvironmentError, ModelError} from '../util/errors.js';
-import type {Repo} from './repo.js';
+import {isGgufPath, type Repo} from './repo.js';
 import {get} from './request.js';
 import {retried} from './retry.js';
 import {type Hub, hostOf} from './settings.js';
@@ -107,6 +107,12 @@ export function neededFiles(files: readonly ListedFile[], id: string): ListedFil
 }
 
 function noWeights(files: readonly ListedFile[], id: string): ModelError {
+  const gguf = files.find(({name}) => isGgufPath(name));
+  if (gguf) {
+    return new ModelError(`${id}: it has no weights in safetensors, only GGUF (${gguf.name}).`, {
+      hint: 'Download one of its GGUF files, and give its path.',
+    });
+  }
   const pickled = files.find(({name}) => /\.(bin|pt|pth|ckpt)$/.test(name));
   if (!pickled) {
     return new ModelError(`${id}: it has no weights in safetensors.`, {hint: 'Name a model that has them.'});

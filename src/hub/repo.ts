@@ -17,13 +17,19 @@ const MOST_LETTERS = 96;
 /**
  * Reads `org/name@revision`, by the hub's rules for names; null if it is none of those.
  *
- * A name whose first part is a folder here is meant as a path.
+ * A name whose first part is a folder here is meant as a path, and so is one that ends as GGUF files do.
  */
 export async function readRepo(name: string): Promise<Repo | null> {
+  if (isGgufPath(name)) return null;
   const [id = '', revision = 'main', ...more] = name.split('@');
   const isId = ID.test(id) && id.length <= MOST_LETTERS && !/--|\.\.|\.git$|[.-]$/.test(id);
   if (more.length > 0 || !isId || !isRevision(revision)) return null;
   return id.includes('/') && (await exists(dirname(id))) ? null : {id, revision};
+}
+
+/** Whether a name ends as GGUF files do. */
+export function isGgufPath(name: string): boolean {
+  return name.endsWith('.gguf');
 }
 
 /** Whether a text can be a branch, tag or commit; it becomes a file name in the cache. */

@@ -3,7 +3,7 @@ import {EnvironmentError, ModelError} from '../util/errors.js';
 import {exists} from '../util/exists.js';
 import {cachedCommit, commitOf, firstMissing, type RepoCache, repoCache, TOKENIZER} from './cache.js';
 import {download, type OnDownload} from './download.js';
-import {type Repo, readRepo} from './repo.js';
+import {isGgufPath, type Repo, readRepo} from './repo.js';
 import {cacheFolder, hubOf, isOffline} from './settings.js';
 
 /** How a model is looked for. */
@@ -19,14 +19,14 @@ export interface ResolveOptions {
 /** Where a model lies. */
 export interface ResolvedModel {
   readonly path: string;
-  /** Commit on the hub; null of a folder that is no part of its cache. */
+  /** Commit on the hub; null of a folder or file that is no part of its cache. */
   readonly revision: string | null;
 }
 
 /**
- * Finds a model by its folder or its name on the Hugging Face hub, `org/name` or `org/name@revision`.
+ * Finds a model by its folder, its GGUF file or its name on the Hugging Face hub, `org/name` or `org/name@revision`.
  *
- * A folder here wins. Else the model is taken from the cache without asking anybody, if it is whole there; else it is downloaded.
+ * A folder or file here wins. Else the model is taken from the cache without asking anybody, if it is whole there; else it is downloaded.
  * @throws ModelError if there is no such folder and the name is none of the hub's; EnvironmentError if the model is not in
  * the cache and no network may be used; what a download throws.
  */
@@ -61,8 +61,9 @@ function found(cache: RepoCache, commit: string): ResolvedModel {
 }
 
 function noFolder(name: string): ModelError {
-  return new ModelError(`${name || 'An empty path'}: there is no such folder.`, {
-    hint: 'A model is a Hugging Face folder with config.json and safetensors, or org/name on the hub.',
+  const what = isGgufPath(name) ? 'file' : 'folder';
+  return new ModelError(`${name || 'An empty path'}: there is no such ${what}.`, {
+    hint: 'A model is a Hugging Face folder with config.json and safetensors, a GGUF file, or org/name on the hub.',
   });
 }
 

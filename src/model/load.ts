@@ -49,20 +49,20 @@ export function checkTensors(tensors: TensorStore, architecture: Architecture): 
   }
   const asked = new Set(expected.map(({name}) => name));
   const extra = tensors.names.filter((name) => !asked.has(name) && !family.isObsolete(name));
-  return describeExtra(extra, tensors.path, family);
+  return describeExtra(extra, tensors, family);
 }
 
 /** Two lines at most: tensors of the family that this config does not ask for, and tensors nobody knows. */
 function describeExtra(
   extra: readonly string[],
-  path: string,
+  {path, asker}: TensorStore,
   {names, modelType}: FamilyDefinition,
 ): readonly string[] {
   const isKnown = (name: string): boolean => parametersIn(name, names).length > 0;
   const known = extra.filter(isKnown);
   const unknown = extra.filter((name) => !isKnown(name));
   return [
-    ...(known.length > 0 ? [`${path}: config.json does not ask for ${list(known)}; ignored.`] : []),
+    ...(known.length > 0 ? [`${path}: ${asker} does not ask for ${list(known)}; ignored.`] : []),
     ...(unknown.length > 0 ? [`${path}: a ${modelType} model has no ${list(unknown)}; ignored.`] : []),
   ];
 }

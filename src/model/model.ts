@@ -7,10 +7,10 @@ import {type DecoderTree, parameterSpecs, treeOf} from './parameters.js';
 
 /** A model in the engine's memory. */
 export interface Model {
-  /** Folder it was read from. */
+  /** Folder or file it was read from. */
   readonly path: string;
   readonly architecture: Architecture;
-  /** `config.json` as it stands in the folder. */
+  /** `config.json` as it stands in the folder, or what a GGUF file says in its place. */
   readonly config: Readonly<Record<string, unknown>>;
   readonly parameters: DecoderTree<Variable>;
   /** What the files hold that the architecture has no place for, one line each. */
@@ -19,7 +19,7 @@ export interface Model {
 }
 
 /**
- * Reads a dense or MoE folder into variables, one parameter at a time.
+ * Reads a dense or MoE folder, or a GGUF file, into variables, one parameter at a time.
  *
  * @throws ModelError naming file, tensor or key if the folder is damaged or its kind is unknown.
  */
@@ -30,7 +30,7 @@ export async function loadModel(path: string): Promise<Model> {
     for (const variable of variables) variable.dispose();
   };
   try {
-    const architecture = architectureFromConfig(folder.config, `${path}/config.json`);
+    const architecture = architectureFromConfig(folder.config, folder.configFile);
     const warnings = await loadParameters(folder, architecture, (spec, values) => {
       variables.push(createVariable(spec.path, spec.shape, values));
     });

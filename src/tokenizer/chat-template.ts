@@ -1,7 +1,5 @@
-import {readFile} from 'node:fs/promises';
-import {join} from 'node:path';
 import {Template} from '@huggingface/jinja';
-import {systemCode} from '../util/errors.js';
+import type {TokenizerFiles} from '../format/tokenizer-files.js';
 
 /** One turn of a conversation; templates may use other keys than these, too. */
 export interface ChatMessage {
@@ -29,13 +27,10 @@ export type ChatTemplateSetting =
   | null
   | undefined;
 
-/** The template of a folder: chat_template.jinja, else the setting, of several the one named `default`. Null if there is none. */
-export async function readTemplateSource(folder: string, setting: ChatTemplateSetting): Promise<string | null> {
-  const file = await readFile(join(folder, 'chat_template.jinja'), 'utf8').catch((error: unknown) => {
-    if (systemCode(error) === 'ENOENT') return null;
-    throw error;
-  });
-  if (file !== null) return file;
+/** The template of a model: chat_template.jinja, else the setting, of several the one named `default`. Null if there is none. */
+export async function readTemplateSource(files: TokenizerFiles, setting: ChatTemplateSetting): Promise<string | null> {
+  const file = await files.read('chat_template.jinja');
+  if (file) return file.toString('utf8');
   if (setting == null || typeof setting === 'string') return setting ?? null;
   return setting.find(({name}) => name === 'default')?.template ?? null;
 }

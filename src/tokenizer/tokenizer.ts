@@ -1,8 +1,7 @@
 import {createHash} from 'node:crypto';
-import {readFile} from 'node:fs/promises';
-import {join} from 'node:path';
 import {z} from 'zod';
-import {DataError, ModelError, systemCode} from '../util/errors.js';
+import {openTokenizerFiles, type TokenizerFiles} from '../format/tokenizer-files.js';
+import {DataError, DowncycleError, ModelError} from '../util/errors.js';
 import {type ChatTemplate, createChatTemplate, readTemplateSource} from './chat-template.js';
 import {createLibrary, type Library} from './library.js';
 
@@ -68,22 +67,24 @@ type Settings = z.infer<typeof settingsSchema>;
 type Definition = z.infer<typeof definitionSchema>;
 
 /**
- * Loads `tokenizer.json`, and `tokenizer_config.json` where there is one, from a Hugging Face folder.
+ * Loads `tokenizer.json`, and `tokenizer_config.json` where there is one, from a Hugging Face folder; of a GGUF file, those
+ * that can be made of what it holds, else those beside it.
  *
  * Ids equal those of the Rust tokenizers package.
  * @throws ModelError if a file is missing, is not JSON, or is no tokenizer we can run.
  */
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
-  const {path, bytes} = await readDefinition(folder);
+  const files = await openTokenizerFiles(folder);
+  const {path, bytes} = await readDefinition(files);
   const definition = parse(path, bytes.toString('utf8'), definitionSchema);
-  const settings = await readSettings(join(folder, 'tokenizer_config.json'));
+  const settings = await readSettings(files);
   const recognising = build(path, definition, settings);
   const literal = once(() => build(path, withoutSpecialTokens(definition), settings));
   return {
     ...createTokenizer(recognising, literal, settings),
     folder,
     fingerprint: sha256(bytes),
-    chat: await readChat(folder, settings),
+    chat: await readChat(files, settings),
   };
 }
 
@@ -93,20 +94,29 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
  * @throws ModelError if there is no tokenizer.json.
  */
 export async function tokenizerFingerprint(folder: string): Promise<string> {
-  return sha256((await readDefinition(folder)).bytes);
+  return sha256((await readDefinition(await openTokenizerFiles(folder))).bytes);
 }
 
-async function readDefinition(folder: string): Promise<{readonly path: string; readonly bytes: Buffer}> {
-  const path = join(folder, 'tokenizer.json');
-  return {path, bytes: await readFile(path).catch((error: unknown) => throwMissing(path, error))};
+async function readDefinition(files: TokenizerFiles): Promise<{readonly path: string; readonly bytes: Buffer}> {
+  const bytes = await readTokenizerFile(files, 'tokenizer.json');
+  if (!bytes) throw files.lacking({});
+  return {path: files.label('tokenizer.json'), bytes};
+}
+
+async function readTokenizerFile(files: TokenizerFiles, name: string): Promise<Buffer | null> {
+  try {
+    return await files.read(name);
+  } catch (error) {
+    throw error instanceof DowncycleError ? error : broken(files.label(name), error);
+  }
 }
 
 function sha256(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-async function readChat(folder: string, settings: Settings): Promise<ChatTemplate | null> {
-  const source = await readTemplateSource(folder, settings.chat_template);
+async function readChat(files: TokenizerFiles, settings: Settings): Promise<ChatTemplate | null> {
+  const source = await readTemplateSource(files, settings.chat_template);
   if (source === null) return null;
   const names = ['bos_token', 'eos_token', 'unk_token', 'pad_token'] as const;
   return createChatTemplate(source, Object.fromEntries(names.map((name) => [name, settings[name] ?? ''])));
@@ -192,12 +202,10 @@ function refuseUnknown(id: number, vocabSize: number): void {
   });
 }
 
-async function readSettings(path: string): Promise<Settings> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    if (systemCode(error) === 'ENOENT') return '{}';
-    throw broken(path, error);
-  });
-  return parse(path, text, settingsSchema);
+async function readSettings(files: TokenizerFiles): Promise<Settings> {
+  const name = 'tokenizer_config.json';
+  const bytes = await readTokenizerFile(files, name);
+  return parse(files.label(name), bytes?.toString('utf8') ?? '{}', settingsSchema);
 }
 
 function parse<T>(path: string, text: string, schema: z.ZodType<T>): T {
@@ -220,12 +228,4 @@ function broken(path: string, cause: unknown): ModelError {
 function firstIssue({issues}: z.ZodError): string {
   const [issue] = issues;
   return issue ? `${issue.path.join('.') || 'the file'}: ${issue.message}` : 'wrong shape';
-}
-
-function throwMissing(path: string, error: unknown): never {
-  if (systemCode(error) !== 'ENOENT') throw broken(path, error);
-  throw new ModelError(`${path} does not exist; a model folder needs its tokenizer.`, {
-    hint: 'Copy tokenizer.json beside the weights; older formats are converted by transformers (save_pretrained).',
-    cause: error,
-  });
 }

@@ -1,9 +1,7 @@
 // What a run is made of besides its config: paths stay the same when what lies there does not.
-import {stat} from 'node:fs/promises';
-import {join} from 'node:path';
 import {isSameShard, shardFingerprint} from '../data/fingerprint.js';
 import type {SourceShards} from '../data/shards.js';
-import {openModelFolder} from '../format/model-folder.js';
+import {isModel, openModelFolder} from '../format/model-folder.js';
 import {readRunLog} from '../format/run-log.js';
 import {architectureFromConfig} from '../model/config.js';
 import {modelFingerprint} from '../model/fingerprint.js';
@@ -19,7 +17,7 @@ export async function inputsOf(
   sources: readonly SourceShards[],
 ): Promise<RunInputs> {
   const inputs: Record<string, string> = {};
-  if (await stat(join(model, 'config.json')).catch(() => null)) inputs.model = await fingerprintOf(model);
+  if (isModel(model)) inputs.model = await fingerprintOf(model);
   if (train.distill) inputs.teacher = await fingerprintOf(train.distill.from);
   for (const {name, train, valid} of sources) {
     inputs[`${name}.train`] = await shardFingerprint(train, damaged);
@@ -53,11 +51,11 @@ function describeInput(name: string, paths: {readonly model: string; readonly te
   return name === 'model' || name === 'teacher' ? `the weights of ${paths[name]}` : `the packed text ${name}`;
 }
 
-/** Of a model folder; see {@link modelFingerprint}. */
+/** Of a model folder or file; see {@link modelFingerprint}. */
 export async function fingerprintOf(path: string): Promise<string> {
   const folder = await openModelFolder(path);
   try {
-    return await modelFingerprint(folder, architectureFromConfig(folder.config, `${path}/config.json`));
+    return await modelFingerprint(folder, architectureFromConfig(folder.config, folder.configFile));
   } finally {
     await folder.close();
   }

@@ -78,7 +78,7 @@ async function mergeInto(
   {record, tensors}: Adapter,
   {out, dtype: asked}: Pick<MergeOptions, 'out' | 'dtype'>,
 ): Promise<Merged> {
-  const found = architectureFromConfig(folder.config, `${folder.path}/config.json`);
+  const found = architectureFromConfig(folder.config, folder.configFile);
   const architecture = tensors.names.some(isSelectionBias) ? withBiases(found) : found;
   const specs = leavesOf(parameterSpecs(architecture));
   const scale = record.alpha / record.rank;

@@ -131,12 +131,12 @@ describe('openModelFolder refuses', () => {
   };
 
   it('a folder that is not there', async () => {
-    expect(await message()).toBe(`${scratch('moe')}: there is no such folder.`);
+    expect(await message()).toBe(`${scratch('moe')}: there is no such file or folder.`);
   });
 
   it('a file', async () => {
     await writeFile(scratch('moe'), '');
-    expect(await message()).toBe(`${scratch('moe')}: this is a file, a model folder was expected.`);
+    expect(await message()).toBe(`${scratch('moe')}: this is not a GGUF file; it does not begin with "GGUF".`);
   });
 
   it('a folder without config.json', async () => {

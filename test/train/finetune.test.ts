@@ -288,7 +288,7 @@ describe('merging', () => {
       dtype: 'BF16',
     });
     expect(await validationLoss(join(folder, 'short'), run)).toBeCloseTo(last.loss!, 1);
-    expect((await readModelConfig(join(folder, 'short/config.json'))).torch_dtype).toBe('bfloat16');
+    expect((await readModelConfig(join(folder, 'short'))).config.torch_dtype).toBe('bfloat16');
     const older = join(out, 'step-000002');
     await mergeAdapter({adapter: older, out: join(folder, 'older')});
     expect(await validationLoss(join(folder, 'older'), run)).not.toBeCloseTo(last.loss!, 5);
@@ -346,7 +346,7 @@ describe('merging', () => {
     await expect(mergeAdapter({adapter: join(folder, 'gone'), out: into})).rejects.toThrow('is not there');
     const file = join(folder, 'model/config.json');
     await expect(mergeAdapter({adapter: file, out: into})).rejects.toThrow(`${file} is a file; the folder of a run`);
-    await expect(readArchitecture(file)).rejects.toThrow(`${file}: this is a file, a model folder was expected.`);
+    await expect(readArchitecture(file)).rejects.toThrow(`${file}: this is not a GGUF file`);
   });
 });
 

@@ -15,7 +15,7 @@ export function addEval(program: Program, ui: Ui): void {
     .description(
       'Answers multiple choice as lm-evaluation-harness does (acc, acc_norm, standard errors), and measures perplexity and bits a byte of texts over windows that overlap. With --against a second model is measured on the same, and a paired bootstrap says how sure the difference is. Runs layer by layer: only part of a model is in memory.',
     )
-    .argument('<model>', 'dense model or mixture: a folder, or a name on the hub')
+    .argument('<model>', 'dense model or mixture: a folder, a GGUF file, or a name on the hub')
     .option(
       '--tasks <file...>',
       'multiple choice: JSON Lines of query, choices, gold or context_options, continuation, gold',

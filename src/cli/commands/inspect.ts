@@ -14,7 +14,7 @@ export function addInspect(program: Program, ui: Ui): void {
     )
     .argument(
       '<path>',
-      'model folder or name on the hub, run folder or its log, folder of runs, checkpoint, profile, .arrow file or folder of them',
+      'model folder, GGUF file or name on the hub, run folder or its log, folder of runs, checkpoint, profile, .arrow file or folder of them',
     )
     .option('--tensors', 'list every tensor of a model')
     .option('--json', 'print everything as JSON')

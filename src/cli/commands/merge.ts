@@ -15,7 +15,7 @@ export function addMerge(program: Program, ui: Ui): void {
     .requiredOption('-o, --out <folder>', 'where to write the model; must not exist')
     .option(
       '--base <model>',
-      'model that was trained from, a folder or a name on the hub; default: the one the run names',
+      'model that was trained from, a folder, a GGUF file or a name on the hub; default: the one the run names',
     )
     .addOption(dtypeOption())
     .addHelpText('after', examples('merge checkpoints/recover/model --out models/recovered'))

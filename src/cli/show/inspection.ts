@@ -76,7 +76,7 @@ function layouts({ffn, routing}: Architecture): string[] {
 }
 
 function tokenizerLine(tokenizer: ModelInspection['tokenizer']): Line {
-  if (!tokenizer) return ['tokenizer', 'none: tokenizer.json is not in the folder'];
+  if (!tokenizer) return ['tokenizer', 'none: there is no tokenizer.json'];
   const {vocabSize, bosId, eosId, fingerprint} = tokenizer;
   return [
     'tokenizer',

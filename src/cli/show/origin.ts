@@ -55,14 +55,19 @@ function originLines(provenance: Provenance): Line[] {
 
 function sourceText(provenance: Provenance): string {
   if (provenance.kind === 'scratch') return 'made from scratch, weights drawn at random';
-  const {path, revision, fingerprint} = provenance.source;
+  const {path, revision, fingerprint, gguf} = provenance.source;
   const verb = {
     split: 'cut out of',
     'inner-split': 'cut inside the experts of',
     upcycle: 'copied from',
     prune: 'pruned copies of',
   }[provenance.kind];
-  return `${verb} ${path}${revision === null ? '' : ` at ${revision}`}, fingerprint ${short(fingerprint)}`;
+  const packed = gguf
+    ? ` (GGUF: ${Object.entries(gguf)
+        .map(([type, count]) => `${count} ${type}`)
+        .join(', ')})`
+    : '';
+  return `${verb} ${path}${packed}${revision === null ? '' : ` at ${revision}`}, fingerprint ${short(fingerprint)}`;
 }
 
 function methodText(options: Parameters<typeof changedOptions>[0]): string {
