@@ -42,7 +42,9 @@ const fields = z.strictObject({
   model: z
     .string()
     .min(1)
-    .describe('The dense model: a Hugging Face folder, a GGUF file, or a name on the hub: org/name or org/name@revision.'),
+    .describe(
+      'The dense model: a Hugging Face folder, a GGUF file, or a name on the hub: org/name or org/name@revision.',
+    ),
   data: dataSchema,
   profile: profileSchema.prefault({}).describe('Calibration text on which FFN neurons are watched.'),
   train: trainSchema.prefault({}),
