@@ -150,7 +150,7 @@ describe('openModelFolder refuses', () => {
     ['a checkpoint', ['model'], 'model'],
   ])('%s', async (_, folders, named) => {
     for (const folder of folders) await mkdir(scratch(`run/${folder}`), {recursive: true});
-    const error: unknown = await readModelConfig(scratch('run/config.json')).catch((reason: unknown) => reason);
+    const error: unknown = await readModelConfig(scratch('run')).catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(ModelError);
     expect(error).toMatchObject({hint: expect.stringContaining(`${scratch('run')}/${named}.`) as string});
   });
