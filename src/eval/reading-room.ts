@@ -60,7 +60,7 @@ export function createRoom(
 /** Reads a whole prompt from position 0 on; the logits after it. */
 export async function readAll(room: Room, prompt: Int32Array): Promise<Float32Array> {
   const chunk = CHUNKS.find((size) => size >= prompt.length) ?? CHUNKS.at(-1) ?? 1;
-  let logit_V = new Float32Array();
+  let logit_V: Float32Array = new Float32Array();
   for (let start = 0; start < prompt.length; start += chunk) {
     logit_V = await logitsAfter(room, prompt.subarray(start, start + chunk), start, chunk);
   }
