@@ -26,6 +26,7 @@ export {diagnose, type Finding, type MachineFacts} from './engine/doctor.js';
 export {gatherFacts} from './engine/doctor-facts.js';
 export {type EngineInfo, engineInfo, startEngine} from './engine/start.js';
 export {type EvaluateOptions, type EvaluateProgress, type Evaluation, evaluate} from './eval/evaluate.js';
+export {type Generated, type GenerateEvent, type GenerateOptions, generate} from './eval/generate.js';
 export {type CompareEvent, type CompareOptions, type Comparison, compare} from './experiment/compare.js';
 export {compareConversions} from './experiment/conversions.js';
 export {type Inspection, inspect} from './experiment/inspect.js';

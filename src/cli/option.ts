@@ -16,6 +16,13 @@ export function count(text: string): number {
   throw new InvalidArgumentError('It must be a whole number such as 512 or 2k.');
 }
 
+/** What decides draws: a whole number from 0 on. */
+export function seed(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new InvalidArgumentError('It must be a whole number, 0 or more.');
+}
+
 /** The examples at the end of a command's help. */
 export function examples(...lines: readonly string[]): string {
   return `\nExamples:\n${lines.map((line) => `  $ downcycle ${line}`).join('\n')}\n`;

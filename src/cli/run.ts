@@ -7,6 +7,7 @@ import {addConvert} from './commands/convert.js';
 import {addDoctor} from './commands/doctor.js';
 import {addEval} from './commands/eval.js';
 import {addExport} from './commands/export.js';
+import {addGenerate} from './commands/generate.js';
 import {addInspect} from './commands/inspect.js';
 import {addMerge} from './commands/merge.js';
 import {addPlot} from './commands/plot.js';
@@ -35,6 +36,7 @@ const COMMANDS = [
   addMerge,
   addExport,
   addEval,
+  addGenerate,
   addCompare,
   addPlot,
   addInspect,

@@ -20,6 +20,8 @@ export interface GlobalFlags {
 export interface Ui {
   /** A result, on standard output. */
   print(text: string): void;
+  /** A part of a result, on standard output, as it is. */
+  write(text: string): void;
   /** What a person should know, on standard error; not said if `--quiet`. */
   note(text: string): void;
   /** Runs something long with a status line, which is silent if `--quiet`. */
@@ -36,6 +38,7 @@ const SILENT: StatusLine = {update: () => undefined, print: () => undefined, fin
 export function createUi({stdout, stderr, env}: Io, flags: () => GlobalFlags): Ui {
   return {
     print: (text) => void stdout.write(`${text}\n`),
+    write: (text) => void stdout.write(text),
     note: (text) => {
       if (!flags().quiet) stderr.write(`${text}\n`);
     },

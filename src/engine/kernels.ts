@@ -29,6 +29,12 @@ export interface Kernels {
     readonly attrs: Readonly<Record<string, never>>;
     readonly result: tf.Tensor;
   };
+  /** `cache` [N, C, d] with `rows` [N, S, d] in place of its own from position `start` [1] on; on TensorFlow inside compiled functions only. */
+  readonly DowncycleWriteRows: {
+    readonly inputs: {readonly cache: tf.Tensor; readonly rows: tf.Tensor; readonly start: tf.Tensor};
+    readonly attrs: Readonly<Record<string, never>>;
+    readonly result: tf.Tensor;
+  };
   /** Lower L with `L·Lᵀ = a`, computed in float64. */
   readonly DowncycleCholesky: {
     readonly inputs: {readonly a: tf.Tensor};

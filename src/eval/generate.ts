@@ -1,151 +1,215 @@
-import * as tf from '@tensorflow/tfjs';
-import {type Compiled, compile} from '../engine/compile.js';
-import type {Precision} from '../engine/precision.js';
-import {decode, logits} from '../model/decoder.js';
-import type {Model} from '../model/model.js';
-import {mapTree} from '../model/parameters.js';
+// Text that a model adds to a prompt.
+import {join} from 'node:path';
+import {z} from 'zod';
+import {getEngine} from '../engine/state.js';
+import {type ModelFolder, readModelConfig} from '../format/model-folder.js';
+import {loadModel} from '../model/model.js';
+import type {ChatMessage} from '../tokenizer/chat-template.js';
+import {createStreamDecoder} from '../tokenizer/stream-decoder.js';
+import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, ModelError, UsageError} from '../util/errors.js';
-import {createRng} from '../util/rng.js';
-import {pickToken, type Sampling} from './sampling.js';
+import {checkPrompt, createGenerator} from './generator.js';
+import {checkSampling, type Sampling} from './sampling.js';
+import {createStopText} from './stop-text.js';
+import {openSubject, type Subject} from './subject.js';
 
-/** How a text is continued. */
+/** What a model goes on from: a text as it is, or a conversation in the words of its chat template. */
+export type Prompt =
+  | {readonly kind: 'text'; readonly text: string}
+  | {readonly kind: 'chat'; readonly messages: readonly ChatMessage[]};
+
+/** What is generated. */
 export interface GenerateOptions {
-  /** Tokens to add at most. */
-  readonly maxTokens: number;
-  readonly sampling: Sampling;
+  /** Model folder, dense or a mixture, with its tokenizer. */
+  readonly model: string;
+  readonly prompt: Prompt;
+  /** Tokens to add at most; default 256, or as many as the model has positions for. */
+  readonly maxTokens?: number | undefined;
+  /** Default greedy. */
+  readonly sampling?: Sampling | undefined;
   /** Decides every draw; default 0. */
-  readonly seed?: number;
-  /** Tokens that end the text, such as the tokenizer's `eosId`. */
-  readonly stopIds?: readonly number[];
+  readonly seed?: number | undefined;
+  /** Strings that end the text, which are not part of it. */
+  readonly stop?: readonly string[] | undefined;
 }
 
-/** What was added to a prompt. */
-export interface Generation {
-  /** The new tokens, without the one that ended the text. */
-  readonly tokens: Int32Array;
-  readonly end: 'stop' | 'length';
+/** What is told while a text is made. */
+export type GenerateEvent =
+  | {readonly kind: 'stage'; readonly text: string}
+  /** The prompt is about to be read. */
+  | {readonly kind: 'ready'}
+  /** More of the text, whole characters. */
+  | {readonly kind: 'text'; readonly text: string};
+
+/** A text, and how it came about. */
+export interface Generated {
+  readonly model: string;
+  /** The prompt as the model read it, template and special tokens written out. */
+  readonly prompt: string;
+  readonly promptTokens: readonly number[];
+  readonly text: string;
+  /** The new tokens, without an end token. */
+  readonly tokens: readonly number[];
+  /** An end token or a string that ends the text, the most tokens, or the caller. */
+  readonly end: 'stop' | 'length' | 'interrupted';
+  readonly seconds: {
+    /** From the prompt to the first token. */
+    readonly prompt: number;
+    /** From the first token to the last. */
+    readonly tokens: number;
+  };
 }
 
-/** Continues prompts with one model. */
-export interface Generator {
-  /**
-   * Adds tokens to a prompt, one forward pass each.
-   *
-   * @throws UsageError if prompt and new tokens are more than `length`, or the sampling is impossible.
-   * @throws DataError if the prompt is empty or has an id outside the vocabulary.
-   * @throws ModelError if a logit is not a number.
-   */
-  generate(prompt: ArrayLike<number>, options: GenerateOptions): Promise<Generation>;
-  dispose(): void;
-}
+/** Tokens to add, unless asked for. */
+const MAX_TOKENS = 256;
 
 /**
- * A generator for texts of at most `length` tokens, prompt included; it reads the variables as they stand at each call.
+ * Continues a prompt in float32, token by token; the engine must have been started.
  *
- * Every pass runs over all `length` positions, so that one compiled function serves and none is compiled at each new
- * token: what stands behind a position cannot change it. There is no cache of keys and values, so a token costs as much
- * as a whole text; meant for looking at samples, not for serving. Every expert computes every token, so routing is exact.
- * @throws UsageError if `length` is beyond the context the model was made for.
+ * The text ends at an end token of generation_config.json, else of config.json, else of the tokenizer.
+ * @param shouldStop asked after each token: whether the text is to end there.
+ * @throws UsageError if the sampling is impossible, or more tokens are asked for than the model has positions.
+ * @throws DataError if the prompt is empty, too long, or of another vocabulary.
+ * @throws ModelError if the model is damaged, has no tokenizer or no chat template that it needs, or gives logits that are no numbers.
  */
-export function createGenerator(
-  model: Pick<Model, 'architecture' | 'parameters'>,
-  length: number,
-  precision: Precision = 'float32',
-): Generator {
-  const {contextLength, vocab} = model.architecture;
-  if (!Number.isInteger(length) || length < 1 || length > contextLength) {
-    throw new UsageError(`A text of ${length} tokens was asked for; the model takes 1 to ${contextLength}.`);
-  }
-  const next = compileNext(model, precision);
-  return {
-    generate: async (prompt, options) => {
-      checkOptions(options, prompt.length, length);
-      checkPrompt(prompt, vocab);
-      return extend(
-        next,
-        Int32Array.from({length}, (_, i) => prompt[i] ?? 0),
-        prompt.length,
-        options,
-      );
-    },
-    dispose: () => next.dispose(),
-  };
-}
-
-type NextLogits = Compiled<[tf.Tensor2D, tf.Tensor1D], {logit_V: tf.Tensor}>;
-
-/** `(token_1S, position_1) → logits after that position`. */
-function compileNext(
-  {architecture, parameters}: Pick<Model, 'architecture' | 'parameters'>,
-  precision: Precision,
-): NextLogits {
-  const next = (token_BS: tf.Tensor2D, position_1: tf.Tensor1D): {logit_V: tf.Tensor} => {
-    const values = mapTree(parameters, (variable) => variable.read());
-    const {hidden_TD} = decode(values, architecture, {token_BS});
-    return {logit_V: tf.reshape(logits(tf.gather(hidden_TD, position_1), values), [architecture.vocab])};
-  };
-  return compile(next, {name: 'next_logits', precision});
-}
-
-/** Writes new tokens behind the first `start` of `tokens`, which has room for them. */
-async function extend(
-  next: NextLogits,
-  tokens: Int32Array,
-  start: number,
-  {maxTokens, sampling, seed = 0, stopIds = []}: GenerateOptions,
-): Promise<Generation> {
-  const rng = createRng(seed, 'generate');
-  for (let position = start; position < start + maxTokens; position++) {
-    const token = pickToken(await logitsAfter(next, tokens, position - 1), sampling, rng.uniform());
-    if (stopIds.includes(token)) return {tokens: tokens.slice(start, position), end: 'stop'};
-    tokens[position] = token;
-  }
-  return {tokens: tokens.slice(start, start + maxTokens), end: 'length'};
-}
-
-async function logitsAfter(next: NextLogits, tokens: Int32Array, position: number): Promise<Float32Array> {
-  const token_BS = tf.tensor2d(tokens.slice(), [1, tokens.length], 'int32');
-  const position_1 = tf.tensor1d([position], 'int32');
+export async function generate(
+  options: GenerateOptions,
+  onEvent: (event: GenerateEvent) => void = () => undefined,
+  shouldStop: () => boolean = () => false,
+): Promise<Generated> {
+  const plan = await planOf(options);
+  onEvent({kind: 'stage', text: `reading ${options.model}`});
+  const model = await loadModel(options.model);
+  const generator = createGenerator(model);
   try {
-    const {logit_V} = await next(token_BS, position_1);
-    const values = await logit_V.data<'float32'>();
-    logit_V.dispose();
-    if (values.every(Number.isFinite)) return values;
-    throw new ModelError(`The logits after token ${position + 1} are not all numbers.`, {
-      hint: 'Its training diverged or its weights are damaged: take an earlier checkpoint.',
-    });
+    if (getEngine().kind === 'tensorflow') {
+      onEvent({kind: 'stage', text: 'compiling'});
+      await generator.prepare(plan.promptTokens.length, plan.maxTokens);
+    }
+    onEvent({kind: 'ready'});
+    return await run(generator, plan, options, onEvent, shouldStop);
   } finally {
-    tf.dispose([token_BS, position_1]);
+    generator.dispose();
+    model.dispose();
   }
 }
 
-function checkOptions({maxTokens, sampling}: GenerateOptions, promptLength: number, length: number): void {
-  if (!Number.isInteger(maxTokens) || maxTokens < 0) {
-    throw new UsageError(`${maxTokens} new tokens were asked for; a whole number is needed.`);
+/** What is to be done, checked before weights are read. */
+interface Plan {
+  readonly tokenizer: Tokenizer;
+  readonly prompt: string;
+  readonly promptTokens: Int32Array;
+  readonly maxTokens: number;
+  readonly stopIds: readonly number[];
+}
+
+async function planOf({model, prompt, maxTokens, sampling, stop = []}: GenerateOptions): Promise<Plan> {
+  if (sampling) checkSampling(sampling);
+  if (stop.includes('')) throw new UsageError('A string that ends the text must not be empty.');
+  const subject = await openSubject(model);
+  try {
+    const {tokenizer, architecture, folder} = subject;
+    const text = promptText(prompt, subject);
+    const promptTokens = tokenizer.encode(text, {addSpecial: prompt.kind === 'text'});
+    checkPrompt(promptTokens, architecture.vocab);
+    const room = architecture.contextLength - promptTokens.length;
+    checkRoom(promptTokens.length, maxTokens ?? 1, architecture.contextLength);
+    const stopIds = await stopIdsOf(folder, tokenizer);
+    return {tokenizer, prompt: text, promptTokens, maxTokens: maxTokens ?? Math.min(MAX_TOKENS, room), stopIds};
+  } finally {
+    await subject.folder.close();
   }
-  if (promptLength + maxTokens > length) {
-    throw new UsageError(
-      `A prompt of ${promptLength} tokens and ${maxTokens} new ones are more than the text's length of ${length}.`,
-      {hint: 'Ask for fewer tokens or shorten the prompt.'},
+}
+
+function promptText(prompt: Prompt, {model, tokenizer}: Subject): string {
+  if (prompt.kind === 'text') {
+    if (prompt.text !== '') return prompt.text;
+    throw new DataError('The prompt is empty.', {hint: 'Give the model some text to go on from.'});
+  }
+  if (!tokenizer.chat) {
+    throw new ModelError(`${model} has no chat template, so it does not say how conversations are written.`, {
+      hint: 'Continue plain text instead (--prompt), or put the chat_template.jinja of the model that it was made of into its folder.',
+    });
+  }
+  try {
+    return tokenizer.chat.render(prompt.messages, {opensAnswer: true});
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new ModelError(`The chat template of ${model} refuses the conversation: ${reason}`, {cause});
+  }
+}
+
+function checkRoom(promptLength: number, maxTokens: number, context: number): void {
+  if (promptLength >= context) {
+    throw new DataError(
+      `The prompt has ${promptLength} tokens; the model has ${context} positions, for new tokens, too.`,
+      {
+        hint: 'Shorten the prompt.',
+      },
     );
   }
-  if (sampling.kind === 'greedy') return;
-  const {temperature, topP} = sampling;
-  if (!(temperature > 0 && temperature < Number.POSITIVE_INFINITY)) {
-    throw new UsageError(`temperature is ${temperature}; a number above 0 is needed.`, {
-      hint: 'Greedy sampling is the limit of low temperatures.',
-    });
-  }
-  if (!(topP > 0 && topP <= 1)) throw new UsageError(`topP is ${topP}; a share above 0 and at most 1 is needed.`);
+  if (promptLength + maxTokens <= context) return;
+  throw new UsageError(
+    `A prompt of ${promptLength} tokens and ${maxTokens} new ones are more than the ${context} positions of the model.`,
+    {hint: `Ask for ${context - promptLength} or fewer (--max-tokens).`},
+  );
 }
 
-function checkPrompt(prompt: ArrayLike<number>, vocab: number): void {
-  if (prompt.length === 0) {
-    throw new DataError('The prompt has no tokens.', {hint: 'Give at least one, such as the begin token.'});
+const endSchema = z.looseObject({eos_token_id: z.union([z.int(), z.array(z.int())]).nullish()});
+const GENERATION_CONFIG = 'generation_config.json';
+
+async function stopIdsOf({path, config, tokenizerFiles}: ModelFolder, {eosId}: Tokenizer): Promise<readonly number[]> {
+  const file = join(path, GENERATION_CONFIG);
+  const settings = tokenizerFiles.includes(GENERATION_CONFIG) ? await readModelConfig(file) : {};
+  const ends = endIds(settings, file) ?? endIds(config, join(path, 'config.json'));
+  return ends ?? (eosId === null ? [] : [eosId]);
+}
+
+function endIds(settings: Readonly<Record<string, unknown>>, file: string): readonly number[] | null {
+  const parsed = endSchema.safeParse(settings);
+  if (!parsed.success) throw new ModelError(`${file}: eos_token_id is neither an id nor a list of ids.`);
+  const {eos_token_id: ids} = parsed.data;
+  if (ids == null) return null;
+  return typeof ids === 'number' ? [ids] : ids;
+}
+
+async function run(
+  generator: ReturnType<typeof createGenerator>,
+  {tokenizer, prompt, promptTokens, maxTokens, stopIds}: Plan,
+  {model, sampling = {kind: 'greedy'}, seed = 0, stop = []}: GenerateOptions,
+  onEvent: (event: GenerateEvent) => void,
+  shouldStop: () => boolean,
+): Promise<Generated> {
+  const decoder = createStreamDecoder(tokenizer, promptTokens);
+  const stopText = createStopText(stop);
+  let [text, isInterrupted, isFound] = ['', false, false];
+  const show = (piece: string): void => {
+    text += piece;
+    if (piece !== '') onEvent({kind: 'text', text: piece});
+  };
+  const times = [performance.now()];
+  const onToken = (token: number): 'stop' | undefined => {
+    times.push(performance.now());
+    const found = stopText.push(decoder.push(token));
+    show(found.text);
+    isFound = found.isFound;
+    isInterrupted = !isFound && shouldStop();
+    return isFound || isInterrupted ? 'stop' : undefined;
+  };
+  const options = {maxTokens, sampling, seed, stopIds, vocabulary: tokenizer.vocabSize, onToken};
+  const {tokens, end} = await generator.generate(promptTokens, options);
+  if (!isFound) {
+    const last = stopText.push(decoder.flush());
+    show(last.isFound ? last.text : last.text + stopText.flush());
   }
-  const wrong = Array.from(prompt).find((id) => !(Number.isInteger(id) && id >= 0 && id < vocab));
-  if (wrong === undefined) return;
-  throw new DataError(`The prompt has token ${wrong}; the model's vocabulary is 0 to ${vocab - 1}.`, {
-    hint: 'Encode with the tokenizer of the model.',
-  });
+  const [begin = 0, first = performance.now()] = times;
+  return {
+    model,
+    prompt,
+    promptTokens: Array.from(promptTokens),
+    text,
+    tokens: Array.from(tokens),
+    end: isInterrupted ? 'interrupted' : end,
+    seconds: {prompt: (first - begin) / 1000, tokens: ((times.at(-1) ?? first) - first) / 1000},
+  };
 }

@@ -1,10 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
+import type {Variable} from '../engine/variable.js';
 import {causalAttention} from '../op/attention.js';
+import {cachedAttention} from '../op/cached-attention.js';
 import {MATRIX} from '../op/mat-mul.js';
 import {rmsNorm} from '../op/rms-norm.js';
 import {type RopeTable, rotate} from '../op/rope.js';
 import {project, solid, type Weight} from '../op/weight.js';
+import {writeRows} from '../op/write-rows.js';
 import type {Architecture} from './architecture.js';
+import type {LayerCache} from './cache.js';
 import type {AttentionTree} from './parameters.js';
 
 /** What attention needs to know of the batch. */
@@ -14,6 +18,8 @@ export interface AttentionContext {
   readonly rope: RopeTable;
   /** Segment of each position, int32 [B, S], when documents must not see each other. */
   readonly segment_BS: tf.Tensor2D | null;
+  /** There if keys and values of the positions before `start` (int32 [1]) are in a cache, where those of this batch then are, too. */
+  readonly past?: {readonly start_1: tf.Tensor1D; readonly layer: LayerCache};
 }
 
 /** Query rows a block: half of a short sequence, at most 128. */
@@ -26,7 +32,7 @@ export function attention(
   x_TD: tf.Tensor2D,
   params: AttentionTree<Weight>,
   architecture: Architecture,
-  {batch: B, sequence: S, rope, segment_BS}: AttentionContext,
+  {batch: B, sequence: S, rope, segment_BS, past}: AttentionContext,
 ): tf.Tensor2D {
   const {heads, kvHeads, headDim, multipliers, slidingWindow} = architecture;
   const N = B * kvHeads;
@@ -43,9 +49,26 @@ export function attention(
     ...(multipliers.attention !== null && {scale: multipliers.attention}),
     ...(segments && {segment_NS: segments}),
   };
-  const mixed = tf.reshape(causalAttention(q_NGSd, k_NSd, v_NSd, options), [B, heads, S, headDim]);
+  const mixed_NGSd = past
+    ? cachedAttention(q_NGSd, ...written(past, k_NSd, v_NSd), past.start_1, options)
+    : causalAttention(q_NGSd, k_NSd, v_NSd, options);
+  const mixed = tf.reshape(mixed_NGSd, [B, heads, S, headDim]);
   const y_TX = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [B * S, heads * headDim]) as tf.Tensor2D;
   return linear(y_TX, params.o, params.oBias);
+}
+
+/** All keys and values of a cache, [N, C, d], once those of this batch are in it. */
+function written(
+  {start_1, layer}: NonNullable<AttentionContext['past']>,
+  k_NSd: tf.Tensor3D,
+  v_NSd: tf.Tensor3D,
+): [k_NCd: tf.Tensor3D, v_NCd: tf.Tensor3D] {
+  const write = (variable: Variable, row_NSd: tf.Tensor3D): tf.Tensor3D => {
+    const next_NCd = writeRows(variable.read() as tf.Tensor3D, row_NSd, start_1);
+    variable.assign(next_NCd);
+    return next_NCd;
+  };
+  return [write(layer.key, k_NSd), write(layer.value, v_NSd)];
 }
 
 /** Queries, keys and values before they are turned, [T, heads · d]: projected, clipped, normalised. */

@@ -8,6 +8,7 @@ import {untaped} from '../op/untaped.js';
 import {solid, type Weight} from '../op/weight.js';
 import type {Architecture, FfnLayout} from './architecture.js';
 import {type AttentionContext, attention} from './attention.js';
+import type {Cache} from './cache.js';
 import type {Capacity} from './capacity.js';
 import {glu} from './glu.js';
 import {type Chooser, moe, type RouterTrace} from './moe.js';
@@ -22,12 +23,17 @@ export interface DecoderInput {
   readonly token_BS: tf.Tensor2D;
   /** int32 [B, S], rising by one at each new document of a row. */
   readonly segment_BS?: tf.Tensor2D;
+  /**
+   * There if the rows go on at position `start` (int32 [1]) after what a cache has; they are written into it. Rows of one
+   * document, and no gradient.
+   */
+  readonly past?: {readonly cache: Cache; readonly start_1: tf.Tensor1D};
 }
 
 /** How a forward pass is run. */
 export interface ForwardOptions {
   /** Default `'dropless'`. */
-  readonly capacity?: Capacity;
+  readonly capacity?: Capacity | 'chosen';
   /** Default `'router'`; `'oracle'` is for measuring only. */
   readonly chooser?: Chooser;
   /** What routes a layer instead, by its number: for training. */
@@ -49,11 +55,11 @@ export interface DecoderOutput {
 export function decode(
   params: DecoderTree<Weight>,
   architecture: Architecture,
-  {token_BS, segment_BS}: DecoderInput,
+  {token_BS, segment_BS, past}: DecoderInput,
   options: ForwardOptions = {},
 ): DecoderOutput {
   const [batch, sequence] = token_BS.shape;
-  const context = attentionContext(architecture, batch, sequence, segment_BS ?? null);
+  const context = attentionContext(architecture, batch, sequence, segment_BS ?? null, past);
   const routers: RouterTrace[] = [];
   const {multipliers} = architecture;
   const embedded = embed(solid(params.embed) as tf.Tensor2D, tf.reshape(token_BS, [batch * sequence]));
@@ -72,7 +78,7 @@ export function decode(
         onInput,
       });
     };
-    const given = {...context, seed_2: other?.seed_2 ?? null};
+    const given = {...context, ...pastOf(past, index), seed_2: other?.seed_2 ?? null};
     const {next_TD, router} = options.recomputesLayers
       ? recomputedLayer(run, x_TD, layer, given)
       : run(x_TD, layer, given);
@@ -88,8 +94,18 @@ export function attentionContext(
   batch: number,
   sequence: number,
   segment_BS: tf.Tensor2D | null = null,
+  past: DecoderInput['past'] = undefined,
 ): AttentionContext {
-  return {batch, sequence, rope: untaped(() => ropeTable(architecture, sequence, segment_BS)), segment_BS};
+  const rope = untaped(() =>
+    past ? laterRope(architecture, sequence, past) : ropeTable(architecture, sequence, segment_BS),
+  );
+  return {batch, sequence, rope, segment_BS};
+}
+
+/** The part of a cache that is a layer's. */
+function pastOf(past: DecoderInput['past'], index: number): Pick<AttentionContext, 'past'> {
+  const layer = past?.cache.layers[index];
+  return past && layer ? {past: {start_1: past.start_1, layer}} : {};
 }
 
 /** The first half of a layer: the residual stream after attention, and the input of the feed-forward part; both [T, D]. */
@@ -195,6 +211,23 @@ function ropeTable(
   if (!segment_BS) return {cos, sin};
   const position_BS = positionInSegment(segment_BS);
   return {cos: tf.expandDims(tf.gather(cos, position_BS), 1), sin: tf.expandDims(tf.gather(sin, position_BS), 1)};
+}
+
+/** Angles of the positions from `start` on. */
+function laterRope(
+  architecture: Architecture,
+  S: number,
+  {cache, start_1}: NonNullable<DecoderInput['past']>,
+): RopeTable {
+  const {cos, sin} = ropeTable(architecture, cache.capacity, null);
+  const position_S = tf.add(
+    tf.tensor1d(
+      Int32Array.from({length: S}, (_, s) => s),
+      'int32',
+    ),
+    start_1,
+  ) as tf.Tensor1D;
+  return {cos: tf.gather(cos, position_S), sin: tf.gather(sin, position_S)};
 }
 
 /** Distance of each position from the first one of its segment, int32 [B, S]. */

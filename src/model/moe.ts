@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import {chosenProduct} from '../op/chosen-experts.js';
 import {fromEveryExpert, toEveryExpert} from '../op/every-expert.js';
 import {addRows, takeRows} from '../op/expert-choice.js';
 import {
@@ -12,12 +13,13 @@ import {
 } from '../op/experts.js';
 import {EXACT_MATRIX, matMul} from '../op/mat-mul.js';
 import {oneHot} from '../op/one-hot.js';
+import type {Product} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';
 import {topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 import {isLowRank, project, projectSwiglu, solid, type Weight} from '../op/weight.js';
 import type {MoeLayout, Routing} from './architecture.js';
-import {type Capacity, expertRoom} from './capacity.js';
+import {type Capacity, type ExpertSizes, expertRoom} from './capacity.js';
 import {glu} from './glu.js';
 import {flatExperts, flatLayout, routeInside} from './inner.js';
 import type {FfnTree, GluTree} from './parameters.js';
@@ -67,7 +69,7 @@ export function moe(
   params: MoeTree<Weight>,
   layout: MoeLayout,
   routing: Routing,
-  capacity: Capacity,
+  capacity: Capacity | 'chosen',
   chooser: Chooser | ((input: RouterInput) => Routed) = 'router',
 ): {y_TD: tf.Tensor2D; router: RouterTrace} {
   const activity = chooser === 'oracle' ? activityOf(x_TD, params) : null;
@@ -81,7 +83,7 @@ export function moe(
     : (typeof chooser === 'function' ? chooser : routeByModel)(input);
   const outer = picks
     ? pickedTokens(x_TD, params, picks)
-    : throughExperts(x_TD, params, chosen, expertRoom(capacity, x_TD.shape[0], asChosen(layout, chosen)));
+    : throughExperts(x_TD, params, chosen, roomOf(capacity, x_TD.shape[0], asChosen(layout, chosen)));
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const shared_TD = throughShared(x_TD, params);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(shared_TD ? [shared_TD] : [])];
@@ -117,13 +119,13 @@ function throughInner(
   {inner}: MoeTree<Weight>,
   layout: MoeLayout,
   chosen: Route,
-  capacity: Capacity,
+  capacity: Capacity | 'chosen',
   activity_TN: tf.Tensor2D | null,
 ): Computed | null {
   if (!inner || !layout.inner) return null;
   const inside = routeInside(x_TD, inner, layout.inner, chosen, activity_TN);
   const experts = flatExperts(inner.experts);
-  const room = expertRoom(capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
+  const room = roomOf(capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
   return throughExperts(x_TD, {experts, expertBias: null}, inside, room);
 }
 
@@ -136,8 +138,26 @@ interface Computed {
   readonly load_E: tf.Tensor1D;
 }
 
-function throughExperts(x_TD: tf.Tensor2D, experts: Experts, chosen: Choice, room: ExpertRoom | 'all'): Computed {
-  return room === 'all' ? everyToken(x_TD, experts, chosen) : gatheredTokens(x_TD, experts, chosen, room);
+/** How rows get to their experts: `'chosen'` where few enough tokens read only the matrices that they chose. */
+function roomOf(capacity: Capacity | 'chosen', T: number, sizes: ExpertSizes): ExpertRoom | 'all' | 'chosen' {
+  if (capacity !== 'chosen') return expertRoom(capacity, T, sizes);
+  return T * sizes.topK <= sizes.experts ? 'chosen' : expertRoom('dropless', T, sizes);
+}
+
+function throughExperts(
+  x_TD: tf.Tensor2D,
+  experts: Experts,
+  chosen: Choice,
+  room: ExpertRoom | 'all' | 'chosen',
+): Computed {
+  switch (room) {
+    case 'all':
+      return everyToken(x_TD, experts, chosen);
+    case 'chosen':
+      return chosenMatrices(x_TD, experts, chosen);
+    default:
+      return gatheredTokens(x_TD, experts, chosen, room);
+  }
 }
 
 function numExpertsOf(stacked: Weight): number {
@@ -156,6 +176,25 @@ function gatheredTokens(
   return {y_TD: combine(y_RD, weight_TK, slots), load_E: slots.load_E};
 }
 
+/** Each token goes through the matrices of its own experts, which are read for it alone; no gradient. */
+function chosenMatrices(x_TD: tf.Tensor2D, experts: Experts, {expert_TK, weight_TK}: Choice): Computed {
+  const [T, K] = expert_TK.shape;
+  const E = numExpertsOf(experts.experts.gate);
+  const last = tf.scalar(E - 1, 'int32');
+  const expert_P: tf.Tensor1D = tf.reshape(tf.minimum(expert_TK, last), [T * K]); // none, where a top p left it out, weighs 0
+  const x_PD = tf.reshape(tf.tile(tf.expandDims(x_TD, 1), [1, K, 1]), [T * K, x_TD.shape[1]]) as tf.Tensor2D;
+  const y_PD = byExpert(x_PD, experts, chosenProduct(expert_P));
+  const bias_ED = experts.expertBias && (solid(experts.expertBias) as tf.Tensor2D);
+  const biased_PD = bias_ED ? tf.add(y_PD, tf.gather(bias_ED, expert_P)) : y_PD;
+  const weighted_TKD = tf.mul(tf.reshape(biased_PD, [T, K, -1]), tf.expandDims(weight_TK, 2));
+  return {y_TD: tf.sum(weighted_TKD, 1), load_E: loadOf(oneHot(expert_TK, E))};
+}
+
+/** Pairs that wanted each expert, of their one-hot rows. */
+function loadOf(chosen_TKE: tf.Tensor): tf.Tensor1D {
+  return untaped(() => tf.cast(tf.sum(chosen_TKE, [0, 1]), 'int32')) as tf.Tensor1D;
+}
+
 /** Each expert computes the tokens that it chose: gather, GLU by expert, scatter-add. */
 function pickedTokens(x_TD: tf.Tensor2D, experts: Experts, {token_R, weight_R}: ExpertPicks): Computed {
   const E = numExpertsOf(experts.experts.gate);
@@ -166,15 +205,19 @@ function pickedTokens(x_TD: tf.Tensor2D, experts: Experts, {token_R, weight_R}: 
 }
 
 /** Rows through the expert that each belongs to, [R, D]. */
-function throughRows(
+function throughRows(x_RD: tf.Tensor2D, experts: Experts, slots: RowsByExpert): tf.Tensor2D {
+  const y_RD = byExpert(x_RD, experts, expertProduct(slots));
+  return experts.expertBias ? addExpertBias(y_RD, solid(experts.expertBias) as tf.Tensor2D, slots) : y_RD;
+}
+
+/** The GLU of each row's expert, without a bias: [R, D] → [R, D]. */
+function byExpert(
   x_RD: tf.Tensor2D,
-  {experts: {gate, up, down}, expertBias}: Experts,
-  slots: RowsByExpert,
+  {experts: {gate, up, down}}: Experts,
+  product: Product<tf.Tensor2D, tf.Tensor3D>,
 ): tf.Tensor2D {
-  const product = expertProduct(slots);
-  const byExpert = (w: Weight): tf.Tensor2D => project(x_RD, w as Weight<tf.Tensor3D>, product);
-  const y_RD = projectSwiglu(byExpert(gate), byExpert(up), down as Weight<tf.Tensor3D>, product);
-  return expertBias ? addExpertBias(y_RD, solid(expertBias) as tf.Tensor2D, slots) : y_RD;
+  const projected = (w: Weight): tf.Tensor2D => project(x_RD, w as Weight<tf.Tensor3D>, product);
+  return projectSwiglu(projected(gate), projected(up), down as Weight<tf.Tensor3D>, product);
 }
 
 /** Every expert computes every token, weighted by zero where it was not chosen: exact, and three plain matmuls. */
@@ -183,7 +226,7 @@ function everyToken(x_TD: tf.Tensor2D, {experts, expertBias}: Experts, {expert_T
   const weight_TE: tf.Tensor2D = tf.sum(tf.mul(tf.expandDims(weight_TK, -1), chosen_TKE), 1);
   const weighted_TEF: tf.Tensor3D = tf.mul(hiddenOfAll(x_TD, experts), tf.expandDims(weight_TE, -1));
   const y_TD = fromEveryExpert(weighted_TEF, experts.down as Weight<tf.Tensor3D>);
-  const load_E = untaped(() => tf.cast(tf.sum(chosen_TKE, [0, 1]), 'int32')) as tf.Tensor1D;
+  const load_E = loadOf(chosen_TKE);
   if (!expertBias) return {y_TD, load_E};
   return {y_TD: tf.add(y_TD, matMul(weight_TE, solid(expertBias) as tf.Tensor2D)) as tf.Tensor2D, load_E};
 }

@@ -84,11 +84,13 @@ function blockScores(q_NGQd: tf.Tensor4D, k: tf.Tensor3D, block: Block, options:
   return (segment_NS ? tf.add(masked, otherSegments(segment_NS, block)) : masked) as tf.Tensor4D;
 }
 
-function scaleOf({scale}: AttentionOptions, d: number): number {
+/** The factor on products of queries and keys. */
+export function scaleOf({scale}: Pick<AttentionOptions, 'scale'>, d: number): number {
   return scale ?? 1 / Math.sqrt(d);
 }
 
-const HIDDEN = -1e30;
+/** Added to the score of a pair that must not see each other. */
+export const HIDDEN = -1e30;
 
 /** Of each row what comes after it, and what is further back than the window. */
 function hiddenPairs({begin, end}: Block, window: number): Float32Array {
@@ -140,7 +142,7 @@ function keysOf(x: tf.Tensor3D, {end}: Block): tf.Tensor3D {
 }
 
 /** [N, G, Q, d] → [N, G·Q, d]: the query heads of one key-value head share its matmul. */
-function flatRows(x: tf.Tensor4D): tf.Tensor3D {
+export function flatRows(x: tf.Tensor4D): tf.Tensor3D {
   const [N, G, Q, d] = x.shape;
   return tf.reshape(x, [N, G * Q, d]);
 }

@@ -14,6 +14,7 @@ const NAMES = [
   'merge',
   'export',
   'eval',
+  'generate',
   'compare',
   'plot',
   'inspect',

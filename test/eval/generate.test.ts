@@ -1,150 +1,157 @@
+import {existsSync} from 'node:fs';
+import {copyFile, readFile, writeFile} from 'node:fs/promises';
+import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
-import {createVariable} from '../../src/engine/variable.js';
-import {createGenerator, type GenerateOptions, type Generation} from '../../src/eval/generate.js';
-import {parameterSpecs, treeOf} from '../../src/model/parameters.js';
-import {randomModel, VOCAB} from '../golden/random-model.js';
-import {referenceLogits} from '../golden/reference.js';
-import {type HostModel, specsOf} from '../golden/run-model.js';
-import {expectNoLeak, missingTensorFlow, onEngine, withEngine} from '../support/engines.js';
-import {floats} from '../support/host.js';
+import {type Generated, type GenerateEvent, type GenerateOptions, generate} from '../../src/eval/generate.js';
+import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
+import {withEngine} from '../support/engines.js';
+import {DENSE, experts, TOKENIZER, tempFolder, tiny, writeModel} from '../train/support.js';
 
-const model = randomModel();
-const prompt = [3, 14, 15, 9];
-const greedy = {maxTokens: 8, sampling: {kind: 'greedy'}} as const;
-const random = {maxTokens: 12, sampling: {kind: 'random', temperature: 1, topP: 0.9}} as const;
-const ENGINES = ['tensorflow-compiled', 'wasm'] as const;
+const prompt = {kind: 'text', text: 'In the beginning'} as const;
+const chat = {kind: 'chat', messages: [{role: 'user', content: 'Who?'}]} as const;
 
-/** Continues prompts one after the other with one generator, and expects nothing left behind. */
-async function generate(
-  options: readonly GenerateOptions[],
-  {of = model, length = 20, start = prompt}: {of?: HostModel; length?: number; start?: number[]} = {},
-): Promise<Generation[]> {
-  return expectNoLeak(async () => {
-    const variables = specsOf(of.architecture).map(({path, shape}) =>
-      createVariable(path, shape, of.weights[path]!.values as Float32Array),
-    );
-    const parameters = treeOf(parameterSpecs(of.architecture), variables);
-    try {
-      const generator = createGenerator({architecture: of.architecture, parameters}, length);
-      const results: Generation[] = [];
-      try {
-        for (const one of options) results.push(await generator.generate(start, one));
-      } finally {
-        generator.dispose();
-      }
-      return results;
-    } finally {
-      for (const variable of variables) variable.dispose();
-    }
+async function modelFolder(architecture = DENSE): Promise<string> {
+  return writeModel(join(await tempFolder(), 'model'), architecture);
+}
+
+/** Runs on wasm, where nothing is compiled. */
+function run(
+  options: Partial<GenerateOptions> & {model: string},
+  onEvent?: (event: GenerateEvent) => void,
+  shouldStop?: () => boolean,
+): Promise<Generated> {
+  return withEngine('wasm', () => generate({prompt, maxTokens: 6, ...options}, onEvent, shouldStop));
+}
+
+describe('generate', () => {
+  it('gives the text that its pieces make, and its tokens', async () => {
+    const model = await modelFolder(tiny([experts(8, 2)]));
+    const pieces: string[] = [];
+    const generated = await run({model}, (event) => event.kind === 'text' && pieces.push(event.text));
+    const tokenizer = await loadTokenizer(model);
+    const promptTokens = [...tokenizer.encode(prompt.text)];
+    expect(generated).toMatchObject({model, prompt: prompt.text, promptTokens, end: 'length'});
+    expect(generated.tokens).toHaveLength(6);
+    expect(generated.text).toBe(tokenizer.decode(generated.tokens, {skipSpecial: true}));
+    expect(pieces.join('')).toBe(generated.text);
   });
-}
 
-/** The likeliest token after another, over and over, by the float64 decoder. */
-function likeliest(count: number): number[] {
-  const tokens = [...prompt];
-  while (tokens.length < prompt.length + count) {
-    const last = referenceLogits(model, tokens).at(-1)!;
-    tokens.push(last.indexOf(Math.max(...last)));
-  }
-  return tokens.slice(prompt.length);
-}
+  it('writes a conversation as the template has it', async () => {
+    const model = await modelFolder();
+    await copyFile('test/fixtures/tokenizer/chat/chatml.jinja', join(model, 'chat_template.jinja'));
+    const {prompt: text, promptTokens} = await run({model, prompt: chat});
+    expect(text).toMatch(/<\|im_start\|>user\nWho\?<\|im_end\|>\n<\|im_start\|>assistant\n$/);
+    expect(promptTokens).toEqual([...(await loadTokenizer(TOKENIZER)).encode(text, {addSpecial: false})]);
+  });
 
-const engine = missingTensorFlow === null ? 'tensorflow-compiled' : 'wasm';
+  it('ends at the end token of generation_config.json, else of config.json, else of the tokenizer', async () => {
+    const model = await modelFolder();
+    const [first = 0] = (await run({model, maxTokens: 1})).tokens;
+    const ended = {tokens: [], text: '', end: 'stop'};
+    await edit(join(model, 'tokenizer_config.json'), {eos_token: await contentOf(first)});
+    expect(await run({model})).toMatchObject(ended);
+    await edit(join(model, 'config.json'), {eos_token_id: first + 1});
+    expect(await run({model})).toMatchObject({end: 'length'});
+    await edit(join(model, 'config.json'), {eos_token_id: first});
+    expect(await run({model})).toMatchObject(ended);
+    await edit(join(model, 'generation_config.json'), {eos_token_id: first + 1});
+    expect(await run({model})).toMatchObject({end: 'length'});
+    await edit(join(model, 'generation_config.json'), {eos_token_id: [first + 1, first]});
+    expect(await run({model})).toMatchObject(ended);
+  });
 
-describe('a generator', () => {
-  for (const name of ENGINES) {
-    onEngine(name, 'adds the likeliest token each time when greedy', async () => {
-      const [result] = await generate([greedy]);
-      expect(result).toEqual({tokens: Int32Array.from(likeliest(8)), end: 'length'});
-    });
-  }
+  it('ends before a string that ends the text', async () => {
+    const model = await modelFolder();
+    const {text} = await run({model});
+    const stop = text.slice(2, 4);
+    const {text: shown, end} = await run({model, stop: ['never', stop]});
+    expect({shown, end}).toEqual({shown: text.slice(0, text.indexOf(stop)), end: 'stop'});
+  });
 
-  it('adds the same tokens whatever room is left behind them', () =>
-    withEngine(engine, async () => {
-      const [tight] = await generate([greedy], {length: prompt.length + greedy.maxTokens});
-      expect(tight!.tokens).toEqual(Int32Array.from(likeliest(8)));
-    }));
+  it('ends when it is interrupted', async () => {
+    const model = await modelFolder();
+    let asked = 0;
+    const {tokens, end} = await run({model}, undefined, () => ++asked === 2);
+    expect({count: tokens.length, end}).toEqual({count: 2, end: 'interrupted'});
+  });
 
-  it('stops before the first token that ends a text', () =>
-    withEngine(engine, async () => {
-      const expected = likeliest(8);
-      const stop = expected[5]!;
-      const [result] = await generate([{...greedy, stopIds: [stop]}]);
-      expect(result).toEqual({tokens: Int32Array.from(expected.slice(0, expected.indexOf(stop))), end: 'stop'});
-    }));
-
-  it('adds nothing when no token is asked for', () =>
-    withEngine(engine, async () => {
-      expect(await generate([{...greedy, maxTokens: 0}])).toEqual([{tokens: new Int32Array(0), end: 'length'}]);
-    }));
-
-  it('draws the same tokens from the same seed and others from another', () =>
-    withEngine(engine, async () => {
-      const [first, again, other] = await generate([1, 1, 2].map((seed) => ({...random, seed})));
-      expect(again).toEqual(first);
-      expect(other).not.toEqual(first);
-    }));
+  it('draws the same from the same seed', async () => {
+    const model = await modelFolder();
+    const sampling = {kind: 'random', temperature: 1, topP: 0.9} as const;
+    const texts = [];
+    for (const seed of [3, 3, 4]) texts.push((await run({model, sampling, seed})).text);
+    expect(texts[1]).toBe(texts[0]);
+    expect(texts[2]).not.toBe(texts[0]);
+  });
 });
 
-describe('a generator refuses', () => {
-  const refusal = (options: GenerateOptions, rest: Parameters<typeof generate>[1] = {}): Promise<unknown> =>
-    withEngine('wasm', () => generate([options], rest));
-
-  it('a text longer than its length', async () => {
-    await expect(refusal({...greedy, maxTokens: 17})).rejects.toMatchObject({
-      name: 'UsageError',
-      message: "A prompt of 4 tokens and 17 new ones are more than the text's length of 20.",
+describe('generate refuses', () => {
+  it.each([
+    [{prompt: {...prompt, text: ''}}, 'DataError', 'The prompt is empty.'],
+    [
+      {prompt: {...prompt, text: 'a b '.repeat(40)}},
+      'DataError',
+      /^The prompt has \d+ tokens; the model has 64 positions, for new tokens, too\.$/,
+    ],
+    [
+      {maxTokens: 64},
+      'UsageError',
+      /^A prompt of \d+ tokens and 64 new ones are more than the 64 positions of the model\.$/,
+    ],
+    [{stop: ['']}, 'UsageError', 'A string that ends the text must not be empty.'],
+    [
+      {sampling: {kind: 'random', temperature: -1, topP: 1}},
+      'UsageError',
+      'temperature is -1; a number above 0 is needed.',
+    ],
+    [{prompt: chat}, 'ModelError', /model has no chat template, so it does not say how conversations are written\.$/],
+  ] as const)('%j', async (options, name, message) => {
+    const model = await modelFolder();
+    await expect(run({model, ...options})).rejects.toMatchObject({
+      name,
+      message: typeof message === 'string' ? message : (expect.stringMatching(message) as string),
     });
   });
 
-  it('a length beyond the context of the model', async () => {
-    await expect(refusal(greedy, {length: 65})).rejects.toMatchObject({
-      name: 'UsageError',
-      message: 'A text of 65 tokens was asked for; the model takes 1 to 64.',
-    });
-  });
-
-  it('a number of tokens that is none', async () => {
-    await expect(refusal({...greedy, maxTokens: -1})).rejects.toMatchObject({
-      name: 'UsageError',
-      message: '-1 new tokens were asked for; a whole number is needed.',
-    });
-  });
-
-  it('an impossible temperature', async () => {
-    await expect(refusal({maxTokens: 1, sampling: {kind: 'random', temperature: 0, topP: 1}})).rejects.toMatchObject({
-      name: 'UsageError',
-      message: 'temperature is 0; a number above 0 is needed.',
-    });
-  });
-
-  it('an impossible topP', async () => {
-    await expect(refusal({maxTokens: 1, sampling: {kind: 'random', temperature: 1, topP: 1.5}})).rejects.toMatchObject({
-      name: 'UsageError',
-      message: 'topP is 1.5; a share above 0 and at most 1 is needed.',
-    });
-  });
-
-  it('an empty prompt', async () => {
-    await expect(refusal(greedy, {start: []})).rejects.toMatchObject({
+  it('a tokenizer with more ids than the model, once the prompt has one of them', async () => {
+    const model = await modelFolder({...DENSE, vocab: 40});
+    await expect(run({model})).rejects.toMatchObject({
       name: 'DataError',
-      message: 'The prompt has no tokens.',
+      message: expect.stringMatching(/^The prompt has token \d+; the model's vocabulary is 0 to 39\.$/) as string,
     });
   });
 
-  it('a token outside the vocabulary', async () => {
-    await expect(refusal(greedy, {start: [1, VOCAB]})).rejects.toMatchObject({
-      name: 'DataError',
-      message: `The prompt has token ${VOCAB}; the model's vocabulary is 0 to ${VOCAB - 1}.`,
-    });
-  });
-
-  it('to draw from logits that are not numbers', async () => {
-    const {shape, values} = model.weights.norm!;
-    const norm = floats(shape, new Array<number>(values.length).fill(Number.NaN));
-    await expect(refusal(greedy, {of: {...model, weights: {...model.weights, norm}}})).rejects.toMatchObject({
+  it('a template that refuses the conversation, with its words', async () => {
+    const model = await modelFolder();
+    await writeFile(join(model, 'chat_template.jinja'), "{{ raise_exception('say please') }}");
+    await expect(run({model, prompt: chat})).rejects.toMatchObject({
       name: 'ModelError',
-      message: 'The logits after token 4 are not all numbers.',
+      message: `The chat template of ${model} refuses the conversation: say please`,
+    });
+  });
+
+  it('an end token that is none', async () => {
+    const model = await modelFolder();
+    await edit(join(model, 'generation_config.json'), {eos_token_id: 'end'});
+    await expect(run({model})).rejects.toMatchObject({
+      name: 'ModelError',
+      message: `${join(model, 'generation_config.json')}: eos_token_id is neither an id nor a list of ids.`,
     });
   });
 });
+
+/** Changes keys of a JSON file, which is made if it is not there. */
+async function edit(path: string, changes: object): Promise<void> {
+  const before = existsSync(path) ? (JSON.parse(await readFile(path, 'utf8')) as object) : {};
+  await writeFile(path, JSON.stringify({...before, ...changes}));
+}
+
+/** How the tokenizer's file writes a token. */
+async function contentOf(id: number): Promise<string> {
+  const {model, added_tokens: added} = JSON.parse(await readFile(join(TOKENIZER, 'tokenizer.json'), 'utf8')) as {
+    model: {vocab: Record<string, number>};
+    added_tokens: {id: number; content: string}[];
+  };
+  const all = [...Object.entries(model.vocab), ...added.map((token) => [token.content, token.id] as const)];
+  return all.find(([, one]) => one === id)?.[0] ?? '';
+}

@@ -5,7 +5,7 @@ import {join} from 'node:path';
 import {promisify} from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it, vi} from 'vitest';
-import {createGenerator} from '../../src/eval/generate.js';
+import {createGenerator} from '../../src/eval/generator.js';
 import {exportModel} from '../../src/export/export.js';
 import {writeSafetensors} from '../../src/format/safetensors-writer.js';
 import {decode, logits} from '../../src/model/decoder.js';
@@ -85,7 +85,7 @@ async function writeExpected(path: string, out: string): Promise<string> {
   const rng = createRng(5, 'ids');
   const ids = Int32Array.from({length: B * S}, () => rng.int(vocab));
   const all = logitsOf(model, ids);
-  const generator = createGenerator(model, S + NEW);
+  const generator = createGenerator(model);
   const {tokens} = await generator.generate(ids.subarray(0, S), {maxTokens: NEW, sampling: {kind: 'greedy'}});
   generator.dispose();
   model.dispose();

@@ -1,7 +1,6 @@
-import {InvalidArgumentError} from '@commander-js/extra-typings';
 import type {EvaluateOptions, Evaluation} from '../../eval/evaluate.js';
 import type {StatusLine} from '../../report/terminal.js';
-import {count, examples} from '../option.js';
+import {count, examples, seed} from '../option.js';
 import type {Program} from '../program.js';
 import {evaluationText} from '../show/evaluation.js';
 import {showCompare} from '../show/progress.js';
@@ -66,10 +65,4 @@ async function evaluateNamed(options: EvaluateOptions, status: StatusLine): Prom
   return evaluate({...options, model, against}, ({model: path, layer, layers, walk, walks}) =>
     status.update(`${path}  layer ${layer} of ${layers}${walks > 1 ? `, walk ${walk} of ${walks}` : ''}`),
   );
-}
-
-function seed(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== '' && Number.isSafeInteger(value) && value >= 0) return value;
-  throw new InvalidArgumentError('It must be a whole number, 0 or more.');
 }

@@ -6,6 +6,7 @@ import {gather} from './gather.js';
 import {matMul} from './mat-mul.js';
 import {randomUniform} from './random-uniform.js';
 import {scatterAdd} from './scatter-add.js';
+import {writeRows} from './write-rows.js';
 
 /** Inputs and attributes of a kernel call, as tfjs hands them over. */
 export interface KernelCall {
@@ -23,6 +24,7 @@ const KERNELS: Readonly<Record<string, Kernel>> = {
   DowncycleExpertSlots: expertSlots,
   DowncycleRandomUniform: randomUniform,
   DowncycleScatterAdd: scatterAdd,
+  DowncycleWriteRows: writeRows,
 };
 
 /** Registers the project's kernels, replacing tfjs-node's where both have one. */

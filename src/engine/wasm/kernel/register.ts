@@ -6,6 +6,7 @@ import {randomUniform} from './random-uniform.js';
 import {scatterAdd} from './scatter-add.js';
 import {mean, sum} from './sum.js';
 import {unsortedSegmentSum} from './unsorted-segment-sum.js';
+import {writeRows} from './write-rows.js';
 
 /** A kernel in terms of tensors; the WebAssembly backend reads and writes them synchronously. */
 export type WasmKernel = (
@@ -23,6 +24,7 @@ const KERNELS: Readonly<Record<string, WasmKernel>> = {
   DowncycleExpertSlots: expertSlots,
   DowncycleRandomUniform: randomUniform,
   DowncycleScatterAdd: scatterAdd,
+  DowncycleWriteRows: writeRows,
 };
 
 /** Registers what tfjs's WebAssembly backend lacks, and replaces what it gets wrong. */

@@ -52,6 +52,23 @@ describe('pickToken', () => {
     );
   });
 
+  it('draws from the topK likeliest tokens, the lower id of two equal ones, as if there were no others', () => {
+    const [, first, , , third] = softmax([...logits]) as [number, number, number, number, number];
+    const two = {kind: 'random', temperature: 1, topP: 1, topK: 2} as const;
+    expect(shares(two)).toBeAllClose([0, 0.5, 0, 0.5, 0], {atol: 1e-4});
+    expect(shares({...two, topK: 1})).toBeAllClose([0, 1, 0, 0, 0], {atol: 1e-9});
+    const kept = 2 * first + third;
+    expect(shares({...two, topK: 3})).toBeAllClose([0, first / kept, 0, first / kept, third / kept], {atol: 1e-4});
+    expect(shares({...two, topK: 9})).toBeAllClose(softmax([...logits]), {atol: 1e-4});
+  });
+
+  it('takes topP of what topK left', () => {
+    expect(shares({kind: 'random', temperature: 1, topP: 0.75, topK: 2})).toBeAllClose([0, 0.5, 0, 0.5, 0], {
+      atol: 1e-4,
+    });
+    expect(shares({kind: 'random', temperature: 1, topP: 0.49, topK: 2})).toBeAllClose([0, 1, 0, 0, 0], {atol: 1e-9});
+  });
+
   it('keeps the likeliest token however small topP is', () => {
     expect(shares(random(1, 1e-9))).toBeAllClose([0, 1, 0, 0, 0], {atol: 1e-9});
   });

@@ -1,0 +1,112 @@
+import {describe, expect, it} from 'vitest';
+import {createVariable} from '../../src/engine/variable.js';
+import {capacityFor, createRoom, logitsAfter, readAll} from '../../src/eval/reading-room.js';
+import {type Architecture, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
+import {parameterSpecs, treeOf} from '../../src/model/parameters.js';
+import {DENSE, MOE, NESTED, randomModel, VOCAB} from '../golden/random-model.js';
+import {forward, type HostModel, specsOf, tokenRows} from '../golden/run-model.js';
+import {type EngineName, expectNoLeak, onEngine, withEngine} from '../support/engines.js';
+import {integers} from '../support/host.js';
+
+/** Every kind of attention that a config can say, and every way to route. */
+const KINDS: Readonly<Record<string, Partial<Architecture>>> = {
+  'groups of queries, a dense layer and one of experts': {},
+  'biases, a window and slower rotations': {
+    ffn: [DENSE],
+    attentionBias: 'qkvo',
+    slidingWindow: 3,
+    ropeScaling: {kind: 'llama3', factor: 8, lowTurns: 1, highTurns: 4, firstContext: 16},
+  },
+  'norms of heads, a tied embedding': {ffn: [DENSE], qkNorm: 'head', tied: true},
+  'norms after, and of all heads': {ffn: [DENSE], qkNorm: 'width', norm: {kind: 'rms', placement: 'after'}},
+  'layer norms, clipped projections, factors': {
+    ffn: [DENSE],
+    norm: {kind: 'layer', placement: 'before'},
+    qkvClip: 0.5,
+    multipliers: {...PLAIN.multipliers, embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 2},
+  },
+  'experts with biases, of which a top p leaves some out': {
+    ffn: [{...MOE, selectionBias: true, expertBias: true, sharedGate: true}],
+    routing: {...SOFTMAX_ROUTING, topP: 0.3},
+  },
+  'experts inside experts': {ffn: [NESTED]},
+};
+
+/** Compiling takes its time, and what sets the others apart is not where a cache is. */
+const COMPILED = [
+  'groups of queries, a dense layer and one of experts',
+  'biases, a window and slower rotations',
+  'experts with biases, of which a top p leaves some out',
+];
+
+function enginesOf(kind: string): readonly EngineName[] {
+  return COMPILED.includes(kind) ? ['tensorflow-compiled', 'wasm'] : ['wasm'];
+}
+
+const TOKENS = Array.from(integers([1, 14], VOCAB, 7).values);
+const PROMPT = 5;
+/** Float32 logits of about 1, whose sums of up to 20 terms are added in another order. */
+const TOLERANCE = {atol: 2e-5, rtol: 1e-5};
+
+/** Logits after the prompt and after each token behind it: read at once, one by one, and in a larger room from the ninth on. */
+async function cachedLogits({architecture, weights}: HostModel): Promise<Float32Array[]> {
+  const variables = specsOf(architecture).map(({path, shape}) =>
+    createVariable(path, shape, weights[path]!.values as Float32Array),
+  );
+  const model = {architecture, parameters: treeOf(parameterSpecs(architecture), variables)};
+  const [small, large] = [createRoom(model, 8, 'float32'), createRoom(model, 16, 'float32')];
+  const found = [await logitsAfter(small, TOKENS.slice(0, PROMPT), 0, 8)];
+  for (const [i, token] of TOKENS.slice(PROMPT).entries()) {
+    const position = PROMPT + i;
+    if (position === 8) large.take(small);
+    found.push(await logitsAfter(position < 8 ? small : large, [token], position));
+  }
+  for (const one of [small, large, ...variables]) one.dispose();
+  return found;
+}
+
+async function plainLogits(model: HostModel, engine: EngineName): Promise<Float32Array[]> {
+  const run = (name: EngineName) => withEngine(name, (one) => forward(one, model, tokenRows([TOKENS])));
+  const {logits} = await run(engine === 'wasm' ? 'wasm' : 'tensorflow-eager');
+  return TOKENS.map((_, t) => logits.values.slice(t * VOCAB, (t + 1) * VOCAB) as Float32Array).slice(PROMPT - 1);
+}
+
+describe('a model with a cache gives the logits that it gives without one', () => {
+  for (const [name, changes] of Object.entries(KINDS)) {
+    for (const engine of enginesOf(name)) {
+      onEngine(engine, name, async () => {
+        const model = randomModel(changes);
+        const expected = await plainLogits(model, engine);
+        const cached = await expectNoLeak(() => cachedLogits(model));
+        expect(cached.flatMap((row) => [...row])).toBeAllClose(
+          expected.flatMap((row) => [...row]),
+          TOLERANCE,
+        );
+      });
+    }
+  }
+});
+
+describe('a prompt', () => {
+  onEngine('wasm', 'longer than a chunk is read chunk by chunk', async () => {
+    const {architecture, weights} = randomModel({ffn: [DENSE], width: 8, contextLength: 1024});
+    const prompt = integers([1, 600], VOCAB, 3);
+    const {logits} = await withEngine('wasm', (one) => forward(one, {architecture, weights}, prompt));
+    const variables = specsOf(architecture).map(({path, shape}) =>
+      createVariable(path, shape, weights[path]!.values as Float32Array),
+    );
+    const model = {architecture, parameters: treeOf(parameterSpecs(architecture), variables)};
+    const room = createRoom(model, capacityFor(600), 'float32');
+    expect(await readAll(room, prompt.values as Int32Array)).toBeAllClose(logits.values.slice(-VOCAB), TOLERANCE);
+    for (const one of [room, ...variables]) one.dispose();
+  });
+
+  it.each([
+    [1, 128],
+    [128, 128],
+    [129, 256],
+    [600, 1024],
+  ])('of %i tokens finds room in %i positions', (length, capacity) => {
+    expect(capacityFor(length)).toBe(capacity);
+  });
+});
