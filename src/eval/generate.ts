@@ -1,8 +1,8 @@
 // Text that a model adds to a prompt.
-import {join} from 'node:path';
 import {z} from 'zod';
 import {getEngine} from '../engine/state.js';
-import {type ModelFolder, readModelConfig} from '../format/model-folder.js';
+import {jsonObject, type ModelFolder} from '../format/model-folder.js';
+import {openTokenizerFiles} from '../format/tokenizer-files.js';
 import {loadModel} from '../model/model.js';
 import type {ChatMessage} from '../tokenizer/chat-template.js';
 import {createStreamDecoder} from '../tokenizer/stream-decoder.js';
@@ -158,10 +158,11 @@ function checkRoom(promptLength: number, maxTokens: number, context: number): vo
 const endSchema = z.looseObject({eos_token_id: z.union([z.int(), z.array(z.int())]).nullish()});
 const GENERATION_CONFIG = 'generation_config.json';
 
-async function stopIdsOf({path, config, tokenizerFiles}: ModelFolder, {eosId}: Tokenizer): Promise<readonly number[]> {
-  const file = join(path, GENERATION_CONFIG);
-  const settings = tokenizerFiles.includes(GENERATION_CONFIG) ? await readModelConfig(file) : {};
-  const ends = endIds(settings, file) ?? endIds(config, join(path, 'config.json'));
+async function stopIdsOf({path, config, configFile}: ModelFolder, {eosId}: Tokenizer): Promise<readonly number[]> {
+  const files = await openTokenizerFiles(path);
+  const file = files.label(GENERATION_CONFIG);
+  const text = await files.read(GENERATION_CONFIG);
+  const ends = (text && endIds(jsonObject(text.toString('utf8'), file), file)) ?? endIds(config, configFile);
   return ends ?? (eosId === null ? [] : [eosId]);
 }
 

@@ -142,10 +142,15 @@ export async function readModelConfig(path: string): Promise<ModelConfig> {
 
 async function readFolderConfig(path: string): Promise<ModelConfig> {
   const file = join(path, CONFIG);
-  const json = parseJson(await readConfigText(file));
+  return {config: jsonObject(await readConfigText(file), file), file};
+}
+
+/** What a JSON file of a model says. @throws ModelError naming the line, or that it is no object. */
+export function jsonObject(text: string, file: string): Readonly<Record<string, unknown>> {
+  const json = parseJson(text);
   if (json.kind === 'fault') throw new ModelError(`${file}:${json.line}:${json.column}: ${json.reason}.`);
   if (!isObject(json.value)) throw new ModelError(`${file}: this must be a JSON object.`);
-  return {config: json.value, file};
+  return json.value;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
