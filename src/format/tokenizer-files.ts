@@ -36,9 +36,9 @@ const TOKENIZER_FILES = [
 /** Those of a folder or of a GGUF file. @throws ModelError if the file is damaged. */
 export async function openTokenizerFiles(model: string): Promise<TokenizerFiles> {
   if (!(await isFile(model))) return folderTokenizer(model);
-  const {metadata, close} = await openGguf(model);
-  await close();
-  return ggufTokenizerFiles(model, metadata);
+  const file = await openGguf(model);
+  await file.close();
+  return ggufTokenizerFiles(model, file.metadata);
 }
 
 /** Those that lie in a folder. */
@@ -70,10 +70,11 @@ export function ggufTokenizerFiles(path: string, metadata: Metadata): TokenizerF
   return {
     names: Object.keys(makers),
     label: (name) => `${path} (its ${name})`,
-    read: async (name) => {
-      const text = makers[name]?.();
-      return text === undefined ? null : Buffer.from(text);
-    },
+    read: (name) =>
+      new Promise((resolve) => {
+        const text = makers[name]?.();
+        resolve(text === undefined ? null : Buffer.from(text));
+      }),
     lacking: (details) => new ModelError(`${path}: there is no tokenizer.`, details),
   };
 }

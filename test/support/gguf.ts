@@ -191,7 +191,7 @@ function metadataOf(name: string, config: Config): Record<string, GgufValue> {
 /** Of Llama 3 it is said by a tensor, with the context here that it was lengthened from; see {@link ropeFactors}. */
 function scalingOf(rope: Config): Record<string, GgufValue> {
   const first = rope.original_max_position_embeddings;
-  const type = String(rope.rope_type ?? 'default');
+  const type = typeof rope.rope_type === 'string' ? rope.rope_type : 'default';
   return {
     ...(first !== undefined && {'rope.scaling.original_context_length': u32(Number(first))}),
     ...(['linear', 'yarn'].includes(type) && {

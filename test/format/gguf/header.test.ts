@@ -48,11 +48,12 @@ describe('openGguf', () => {
   it('reads a head that is longer than what it takes at first', async () => {
     const long = Array.from({length: 3000}, (_, i) => `${i} ${'x'.repeat(1000)}`);
     await writeFile(scratch('a.gguf'), renderGguf(content({metadata: {long: texts(long)}})));
-    const {metadata, tensors, close} = await openGguf(scratch('a.gguf'));
+    const file = await openGguf(scratch('a.gguf'));
+    const {metadata, tensors} = file;
     const list = metadata.get('long');
     expect(typeof list === 'object' && list.texts()).toEqual(long);
     expect([...tensors.keys()]).toEqual(['a', 'b']);
-    await close();
+    await file.close();
   });
 
   it.each<[string, Buffer, RegExp]>([
@@ -166,8 +167,8 @@ describe('openGguf', () => {
   it('says what to do about types that are not read, and that a file is not there', async () => {
     await writeFile(scratch('k.gguf'), renderGguf(content({tensors: [tensor('a', {code: 14})]})));
     await expect(openGguf(scratch('k.gguf'))).rejects.toMatchObject({
-      message: expect.stringContaining('tensor "a" is Q6_K'),
-      hint: expect.stringContaining('llama-quantize --allow-requantize'),
+      message: expect.stringContaining('tensor "a" is Q6_K') as string,
+      hint: expect.stringContaining('llama-quantize --allow-requantize') as string,
     });
     await expect(openGguf(scratch('none.gguf'))).rejects.toThrow('none.gguf: there is no such file.');
   });

@@ -20,7 +20,8 @@ const scratch = useScratch();
 
 describe('the tensors of a GGUF file', () => {
   it('are those of the Python package, bit for bit', async () => {
-    const {tensors, close} = await openModelFolder(PACKED);
+    const model = await openModelFolder(PACKED);
+    const {tensors} = model;
     expect(tensors.names.toSorted()).toEqual(Object.keys(expected).sort());
     for (const [name, {values, shape}] of Object.entries(expected)) {
       expect(tensors.info(name).shape, name).toEqual(shape);
@@ -29,11 +30,12 @@ describe('the tensors of a GGUF file', () => {
     expect(countStored(tensors.names.map((name) => tensors.info(name)))).toEqual({
       ...{F32: 3, F16: 1, BF16: 1, Q4_0: 2, Q4_1: 2, Q8_0: 2},
     });
-    await close();
+    await model.close();
   });
 
   it('give rows and bytes as the whole has them', async () => {
-    const {tensors, close} = await openModelFolder(PACKED);
+    const model = await openModelFolder(PACKED);
+    const {tensors} = model;
     for (const name of tensors.names) {
       const [whole, bytes] = [await tensors.read(name), await tensors.readBytes(name)];
       const columns = tensors.info(name).shape[1] ?? 1;
@@ -43,7 +45,7 @@ describe('the tensors of a GGUF file', () => {
       await expect(tensors.readBytes(name, {begin: 0, end: bytes.length + 1})).rejects.toThrow(RangeError);
     }
     await expect(tensors.readRows('model.norm.weight', 30, 33)).rejects.toThrow(RangeError);
-    await close();
+    await model.close();
   });
 
   it('keep the bits of plain numbers, and say which dtype they are', async () => {
@@ -68,9 +70,10 @@ describe('the tensors of a GGUF file', () => {
     ];
     for (const {code, bytes, values} of blocks) {
       await writeFile(path, renderGguf(await oneTensor(code, bytes)));
-      const {tensors, close} = await openModelFolder(path);
+      const model = await openModelFolder(path);
+      const {tensors} = model;
       expect([...(await tensors.read('odd'))]).toEqual(values);
-      await close();
+      await model.close();
     }
   });
 });
