@@ -28,6 +28,7 @@ export {type EngineInfo, engineInfo, startEngine} from './engine/start.js';
 export {type EvaluateOptions, type EvaluateProgress, type Evaluation, evaluate} from './eval/evaluate.js';
 export {type CompareEvent, type CompareOptions, type Comparison, compare} from './experiment/compare.js';
 export {compareConversions} from './experiment/conversions.js';
+export {type WrittenEvaluation, writeEvaluation} from './experiment/evaluation-report.js';
 export {type Inspection, inspect} from './experiment/inspect.js';
 export {
   type ConfigEstimate,
