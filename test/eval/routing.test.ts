@@ -44,11 +44,9 @@ describe('layerRouting', () => {
         const {load, together, share, entropy, peak} = statistics(given);
         const {K, text} = given;
         expect(sum(load)).toBeCloseTo(K, 12);
-        for (const [i, row] of together.entries()) {
-          expect(sum(row)).toBe(K * row[i]!);
-          expect(row[i]).toBe(Math.round(load[i]! * text.length));
-          for (const [j, both] of row.entries()) expect(both).toBe(together[j]![i]);
-        }
+        expect(together).toEqual(together.map((row, i) => row.map((_, j) => together[j]![i])));
+        expect(together.map(sum)).toEqual(together.map((row, i) => K * row[i]!));
+        expect(together.map((row, i) => row[i])).toEqual(load.map((share) => Math.round(share * text.length)));
         for (const row of share) expect(sum(row)).toBeCloseTo(1, 12);
         expect(entropy).toBeLessThanOrEqual(1 + 1e-12);
         expect(peak).toBeGreaterThanOrEqual(1 - 1e-12);
@@ -62,11 +60,10 @@ describe('layerRouting', () => {
         const turned = (e: number): number => (e + 1) % E;
         const before = statistics({E, ...rest});
         const after = statistics({E, ...rest, chosen: rest.chosen.map((row) => row.map(turned))});
-        for (let e = 0; e < E; e++) {
-          expect(after.load[turned(e)]).toBe(before.load[e]);
-          expect(after.share.map((row) => row[turned(e)])).toEqual(before.share.map((row) => row[e]));
-          for (let j = 0; j < E; j++) expect(after.lift[turned(e)]![turned(j)]).toBe(before.lift[e]![j]);
-        }
+        const back = <T>(row_E: readonly T[]): T[] => row_E.map((_, e) => row_E[turned(e)]!);
+        expect(back(after.load)).toEqual(before.load);
+        expect(after.share.map(back)).toEqual(before.share);
+        expect(back(after.lift.map(back))).toEqual(before.lift);
         expect(after.entropy).toBeCloseTo(before.entropy, 12);
         expect(after.peak).toBeCloseTo(before.peak, 12);
         expect(after.specialisation).toBeCloseTo(before.specialisation!, 12);
@@ -104,7 +101,10 @@ describe('layerRouting', () => {
     const often = Array(30).fill([0, 1]) as number[][];
     const rest = Array(30).fill([2, 3]) as number[][];
     const seldom = [[4, 5]];
-    const {pairs} = statistics({E: 6, K: 2, chosen: [...often, ...rest, ...seldom], text: Array(61).fill(0) as number[]}, 1);
+    const {pairs} = statistics(
+      {E: 6, K: 2, chosen: [...often, ...rest, ...seldom], text: Array(61).fill(0) as number[]},
+      1,
+    );
     expect(pairs.map(({experts: two, tokens}) => [two, tokens])).toEqual([
       [[0, 1], 30],
       [[2, 3], 30],

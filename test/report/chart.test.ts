@@ -188,7 +188,10 @@ describe('heatMapSpec', () => {
       [1, null, 2],
       [null, 0.5, 1],
     ];
-    const {svg} = await drawSpec(heatMapSpec({...map, ratios, rows: {title: null, names: ["it's <b>", "it's <b>"]}}, LIGHT), 'a');
+    const {svg} = await drawSpec(
+      heatMapSpec({...map, ratios, rows: {title: null, names: ["it's <b>", "it's <b>"]}}, LIGHT),
+      'a',
+    );
     expect(cells(svg)).toBe(4);
     expect(svg.split(">it's &lt;b&gt;<")).toHaveLength(3);
   });
