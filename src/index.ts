@@ -29,6 +29,7 @@ export {type EvaluateOptions, type EvaluateProgress, type Evaluation, evaluate} 
 export {type Generated, type GenerateEvent, type GenerateOptions, generate} from './eval/generate.js';
 export {type CompareEvent, type CompareOptions, type Comparison, compare} from './experiment/compare.js';
 export {compareConversions} from './experiment/conversions.js';
+export {type WrittenEvaluation, writeEvaluation} from './experiment/evaluation-report.js';
 export {type Inspection, inspect} from './experiment/inspect.js';
 export {
   type ConfigEstimate,

@@ -1,6 +1,6 @@
 // Records of multiple choice: a question with answers to choose from, or contexts to choose from before one continuation.
 import {readJsonlRecords} from '../data/jsonl.js';
-import {asText, fault, fieldsOf, type SourceRecord, targetAfter} from '../data/record.js';
+import {asText, fault, fieldsOf, type SourceRecord} from '../data/record.js';
 import {DataError, UsageError} from '../util/errors.js';
 
 /** A continuation and what it stands behind. */
@@ -76,9 +76,9 @@ function itemOf(record: SourceRecord): ChoiceItem {
   return {where, gold, lengths, pairs: choices.map((choice) => pairOf(query, choice))};
 }
 
-/** As `target_delimiter` of lm-evaluation-harness, but never a second space: some choices bring their own. */
+/** A space always, as `target_delimiter` of lm-evaluation-harness: also before choices that begin with one (HellaSwag). */
 function pairOf(context: string, choice: string): ChoicePair {
-  return {context, continuation: targetAfter(context, choice)};
+  return {context, continuation: ` ${choice}`};
 }
 
 function textsOf(where: string, name: string, fields: Readonly<Record<string, unknown>>): readonly string[] {

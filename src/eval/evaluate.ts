@@ -4,10 +4,12 @@ import {UsageError} from '../util/errors.js';
 import {type PairedDifference, pairedBootstrap} from './bootstrap.js';
 import {readChoiceItems} from './choice-items.js';
 import {type Accuracy, accuracyOf} from './multiple-choice.js';
+import type {RoutingStatistics} from './routing.js';
 import type {LayerProgress} from './sequence-losses.js';
-import {type TextScore, textScore} from './strided.js';
+import {type TextScore, textScore, WHOLE, wholeScore} from './strided.js';
 import {
   type Findings,
+  isMixture,
   measureReading,
   openSubject,
   type Reading,
@@ -37,6 +39,8 @@ export interface EvaluateOptions {
   readonly stride?: number | undefined;
   /** Tokens of each text at most; default all. */
   readonly tokens?: number | undefined;
+  /** Whether the routers of mixtures are watched on the texts: loads, experts used together, experts of each text. */
+  readonly routing?: boolean | undefined;
   /** Another model that is measured on the same, and compared. */
   readonly against?: string | undefined;
   /** Decides what the bootstrap draws; default 0. */
@@ -61,6 +65,10 @@ export interface Scores {
   readonly model: string;
   readonly tasks: readonly TaskScore[];
   readonly texts: readonly TextScore[];
+  /** All texts as one; null unless there are several. */
+  readonly whole: TextScore | null;
+  /** What routers did on the texts; null unless asked for, and where the model is dense. */
+  readonly routing: RoutingStatistics | null;
 }
 
 /** How two models differ in one measure. */
@@ -111,6 +119,7 @@ export async function evaluate(
   const subjects: Subject[] = [];
   try {
     for (const name of against === undefined ? [model] : [model, against]) subjects.push(await openSubject(name));
+    if (options.routing) requireMixture(subjects);
     const plan = {files: text, by, tokens, ...windowing(options, subjects)};
     return await evaluateSubjects(subjects, tasks, plan, options, onProgress);
   } finally {
@@ -122,7 +131,7 @@ async function evaluateSubjects(
   subjects: readonly Subject[],
   tasks: readonly Task[],
   plan: TextPlan,
-  {fewShot = 0, seed = 0}: EvaluateOptions,
+  {fewShot = 0, seed = 0, routing = false}: EvaluateOptions,
   onProgress: (progress: EvaluateProgress) => void,
 ): Promise<Evaluation> {
   const readings: Reading[] = [];
@@ -132,7 +141,8 @@ async function evaluateSubjects(
   for (const [i, subject] of subjects.entries()) {
     const {model} = subject;
     const reading = readings[i] as Reading;
-    const findings = await measureReading(subject, reading, (progress) => onProgress({...progress, model}));
+    const onLayer = (progress: LayerProgress): void => onProgress({...progress, model});
+    const findings = await measureReading(subject, reading, {routing, onLayer});
     measured.push({...findings, scores: scoresOf(model, reading, findings, fewShot)});
   }
   const [first, second] = measured as [(typeof measured)[number], (typeof measured)[number]?];
@@ -141,7 +151,13 @@ async function evaluateSubjects(
   return {...first.scores, window, stride, against: against ?? null};
 }
 
-function scoresOf(model: string, {tasks, texts}: Reading, {answers, losses}: Findings, fewShot: number): Scores {
+function scoresOf(
+  model: string,
+  {tasks, texts}: Reading,
+  {answers, losses, routing}: Findings,
+  fewShot: number,
+): Scores {
+  const scores = texts.map(({text}, i) => textScore(text, losses[i] as Float64Array));
   return {
     model,
     tasks: tasks.map(({task: {name, file, items}, sequences}, i) => {
@@ -150,7 +166,9 @@ function scoresOf(model: string, {tasks, texts}: Reading, {answers, losses}: Fin
       const norm = accNorm && accuracyOf(accNorm);
       return {name, file, items: items.length, fewShot, cut, acc: accuracyOf(acc), accNorm: norm};
     }),
-    texts: texts.map(({text}, i) => textScore(text, losses[i] as Float64Array)),
+    texts: scores,
+    whole: scores.length > 1 ? wholeScore(scores) : null,
+    routing,
   };
 }
 
@@ -165,13 +183,21 @@ function differencesOf({tasks, texts}: Reading, first: Findings, second: Finding
     const norm = one.accNorm && two.accNorm ? [resample('acc_norm', one.accNorm, two.accNorm)] : [];
     return [resample('acc', one.acc, two.acc), ...norm];
   });
-  const ofTexts = texts.map(({text: {name}, sequences}, i): Difference => {
-    const counts = sequences.map(({tokens, from}) => tokens.length - from);
-    const deltas = less(first.losses[i] as Float64Array, second.losses[i] as Float64Array);
+  return [...ofTasks, ...textDifferences(texts, first, second, seed)];
+}
+
+/** In nats a token: of each text, and of all together where there are several. */
+function textDifferences(texts: Reading['texts'], first: Findings, second: Findings, seed: number): Difference[] {
+  const rows = texts.map(({text: {name}, sequences}, i) => ({
+    name,
+    deltas: [...less(first.losses[i] as Float64Array, second.losses[i] as Float64Array)],
+    counts: sequences.map(({tokens, from}) => tokens.length - from),
+  }));
+  const all = {name: WHOLE, deltas: rows.flatMap(({deltas}) => deltas), counts: rows.flatMap(({counts}) => counts)};
+  return (rows.length > 1 ? [...rows, all] : rows).map(({name, deltas, counts}): Difference => {
     const {above, ...rest} = pairedBootstrap(deltas, counts, {seed});
     return {name, measure: 'loss', ...rest, better: 1 - above};
   });
-  return [...ofTasks, ...ofTexts];
 }
 
 function less(first: ArrayLike<number>, second: ArrayLike<number>): Float64Array {
@@ -187,7 +213,7 @@ export function requireAsked({tasks = [], text = [], ...options}: Omit<EvaluateO
   }
   const idle = [
     ...(tasks.length > 0 ? [] : (['fewShot', 'limit'] as const)),
-    ...(text.length > 0 ? [] : (['by', 'window', 'stride', 'tokens'] as const)),
+    ...(text.length > 0 ? [] : (['by', 'window', 'stride', 'tokens', 'routing'] as const)),
     ...(options.against === undefined ? (['seed'] as const) : []),
   ].find((name) => options[name] !== undefined);
   if (idle === undefined) return;
@@ -210,6 +236,15 @@ function windowing({window, stride}: EvaluateOptions, subjects: readonly Subject
   throw new UsageError(`With a stride of ${step}, tokens between windows of ${length} would be left out.`, {
     hint: 'Lower --stride, or raise --window.',
   });
+}
+
+/** Dense models have no routers to be watched. */
+function requireMixture(subjects: readonly Subject[]): void {
+  if (subjects.some(({architecture}) => isMixture(architecture))) return;
+  const [{model} = {model: ''}, second] = subjects;
+  const asked =
+    second === undefined ? `${model} is dense: it has` : `${model} and ${second.model} are dense: they have`;
+  throw new UsageError(`${asked} no routers to watch.`, {hint: 'Leave out --routing, or name a mixture of experts.'});
 }
 
 /** Two models are compared window by window, so the windows must be the same. */

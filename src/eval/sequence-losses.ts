@@ -5,6 +5,7 @@ import {evenCount, requireKnown, startWalk, type Walk, type WalkText} from '../m
 import {openHead} from '../model/walk-head.js';
 import {compileLayer, passLayers} from '../model/walk-layer.js';
 import {ModelError} from '../util/errors.js';
+import {passRouted, type SeeRoutes} from './routed-layers.js';
 
 /** Tokens of which the last ones are foretold. */
 export interface Sequence {
@@ -20,6 +21,13 @@ export interface LayerProgress {
   readonly layers: number;
   readonly walk: number;
   readonly walks: number;
+}
+
+/** Who is told of what happens on the way. */
+export interface SequenceWatch {
+  readonly onLayer?: ((progress: LayerProgress) => void) | undefined;
+  /** Owners are the sequences whose counted tokens are foretold. */
+  readonly onRoutes?: SeeRoutes | undefined;
 }
 
 /** Numbers of hidden states that are held at once, 512 MB: more sequences go through the model in another walk. */
@@ -42,7 +50,7 @@ export async function sequenceLosses(
   folder: ModelFolder,
   architecture: Architecture,
   sequences: readonly Sequence[],
-  onLayer: (progress: LayerProgress) => void = () => undefined,
+  {onLayer, onRoutes}: SequenceWatch = {},
 ): Promise<Float64Array> {
   for (const sequence of sequences) requireKnown(sequence, architecture, folder.path);
   const sums = new Float64Array(sequences.length);
@@ -53,9 +61,10 @@ export async function sequenceLosses(
   const layers = architecture.ffn.length;
   for (const [walk, group] of groups.entries()) {
     const members = group.map((i) => sequences[i] as Sequence);
-    const found = await walkLosses(folder, architecture, members, (layer) =>
-      onLayer({layer: layer + 1, layers, walk: walk + 1, walks: groups.length}),
-    );
+    const found = await walkLosses(folder, architecture, members, {
+      onLayer: (layer) => onLayer?.({layer: layer + 1, layers, walk: walk + 1, walks: groups.length}),
+      onRoutes: onRoutes && ((layer, expert_TK, member_T) => onRoutes(layer, expert_TK, inGroup(group, member_T))),
+    });
     for (const [k, i] of group.entries()) sums[i] = found[k] as number;
   }
   if (sums.every(Number.isFinite)) return sums;
@@ -86,6 +95,11 @@ export function groupByLength(lengths: readonly number[], mostPositions: number)
   return groups;
 }
 
+/** Members of a group as places in all; −1 stays. */
+function inGroup(group: readonly number[], member_T: Int32Array): Int32Array {
+  return member_T.map((member) => group[member] ?? -1);
+}
+
 function lengthAt(lengths: readonly number[], i: number): number {
   return lengths[i] as number;
 }
@@ -95,12 +109,13 @@ async function walkLosses(
   folder: ModelFolder,
   architecture: Architecture,
   sequences: readonly Sequence[],
-  onLayer: (layer: number) => void,
+  {onLayer, onRoutes}: {readonly onLayer: (layer: number) => void; readonly onRoutes: SeeRoutes | undefined},
 ): Promise<Float64Array> {
   const text = paddedText(sequences);
   const walk = await startWalk(folder, architecture, text);
   try {
-    await passLayers(walk, compileLayer(walk), onLayer);
+    if (onRoutes) await passRouted(walk, ownersOf(sequences, text), onLayer, onRoutes);
+    else await passLayers(walk, compileLayer(walk), onLayer);
     return await headSums(folder, walk, text, sequences);
   } finally {
     walk.dispose();
@@ -113,6 +128,15 @@ function paddedText(sequences: readonly Sequence[]): WalkText {
   const tokens = new Int32Array(evenCount(sequences.length, sequenceLength) * sequenceLength);
   for (const [i, sequence] of sequences.entries()) tokens.set(sequence.tokens.subarray(0, -1), i * sequenceLength);
   return {tokens, sequenceLength};
+}
+
+/** The sequence of which each position of a text foretells a token that counts; −1 for the others. */
+function ownersOf(sequences: readonly Sequence[], {tokens, sequenceLength}: WalkText): Int32Array {
+  const owner_T = new Int32Array(tokens.length).fill(-1);
+  for (const [i, {tokens: own, from}] of sequences.entries()) {
+    owner_T.fill(i, i * sequenceLength + from - 1, i * sequenceLength + own.length - 1);
+  }
+  return owner_T;
 }
 
 /** Losses of the counted tokens, summed by sequence; no other position goes through the head. */

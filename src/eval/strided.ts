@@ -127,9 +127,32 @@ export function windowsOf({name, tokens}: StridedText, window: number, stride: n
 /** What the losses of its windows say of a text. */
 export function textScore({name, tokens, bytes}: StridedText, losses: Float64Array): TextScore {
   const sum = losses.reduce((total, loss) => total + loss, 0);
-  const count = tokens.length - 1;
-  const loss = sum / count;
-  const bitsPerByte = sum / Math.LN2 / bytes;
-  const perplexities = {perplexity: Math.exp(loss), bytePerplexity: 2 ** bitsPerByte};
-  return {name, tokens: count, bytes, windows: losses.length, loss, bitsPerByte, ...perplexities};
+  return {name, ...scoreOf(sum, {tokens: tokens.length - 1, bytes, windows: losses.length})};
+}
+
+/** What texts are called that count as one. */
+export const WHOLE = 'all';
+
+/** What texts score as one, each by its tokens and bytes. */
+export function wholeScore(scores: readonly TextScore[]): TextScore {
+  const sum = (of: (score: TextScore) => number): number => scores.reduce((total, score) => total + of(score), 0);
+  const count = {
+    tokens: sum(({tokens}) => tokens),
+    bytes: sum(({bytes}) => bytes),
+    windows: sum(({windows}) => windows),
+  };
+  return {
+    name: WHOLE,
+    ...scoreOf(
+      sum(({loss, tokens}) => loss * tokens),
+      count,
+    ),
+  };
+}
+
+/** @param sum of the losses of all tokens, in nats. */
+function scoreOf(sum: number, count: Pick<TextScore, 'tokens' | 'bytes' | 'windows'>): Omit<TextScore, 'name'> {
+  const loss = sum / count.tokens;
+  const bitsPerByte = sum / Math.LN2 / count.bytes;
+  return {...count, loss, perplexity: Math.exp(loss), bitsPerByte, bytePerplexity: 2 ** bitsPerByte};
 }

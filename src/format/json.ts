@@ -109,3 +109,11 @@ function quote(text: string, at: number): string {
   const [found] = /^\S{0,16}/.exec(text.slice(at, at + 16)) ?? [''];
   return at >= text.length ? 'the end of the file' : `\`${found}\``;
 }
+
+/** JSON with lines and indents, but each list of numbers on one line: a matrix has a line a row. */
+export function readableJson(value: unknown): string {
+  // a line break is never inside a string, so what is matched is a list
+  return JSON.stringify(value, null, 2).replaceAll(/\[\n[-+\d.e,\s]*(?:null[-+\d.e,\s]*)*\]/g, (list) =>
+    list.replaceAll(/\n\s*/g, ' ').replace('[ ', '[').replace(' ]', ']'),
+  );
+}

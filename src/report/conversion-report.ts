@@ -9,8 +9,7 @@ import {
   type MeasuredConversion,
   summariseConversions,
 } from './conversion-table.js';
-import {escapeHtml} from './html.js';
-import {STYLE} from './page-style.js';
+import {htmlTable, plainFigure, plainPage} from './plain-page.js';
 import {drawSpec} from './render.js';
 import {armColour, armDash, PAGE, type Theme} from './theme.js';
 
@@ -36,42 +35,25 @@ export async function writeConversionReport(
 
 async function conversionPage(title: string, rows: readonly ConversionSummary[]): Promise<string> {
   const {svg} = await drawSpec(sparsitySpec(rows, PAGE), 'sparsity');
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>${escapeHtml(title)}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<main>
-<h1>${escapeHtml(title)}</h1>
-<p class="lead">Perplexity right after conversion, without training. Lower is better; ± is half a 95% interval over seeds.${oracleNote(rows)}</p>
-<h2>Table</h2>
-${table(rows)}
-<h2>Perplexity against idle neurons</h2>
-<figure><div class="picture"><div role="img" aria-label="Perplexity of every method against the share of idle neurons.">${svg}</div></div></figure>
-</main>
-</body>
-</html>
-`;
+  const columns = conversionColumns(rows);
+  return plainPage({
+    title,
+    lead: `Perplexity right after conversion, without training. Lower is better; ± is half a 95% interval over seeds.${oracleNote(rows)}`,
+    body: [
+      '<h2>Table</h2>',
+      htmlTable(
+        columns,
+        rows.map((row) => columns.map(({cell}) => cell(row))),
+      ),
+      '<h2>Perplexity against idle neurons</h2>',
+      plainFigure(svg, 'Perplexity of every method against the share of idle neurons.'),
+    ].join('\n'),
+  });
 }
 
 function oracleNote(rows: readonly ConversionSummary[]): string {
   if (rows.every(({oracle}) => oracle === null)) return '';
   return ' With oracle: the geometric mean if each token had the experts of the largest Σ|h| over their neurons, as a router would choose that foresees them all.';
-}
-
-function table(rows: readonly ConversionSummary[]): string {
-  const columns = conversionColumns(rows);
-  const left = (align: string): string => (align === 'left' ? ' class="left"' : '');
-  const head = columns.map(({title, align}) => `<th${left(align)}>${escapeHtml(title).replaceAll('\n', '<br>')}</th>`);
-  const body = rows.map(
-    (row) => `<tr>${columns.map(({cell, align}) => `<td${left(align)}>${escapeHtml(cell(row))}</td>`).join('')}</tr>`,
-  );
-  return `<div class="scroll"><table><thead><tr>${head.join('')}</tr></thead><tbody>\n${body.join('\n')}\n</tbody></table></div>`;
 }
 
 /** One line a method from the dense model on, perplexities on a log scale. */

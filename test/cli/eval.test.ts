@@ -1,9 +1,9 @@
-import {writeFile} from 'node:fs/promises';
+import {readFile, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {beforeAll, expect, test} from 'vitest';
 import {startEngine} from '../../src/engine/start.js';
 import type {Evaluation} from '../../src/eval/evaluate.js';
-import {DENSE, writeModel} from '../train/support.js';
+import {DENSE, MOE, writeModel} from '../train/support.js';
 import {cli, tempFolder} from './support.js';
 
 const TEXT = 'test/fixtures/train/scripture.txt';
@@ -48,6 +48,22 @@ test('eval prints tables, or everything as JSON', async () => {
     texts: [],
     against: null,
   });
+});
+
+test('eval says what routers do, and writes a page and everything as JSON', async () => {
+  const folder = await tempFolder();
+  const model = await writeModel(join(folder, 'model'), MOE);
+  const out = join(folder, 'report');
+  const flags = ['--text', TEXT, '--tokens', '40', '--routing', '--out', out];
+  const {code, stdout} = await cli('-q', 'eval', model, ...flags);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/\n +1 +4 +2 +[01]\.\d{3} +\d\.\d\d /);
+  expect(stdout.endsWith(`\n${join(out, 'index.html')}\n`)).toBe(true);
+  const written = JSON.parse(await readFile(join(out, 'evaluation.json'), 'utf8')) as Evaluation;
+  expect(written.routing!.layers.map(({layer}) => layer)).toEqual([1]);
+  const again = await cli('-q', 'eval', model, ...flags);
+  expect(again.stderr).toMatch(/^error: .*report already exists; downcycle never overwrites\./);
+  expect(again.code).toBe(6);
 });
 
 test.each([

@@ -1,10 +1,11 @@
-import {cp, rm, writeFile} from 'node:fs/promises';
+import {cp, readFile, rm, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {type EvaluateOptions, type EvaluateProgress, evaluate} from '../../src/eval/evaluate.js';
+import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {useScratch} from '../format/scratch.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
-import {DENSE, MOE, TEXT, writeModel} from '../train/support.js';
+import {DENSE, experts, MOE, ROUTED, TEXT, tiny, writeModel} from '../train/support.js';
 
 const scratch = useScratch();
 const RECORDS = [
@@ -65,6 +66,51 @@ describe('evaluate', () => {
   });
 });
 
+describe('evaluate with routing', () => {
+  /** A router of 8 experts by the largest of 8 numbers of the embedding: token v goes to experts v mod 8 and the next. */
+  const writeByHand = (path: string): Promise<string> =>
+    writeModel(path, ROUTED, ({path: name, shape}, values) => {
+      const width = shape[1] ?? 0;
+      const at = (i: number): number => (i % width) - (Math.floor(i / width) % 8);
+      if (name === 'embed') return values.map((_, i) => (at(i) === 0 ? 1 : 0));
+      if (name.endsWith('attention.o')) return values.map(() => 0);
+      if (!name.endsWith('ffn.router')) return values;
+      return values.map((_, i) => [2, 1][(at(i) + 8) % 8] ?? 0);
+    });
+
+  onEngine('wasm', 'counts each token of a text once, where a router made by hand sends it', async () => {
+    const model = await writeByHand(scratch('model'));
+    const text = [TEXT];
+    const {routing, texts} = await expectNoLeak(() =>
+      evaluate({model, text, tasks: [], tokens: 90, window: 20, routing: true}),
+    );
+    const tokenizer = await loadTokenizer(model);
+    const tokens = tokenizer.encode(await readFile(TEXT, 'utf8'), {addSpecial: false}).subarray(0, 89);
+    const use = Array.from({length: 8}, (_, e) => tokens.filter((v) => v % 8 === e || (v + 1) % 8 === e).length);
+    const both = Array.from({length: 8}, (_, e) => tokens.filter((v) => v % 8 === e).length);
+    expect(texts[0]!.windows).toBeGreaterThan(1);
+    expect(routing!.texts).toEqual([{name: 'scripture', tokens: 89}]);
+    const [layer] = routing!.layers;
+    expect(layer!.load).toEqual(use.map((count) => count / 89));
+    expect(layer!.together.map((row, e) => row[(e + 1) % 8])).toEqual(both);
+  });
+
+  onEngine('wasm', 'parts domains and leaves tasks out, in the layers that have experts', async () => {
+    const model = await writeModel(scratch('model'), tiny([{kind: 'dense', width: 64}, experts(4, 2)]));
+    const records = ['In the', 'and the', 'God'].map((text, i) => ({text, domain: i < 2 ? 'a' : 'b'}));
+    const text = [await taskFile('texts.jsonl', records)];
+    const plan = {text, by: 'domain', tasks: [await taskFile()], routing: true};
+    const {whole, texts, routing, against} = await evaluate({model, ...plan, against: model});
+    expect(routing!.texts.map(({name}) => name)).toEqual(['texts a', 'texts b']);
+    expect(routing!.texts.map(({tokens}) => tokens)).toEqual(texts.map(({tokens}) => tokens));
+    expect(routing!.layers.map(({layer, experts: count}) => [layer, count])).toEqual([[1, 4]]);
+    expect(routing!.layers[0]!.load.reduce((sum, share) => sum + share, 0)).toBeCloseTo(2, 12);
+    expect(against!.routing).toEqual(routing);
+    expect(whole!.tokens).toBe(texts[0]!.tokens + texts[1]!.tokens);
+    expect(against!.differences.map(({name}) => name)).toEqual(['task', 'task', 'texts a', 'texts b', 'all']);
+  });
+});
+
 describe('evaluate refuses', () => {
   async function refused(options: Partial<EvaluateOptions>, message: string | RegExp): Promise<void> {
     const model = options.model ?? (await writeModel(scratch('model'), DENSE));
@@ -76,6 +122,7 @@ describe('evaluate refuses', () => {
     [{text: [TEXT], limit: 3}, '--limit does nothing without --tasks.'],
     [{text: [TEXT], fewShot: 3}, '--few-shot does nothing without --tasks.'],
     [{tasks: ['a'], stride: 3}, '--stride does nothing without --text.'],
+    [{tasks: ['a'], routing: true}, '--routing does nothing without --text.'],
     [{tasks: ['a'], seed: 3}, '--seed does nothing without --against.'],
   ])('%j', (options, message) => refused(options, message));
 
@@ -109,6 +156,12 @@ describe('evaluate refuses', () => {
     const model = await writeModel(scratch('model'), DENSE);
     await cp('checkpoints/dense-2m/tokenizer.json', join(model, 'tokenizer.json'));
     await refused({model, text: [TEXT]}, /model: token \d+ of the text is outside the vocabulary of 274\./);
+  });
+
+  it('to watch routers that are not there', async () => {
+    const model = await writeModel(scratch('model'), DENSE);
+    await refused({model, text: [TEXT], routing: true}, /model is dense: it has no routers to watch\.$/);
+    await refused({model, text: [TEXT], routing: true, against: model}, /are dense: they have no routers to watch\.$/);
   });
 
   it('texts that two tokenizers cut into other tokens', async () => {

@@ -16,11 +16,11 @@ async function read(records: readonly unknown[], options?: ChoiceOptions): Promi
 }
 
 describe('readChoiceItems', () => {
-  it('puts a space before a choice, unless there is one', async () => {
+  it('puts a space before every choice, as lm-evaluation-harness does: also before one that begins with a space', async () => {
     const items = await read([question('a', ['b', ' c']), question('a\n', ['b', 'd'], 1)]);
     expect(items.map(({pairs}) => pairs.map(({context, continuation}) => context + continuation))).toEqual([
-      ['a b', 'a c'],
-      ['a\nb', 'a\nd'],
+      ['a b', 'a  c'],
+      ['a\n b', 'a\n d'],
     ]);
     expect(items.map(({gold}) => gold)).toEqual([0, 1]);
   });
@@ -84,9 +84,9 @@ describe('choiceSequences', () => {
     ]);
 
   it('foretells the continuation, with the spaces before it', async () => {
-    expect(decoded(await read([question('In the beginning ', ['was', 'God'])]))).toEqual([
+    expect(decoded(await read([question('In the beginning', ['was', ' God'])]))).toEqual([
       ['In the beginning', ' was'],
-      ['In the beginning', ' God'],
+      ['In the beginning', '  God'],
     ]);
   });
 

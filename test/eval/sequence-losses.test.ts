@@ -24,7 +24,7 @@ function sequences(lengths: readonly number[]): Sequence[] {
 async function measure(model: string, of: readonly Sequence[], onLayer?: (progress: LayerProgress) => void) {
   const folder = await openModelFolder(model);
   try {
-    return [...(await sequenceLosses(folder, await readArchitecture(model), of, onLayer))];
+    return [...(await sequenceLosses(folder, await readArchitecture(model), of, {onLayer}))];
   } finally {
     await folder.close();
   }

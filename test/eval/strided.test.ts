@@ -3,7 +3,7 @@ import * as fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
 import {measurePerplexity} from '../../src/eval/perplexity.js';
 import {sequenceLosses} from '../../src/eval/sequence-losses.js';
-import {readStrided, type StridedText, textScore, windowsOf} from '../../src/eval/strided.js';
+import {readStrided, type StridedText, textScore, wholeScore, windowsOf} from '../../src/eval/strided.js';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import {readArchitecture} from '../../src/model/read-architecture.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
@@ -75,6 +75,14 @@ describe('textScore', () => {
     expect(score.perplexity).toBeCloseTo(4, 12);
     expect(score.bytePerplexity).toBeCloseTo(Math.SQRT2, 12);
   });
+});
+
+it('wholeScore is the score of the texts as one', () => {
+  const text = (size: number, bytes: number) => ({name: 'a', tokens: new Int32Array(size), bytes});
+  const scores = [textScore(text(5, 16), Float64Array.of(3, 5)), textScore(text(2, 4), Float64Array.of(9))];
+  const {name, ...whole} = textScore(text(6, 20), Float64Array.of(3, 5, 9));
+  expect(name).toBe('a');
+  expect(wholeScore(scores)).toEqual({...whole, name: 'all'});
 });
 
 describe('readStrided', () => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
-import {parseJson, repeatedName} from '../../src/format/json.js';
+import {parseJson, readableJson, repeatedName} from '../../src/format/json.js';
 
 describe('parseJson', () => {
   it('gives the value of any JSON', () => {
@@ -49,5 +49,23 @@ describe('repeatedName', () => {
 
   it('does not mind names that repeat further inside', () => {
     expect(repeatedName('{"a": {"x": "b"}, "b": {"x": "}"}, "c\\"a": {}}')).toBeUndefined();
+  });
+});
+
+describe('readableJson', () => {
+  it('says what it is given, whatever stands in its texts', () => {
+    fc.assert(fc.property(fc.jsonValue(), (value) => void expect(JSON.parse(readableJson(value))).toEqual(value)));
+    const text = {a: '[\n  1,\n  2\n]'};
+    expect(JSON.parse(readableJson(text))).toEqual(text);
+  });
+
+  it('has a line for each list of numbers', () => {
+    const rows = [
+      [1, -2.5e-9, null],
+      [null, 3, 4],
+    ];
+    expect(readableJson({rows, empty: []})).toBe(
+      '{\n  "rows": [\n    [1, -2.5e-9, null],\n    [null, 3, 4]\n  ],\n  "empty": []\n}',
+    );
   });
 });

@@ -4,7 +4,7 @@ import * as fc from 'fast-check';
 import {describe, expect, it, vi} from 'vitest';
 import {lossScale, pixelOf, spread} from '../../src/report/axis.js';
 import {type LossChart, lossSpec, sideBySide} from '../../src/report/chart.js';
-import {loadCells, loadSpec} from '../../src/report/heat-map.js';
+import {fairRatios, heatMapSpec, loadSpec} from '../../src/report/heat-map.js';
 import {drawSpec, svgToPng} from '../../src/report/render.js';
 import {textWidth} from '../../src/report/text-width.js';
 import {armColour, armDash, LIGHT} from '../../src/report/theme.js';
@@ -156,12 +156,16 @@ describe('lossSpec', () => {
 
 describe('loadSpec', () => {
   it('divides every load by the fair share of its layer', () => {
-    const cells = loadCells([
+    const ratios = fairRatios([
       [0.5, 0.25, 0.25, 0],
       [3, 1],
+      [0, 0],
     ]);
-    expect(cells.map(({ratio}) => ratio)).toEqual([2, 1, 1, 0, 1.5, 0.5]);
-    expect(cells.at(-1)).toEqual({layer: 1, expert: 1, ratio: 0.5});
+    expect(ratios).toEqual([
+      [2, 1, 1, 0],
+      [1.5, 0.5],
+      [0, 0],
+    ]);
   });
 
   it('draws one cell an expert of every layer, though layers differ in their number', async () => {
@@ -171,6 +175,25 @@ describe('loadSpec', () => {
     ];
     const {svg} = await drawSpec(loadSpec({label: 'downcycle', load}, LIGHT, 'Last step'), 'a');
     expect(svg.match(/<g class="mark-rect[^>]*>(.*?)<\/g>/s)?.[1]?.match(/<path/g)).toHaveLength(6);
+  });
+});
+
+describe('heatMapSpec', () => {
+  const map = {title: 'Layer 0', note: '', columns: 'Expert', legend: {title: ['Share'], most: 4}};
+  const cells = (svg: string): number =>
+    svg.match(/<g class="mark-rect[^>]*>(.*?)<\/g>/s)?.[1]?.match(/<path/g)?.length ?? 0;
+
+  it('leaves cells without a ratio blank, and names rows, also two alike', async () => {
+    const ratios = [
+      [1, null, 2],
+      [null, 0.5, 1],
+    ];
+    const {svg} = await drawSpec(
+      heatMapSpec({...map, ratios, rows: {title: null, names: ["it's <b>", "it's <b>"]}}, LIGHT),
+      'a',
+    );
+    expect(cells(svg)).toBe(4);
+    expect(svg.split(">it's &lt;b&gt;<")).toHaveLength(3);
   });
 });
 

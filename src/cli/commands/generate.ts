@@ -19,7 +19,7 @@ export function addGenerate(program: Program, ui: Ui): void {
     .description(
       'Prints what a model adds to a prompt, as it comes; how fast it came is said on standard error. Takes the likeliest token each time unless a temperature is given. The whole model is in memory, in float32; keys and values of the text before are kept, and of experts only those that a token chooses are read. Ctrl-C ends the text.',
     )
-    .argument('<model>', 'dense model or mixture: a folder, or a name on the hub')
+    .argument('<model>', 'dense model or mixture: a folder, a GGUF file, or a name on the hub')
     .addOption(new Option('--prompt <text>', 'text to go on from').conflicts(['promptFile', 'chat']))
     .addOption(new Option('--prompt-file <file>', 'the same out of a file, as it is').conflicts(['chat']))
     .option('--chat <text>', 'what a user says, written as the chat template of the model has it')
