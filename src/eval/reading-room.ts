@@ -2,6 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
+import {getEngine} from '../engine/state.js';
 import {type Cache, copyCache, createCache} from '../model/cache.js';
 import {decode, logits} from '../model/decoder.js';
 import type {Model} from '../model/model.js';
@@ -22,8 +23,9 @@ export interface Room {
 
 type Reading = Compiled<[tf.Tensor2D, tf.Tensor1D, tf.Tensor1D], {logit_V: tf.Tensor}>;
 
-/** Tokens of a prompt that are read at once; a shorter rest is filled up, for each size is a program of its own. */
-const CHUNKS = [32, 128, 512] as const;
+/** Tokens of a prompt that are read at once; where it is compiled a rest is filled up, for each size is a program of its own. */
+const LARGEST_CHUNK = 512;
+const CHUNKS = [32, 128, LARGEST_CHUNK] as const;
 
 /** The least of the sizes that hold so many positions: doubled from the smallest on, and multiples of the chunks they hold. */
 export function capacityFor(length: number): number {
@@ -59,10 +61,12 @@ export function createRoom(
 
 /** Reads a whole prompt from position 0 on; the logits after it. */
 export async function readAll(room: Room, prompt: Int32Array): Promise<Float32Array> {
-  const chunk = CHUNKS.find((size) => size >= prompt.length) ?? CHUNKS.at(-1) ?? 1;
+  const chunk = CHUNKS.find((size) => size >= prompt.length) ?? LARGEST_CHUNK;
+  const isCompiled = getEngine().kind === 'tensorflow';
   let logit_V: Float32Array = new Float32Array();
   for (let start = 0; start < prompt.length; start += chunk) {
-    logit_V = await logitsAfter(room, prompt.subarray(start, start + chunk), start, chunk);
+    const tokens = prompt.subarray(start, start + chunk);
+    logit_V = await logitsAfter(room, tokens, start, isCompiled ? chunk : tokens.length);
   }
   return logit_V;
 }

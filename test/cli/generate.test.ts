@@ -18,34 +18,37 @@ beforeAll(() => startEngine({device: 'wasm'}));
 
 describe('generate', () => {
   test('prints what the shipped model adds, and on standard error how fast', async () => {
-    const {code, stdout, stderr} = await cli('generate', SHIPPED, '--prompt', 'In the', '--max-tokens', '5');
+    const {code, stdout, stderr} = await cli('generate', SHIPPED, '--prompt', 'In the', '--max-tokens', '3');
     expect(code).toBe(0);
     expect(stdout).toMatch(/^ \S.*\n$/);
     expect(stderr).toMatch(
-      /\nprompt: \d tokens in \d+\.\d\d s; text: 5 tokens at \d+\.\d tokens\/s; no more were asked for\n$/,
+      /\nprompt: \d tokens in \d+\.\d\d s; text: 3 tokens at \d+\.\d tokens\/s; no more were asked for\n$/,
     );
   });
 
   test('prints the same as JSON, of a prompt in a file', async () => {
-    const file = join(await tempFolder(), 'prompt.txt');
+    const folder = await tempFolder();
+    const [model, file] = [await writeModel(join(folder, 'model'), DENSE), join(folder, 'prompt.txt')];
     await writeFile(file, 'In the');
-    const flags = ['--max-tokens', '5', '--json'];
-    const {code, stdout} = await cli('-q', 'generate', SHIPPED, '--prompt-file', file, ...flags);
+    const {code, stdout} = await cli('-q', 'generate', model, '--prompt-file', file, '--max-tokens', '5', '--json');
     expect(code).toBe(0);
     const found = JSON.parse(stdout) as Generated & {tokensPerSecond: number};
-    expect(found).toMatchObject({model: SHIPPED, prompt: 'In the', end: 'length'});
+    expect(found).toMatchObject({model, prompt: 'In the', end: 'length'});
     expect(found.tokens).toHaveLength(5);
     expect(found.tokensPerSecond).toBeGreaterThan(0);
-    const {stdout: text} = await cli('-q', 'generate', SHIPPED, '--prompt', 'In the', '--max-tokens', '5');
+    const {stdout: text} = await cli('-q', 'generate', model, '--prompt', 'In the', '--max-tokens', '5');
     expect(text).toBe(`${found.text}\n`);
   });
 
   test('draws with a temperature, the same from the same seed', async () => {
+    const model = await writeModel(join(await tempFolder(), 'model'), DENSE);
     const draw = async (seed: string) => {
       const flags = ['--temperature', '0.9', '--top-k', '50', '--top-p', '0.95', '--seed', seed];
-      return (await cli('-q', 'generate', SHIPPED, '--prompt', 'In the', '--max-tokens', '5', ...flags)).stdout;
+      return (await cli('-q', 'generate', model, '--prompt', 'In the', '--max-tokens', '9', ...flags)).stdout;
     };
-    expect(await draw('1')).toBe(await draw('1'));
+    const [first, again, other] = [await draw('1'), await draw('1'), await draw('2')];
+    expect(again).toBe(first);
+    expect(other).not.toBe(first);
   });
 
   test('ends with what there is at Ctrl-C', async () => {
