@@ -35,11 +35,11 @@ export async function openGgufWeights(path: string): Promise<GgufWeights> {
 
 /** Told here by the names that the file has for them. */
 function requireTensors({path, tensors}: GgufFile, {blockNames}: GgufFamily, numLayers: number): void {
-  const require = (name: string): void => {
+  const need = (name: string): void => {
     if (!tensors.has(name)) throw new ModelError(`${path}: tensor "${name}" is missing.`);
   };
-  require('output_norm.weight');
+  need('output_norm.weight');
   for (let layer = 0; layer < numLayers; layer++) {
-    for (const block of Object.keys(blockNames)) require(`blk.${layer}.${block}.weight`);
+    for (const block of Object.keys(blockNames)) need(`blk.${layer}.${block}.weight`);
   }
 }
