@@ -3,6 +3,7 @@ import {copyFile, mkdir, readFile, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {describe, expect, it} from 'vitest';
+import {writeModelFolder} from '../../src/format/model-folder.js';
 import {openTokenizerFiles} from '../../src/format/tokenizer-files.js';
 import {loadTokenizer, tokenizerFingerprint} from '../../src/tokenizer/tokenizer.js';
 import {useScratch} from '../format/scratch.js';
@@ -61,6 +62,20 @@ describe('the tokenizer of a GGUF file', () => {
     expect(made.decode(ids)).toBe(own.decode(ids));
     expect([made.vocabSize, made.bosId, made.eosId, made.addsBos]).toEqual([own.vocabSize, 1, 2, false]);
     expect(made.chat?.source).toBe('{{ messages[0].content }}');
+  });
+
+  it('is written beside a model that is made of the file', async () => {
+    const path = await write(BYTE_LEVEL);
+    await writeModelFolder(scratch('made'), {
+      config: {},
+      entries: [{name: 'a', dtype: 'F32', shape: [1]}],
+      read: () => new Float32Array(1),
+      copyFrom: path,
+    });
+    expect(await tokenizerFingerprint(scratch('made'))).toBe(await tokenizerFingerprint(path));
+    const [made, own] = [await loadTokenizer(scratch('made')), await loadTokenizer(path)];
+    expect(made.encode(TEXT)).toEqual(own.encode(TEXT));
+    expect(made.chat?.source).toBe(own.chat?.source);
   });
 
   it('begins a text where the file says so, and Llama 3 where it says nothing', async () => {
