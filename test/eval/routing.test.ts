@@ -73,7 +73,7 @@ describe('layerRouting', () => {
   });
 
   it('is known for routes made by hand', () => {
-    const chosen = [...Array(10).fill([0, 1]), ...Array(10).fill([2, 0])] as number[][];
+    const chosen = Array.from({length: 20}, (_, t) => (t < 10 ? [0, 1] : [2, 0]));
     const found = statistics({E: 4, K: 2, chosen, text: chosen.map((_, t) => (t < 10 ? 0 : 1))}, 2);
     expect(found).toMatchObject({layer: 5, experts: 4, topK: 2, load: [1, 0.5, 0.5, 0], peak: 2, unused: [3]});
     expect(found.entropy).toBeCloseTo(0.75, 12); // 1/2, 1/4, 1/4: 1.5 of 2 bits
