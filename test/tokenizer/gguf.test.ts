@@ -69,7 +69,7 @@ describe('the tokenizer of a GGUF file', () => {
     await writeModelFolder(scratch('made'), {
       config: {},
       entries: [{name: 'a', dtype: 'F32', shape: [1]}],
-      read: () => new Float32Array(1),
+      read: () => Promise.resolve(new Float32Array(1)),
       copyFrom: path,
     });
     expect(await tokenizerFingerprint(scratch('made'))).toBe(await tokenizerFingerprint(path));
