@@ -14,6 +14,7 @@ import {checkFolder} from '../train/run-folder.js';
 import type {TrainResult, TrainRun} from '../train/session.js';
 import {refuseExisting} from '../util/atomic.js';
 import {EnvironmentError, UsageError} from '../util/errors.js';
+import {refuseInUse} from '../util/lock.js';
 import {type Arm, armsOf, makeStart, parentsOf, planArm, readsProfile, runOf, type StartingModel} from './arm.js';
 import {begin} from './begin.js';
 import {checkArms} from './check.js';
@@ -172,9 +173,10 @@ async function refuseUnused({config}: LoadedConfig, {name}: Arm, profile: string
 /**
  * Looks before a run's model is made, which may take long; `train` looks again.
  *
- * @throws EnvironmentError if something is where it is to lie.
+ * @throws EnvironmentError if something is where it is to lie, or a process trains there.
  */
 export async function refuseRun(out: string, named: RunOption): Promise<void> {
+  await refuseInUse(out);
   await refuseExisting(out).catch((cause: unknown) => {
     if (!(cause instanceof EnvironmentError)) throw cause;
     const hint = `Say --resume to go on with it, --overwrite to start again, or choose another ${named}.`;

@@ -47,9 +47,10 @@ export interface Recovery {
   readonly result: TrainResult;
   /** Of the dense parent; null if it is not where the model's record says. */
   readonly dense: number | null;
-  /** Before and after the finetune; null for what was not measured. */
-  readonly converted: number | null;
-  readonly recovered: number | null;
+  /** Of the model that was given; null if nothing was held out to measure on. */
+  readonly before: number | null;
+  /** Of the finetuned model; null if nothing was held out, or the finetune was interrupted. */
+  readonly after: number | null;
 }
 
 /** Rows of an optimizer step. */
@@ -115,8 +116,8 @@ async function recoveryOf(results: readonly TrainResult[], dense: number | null)
   }
   const result = results.at(-1);
   if (!result) throw new Error('a recovery has at least one stage');
-  const recovered = result.reason === 'interrupted' ? null : perplexity(losses.at(-1) ?? null);
-  return {result, dense, converted: perplexity(losses[0] ?? null), recovered};
+  const after = result.reason === 'interrupted' ? null : perplexity(losses.at(-1) ?? null);
+  return {result, dense, before: perplexity(losses[0] ?? null), after};
 }
 
 /** The config of a stage, which starts from `model`; what is not said here has the defaults of any run. */

@@ -136,7 +136,7 @@ export const trainSchema = z
     error: 'the last batch.growth.until must be less than steps. Lower it, or train for more steps.',
     path: ['batch', 'growth'],
   })
-  .refine(({schedule, optimizer}) => schedule.kind === 'constant' || schedule.final <= optimizer.lr, {
+  .refine(({schedule, optimizer: {lr}}) => schedule.kind === 'constant' || !(lr > 0) || schedule.final <= lr, {
     error: 'schedule.final must be at most optimizer.lr: the rate falls from lr to final. Lower it, or raise lr.',
     path: ['schedule', 'final'],
   })

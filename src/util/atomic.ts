@@ -1,5 +1,5 @@
 import {rmSync} from 'node:fs';
-import {lstat, mkdir, open, readdir, rename, rm, stat} from 'node:fs/promises';
+import {lstat, mkdir, open, readdir, rename, rm, rmdir, stat} from 'node:fs/promises';
 import {basename, dirname, join, resolve} from 'node:path';
 import {isAlive} from './alive.js';
 import {DowncycleError, EnvironmentError, systemCode} from './errors.js';
@@ -65,7 +65,7 @@ export async function makeAtomic<T>(path: string, make: (part: string) => Promis
   if (unfinished.has(path)) return make(path);
   await refuseExisting(path);
   const part = hiddenPart(path);
-  await makeFolder(dirname(path));
+  const made = await makeFolder(dirname(path));
   await removeAbandoned(path);
   unfinished.add(part);
   try {
@@ -78,6 +78,7 @@ export async function makeAtomic<T>(path: string, make: (part: string) => Promis
     return result;
   } catch (error) {
     await rm(part, {recursive: true, force: true});
+    await removeEmpty(made);
     throw inWordsOf(path, part, error);
   } finally {
     unfinished.delete(part);
@@ -129,26 +130,34 @@ function inWordsOf(path: string, part: string, error: unknown): unknown {
 }
 
 /**
- * Makes a folder and those above it that are missing.
+ * Makes a folder and those above it that are missing. Returns those that were, the outermost first.
  *
  * One by one: Node's own `recursive` never returns where a system has no room for folders, as under /proc.
  * @throws EnvironmentError if one cannot be made.
  */
-export async function makeFolder(path: string): Promise<void> {
+export async function makeFolder(path: string): Promise<string[]> {
   const found = await stat(path).catch(() => null);
-  if (found?.isDirectory()) return;
+  if (found?.isDirectory()) return [];
   if (found) throw new EnvironmentError(`${path} is a file; a folder was to be made there.`, {hint: ELSEWHERE});
-  await makeFolder(dirname(path));
-  await mkdir(path).catch((cause: unknown) => {
+  const above = await makeFolder(dirname(path));
+  try {
+    await mkdir(path);
+    return [...above, path];
+  } catch (cause) {
     switch (systemCode(cause)) {
       case 'EEXIST': // another process was quicker
-        return;
+        return above;
       case 'ENOENT':
         throw new EnvironmentError(`${path}: no folder can be made here.`, {hint: ELSEWHERE, cause});
       default:
         throw asEnvironmentError(cause, path);
     }
-  });
+  }
+}
+
+/** Takes away what {@link makeFolder} made, for work that came to nothing; a folder that holds something stays. */
+export async function removeEmpty(made: readonly string[]): Promise<void> {
+  for (const folder of made.toReversed()) await rmdir(folder).catch(() => undefined);
 }
 
 const ELSEWHERE = 'Choose another output path.';

@@ -6,7 +6,7 @@ import {basename, dirname, join, resolve} from 'node:path';
 import {setTimeout} from 'node:timers/promises';
 import {z} from 'zod';
 import {isAlive} from './alive.js';
-import {asEnvironmentError, makeFolder} from './atomic.js';
+import {asEnvironmentError, makeFolder, removeEmpty} from './atomic.js';
 import {EnvironmentError, systemCode} from './errors.js';
 
 const holderSchema = z.object({pid: z.int(), host: z.string(), since: z.string()});
@@ -36,7 +36,8 @@ function realPath(path: string): string {
 /**
  * Runs `body` while no other process can do the same for `folder`, which need not exist.
  *
- * A lock whose process is gone from this host is taken over. @param onStale is told of that in words.
+ * A lock whose process is gone from this host is taken over. @param onStale is told of that in words. Folders that had to
+ * be made for the lock go again if `body` fails and nothing lies in them.
  * @throws EnvironmentError that names the holder, or if nothing can be written beside the folder.
  */
 export async function withLock<T>(folder: string, onStale: (text: string) => void, body: () => Promise<T>): Promise<T> {
@@ -45,14 +46,26 @@ export async function withLock<T>(folder: string, onStale: (text: string) => voi
   const own = held.get(path);
   if (own !== undefined) throw inUse(folder, path, parseHolder(own));
   held.set(path, text);
+  let made: readonly string[] = [];
   try {
-    await makeFolder(dirname(path));
+    made = await makeFolder(dirname(path));
     await take(folder, path, text, onStale);
     return await body();
+  } catch (error) {
+    removeOwn(path);
+    await removeEmpty(made);
+    throw error;
   } finally {
     removeOwn(path);
     held.delete(path);
   }
+}
+
+/** @throws EnvironmentError that names the process, if one that is alive works in `folder`. */
+export async function refuseInUse(folder: string): Promise<void> {
+  const path = lockPath(folder);
+  const holder = parseHolder(await read(path));
+  if (holder && !isGone(holder)) throw inUse(folder, path, holder);
 }
 
 async function take(folder: string, path: string, text: string, onStale: (text: string) => void): Promise<void> {

@@ -69,6 +69,12 @@ describe('a config', () => {
     expect(failure('train: {steps: 1.5}\n').message).toMatch(/^x.yaml:5:16: train.steps: expected a whole number/);
   });
 
+  test('says nothing of the end of a schedule where its peak is no rate', () => {
+    expect(failure('train: {optimizer: {lr: -1}}\n').message).toBe(
+      'x.yaml:5:25: train.optimizer.lr: must be more than 0, found -1.',
+    );
+  });
+
   test('names an entry of a list by its number', () => {
     expect(failureOf('model: m\ndata:\n  sources:\n    - {name: a, path: b}\n    - {name: c, path: 3}\n').message).toBe(
       'x.yaml:5:23: data.sources[1].path: expected a string or a list, found 3.',

@@ -1,5 +1,6 @@
 // A conversion that is recovered, as a user types it.
 import {mkdir, readdir, writeFile} from 'node:fs/promises';
+import {hostname} from 'node:os';
 import {join, resolve} from 'node:path';
 import {describe, expect, it, vi} from 'vitest';
 import {type RecoverOptions, recover, recoverConfig} from '../../src/experiment/recover.js';
@@ -64,11 +65,11 @@ describe('a recovery', () => {
       const stopped = await recover(given, (event) => {
         if (event.kind === 'train' && event.event.kind === 'step') process.emit('SIGTERM', 'SIGTERM');
       });
-      expect(stopped).toMatchObject({dense: null, recovered: null});
+      expect(stopped).toMatchObject({dense: null, after: null});
       expect(stopped.result).toMatchObject({out: 'checkpoints/two/routers', step: 1, reason: 'interrupted'});
-      const {result, converted, recovered} = await recover({...given, mode: 'resume'});
+      const {result, before, after} = await recover({...given, mode: 'resume'});
       expect(result).toMatchObject({step: 20, reason: 'completed'});
-      expect(recovered!).toBeLessThan(converted!);
+      expect(after!).toBeLessThan(before!);
       const [head] = await readRunLog('checkpoints/two/model/log.jsonl');
       expect(head).toMatchObject({kind: 'run'});
       expect((await readRunLog('checkpoints/two/routers/log.jsonl')).at(-1)).toMatchObject({reason: 'completed'});
@@ -108,6 +109,26 @@ describe('a recovery', () => {
     expect(named('models/moe', 'dive')).toEqual(['recover-moe-dive', 'recover-moe-dive']);
     const [stage] = stagesOf('cmoe', MOE, 2048);
     expect(recoverConfig(options, stage!).at(['name']), 'nobody typed it').toBe('recover');
+  });
+
+  it('says who trains in its folder, and leaves nothing where its text is too short', async () => {
+    const folder = await tempFolder();
+    const model = await writeModel(join(folder, 'moe'), MOE);
+    const text = join(folder, 'short.txt');
+    await writeFile(text, 'A line.\n');
+    const cwd = process.cwd();
+    process.chdir(folder);
+    try {
+      const given = {model, text: [text], samples: 160, tokens: 32, set: TINY, name: 'mine', mode: 'new'} as const;
+      await expect(recover(given)).rejects.toThrow('nothing is left to train on');
+      expect(await readdir(folder)).not.toContain('checkpoints');
+      await mkdir('checkpoints/mine/model', {recursive: true});
+      const holder = {pid: process.ppid, host: hostname(), since: '2026-01-02T03:04:05.000Z'};
+      await writeFile('checkpoints/mine/.model.lock', JSON.stringify(holder));
+      await expect(recover(given)).rejects.toThrow(`is in use: process ${process.ppid} on`);
+    } finally {
+      process.chdir(cwd);
+    }
   });
 
   it('that is not there is not resumed; the hint names the option that recover has', async () => {
@@ -162,13 +183,11 @@ describe('a recovery', () => {
     ];
     const {code, stdout, stderr} = await spawnCli(args, {cwd: folder});
     expect(code, stderr).toBe(0);
-    const [converted = 0, recovered = 0] = [...stdout.matchAll(/perplexity ([\d.]+)/g)].map(([, value]) =>
-      Number(value),
-    );
+    const [before = 0, after = 0] = [...stdout.matchAll(/perplexity ([\d.]+)/g)].map(([, value]) => Number(value));
     expect(stdout).not.toContain('dense'); // it was drawn at random, and has no parent
-    expect(recovered).toBeLessThan(converted);
+    expect(after).toBeLessThan(before);
     const log = await readRunLog(join(folder, 'checkpoints/again/model/log.jsonl'));
-    expect(Math.exp(log.findLast((record) => record.kind === 'eval')!.loss!)).toBeCloseTo(recovered, 1);
+    expect(Math.exp(log.findLast((record) => record.kind === 'eval')!.loss!)).toBeCloseTo(after, 1);
     const again = await spawnCli(args, {cwd: folder});
     expect(again.stderr).toContain('already exists');
     expect(again.stderr).toContain('choose another --name.');

@@ -261,6 +261,13 @@ describe('a folder that is made and looked at before it has its name', () => {
     expect(left.sort()).toEqual(names.slice(1).sort());
   });
 
+  it('that failed leaves no folder that was made for it', async () => {
+    const failing = (path: string): Promise<void> => writeFolderAtomic(path, () => Promise.reject(new Error('failed')));
+    await mkdir(scratch('there'));
+    await expect(failing(scratch('there/new/newer/model'))).rejects.toThrow('failed');
+    expect(await readdir(scratch('there'))).toEqual([]);
+  });
+
   it('says what went wrong in words of its name, and of another file what is wrong there', async () => {
     const path = scratch('told');
     const failing = (error: (part: string) => Error): Promise<void> =>

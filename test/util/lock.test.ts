@@ -5,7 +5,7 @@ import {hostname, tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {afterEach, beforeEach, describe, expect, it} from 'vitest';
 import {EnvironmentError} from '../../src/util/errors.js';
-import {lockPath, withLock} from '../../src/util/lock.js';
+import {lockPath, refuseInUse, withLock} from '../../src/util/lock.js';
 
 let root = '';
 let folder = '';
@@ -35,6 +35,25 @@ describe('a lock', () => {
   it('goes when the work fails, too', async () => {
     await expect(locked(() => Promise.reject(new Error('failed')))).rejects.toThrow('failed');
     expect(existsSync(lockPath(folder))).toBe(false);
+    expect(await readdir(root), 'what was made for it').toEqual([]);
+  });
+
+  it('leaves the folder above where something lies in it when the work fails', async () => {
+    const work = locked(async () => {
+      await writeFile(join(root, 'below', 'kept'), '');
+      throw new Error('failed');
+    });
+    await expect(work).rejects.toThrow('failed');
+    expect(await readdir(join(root, 'below'))).toEqual(['kept']);
+  });
+
+  it('of a process that is alive refuses whoever asks first', async () => {
+    await mkdir(join(root, 'below'));
+    await refuseInUse(folder);
+    await writeFile(lockPath(folder), JSON.stringify({pid: process.ppid, host: hostname(), since}));
+    await expect(refuseInUse(folder)).rejects.toThrow(`is in use: process ${process.ppid} on ${hostname()}, since`);
+    await writeFile(lockPath(folder), JSON.stringify({pid: gone, host: hostname(), since}));
+    await refuseInUse(folder);
   });
 
   it('lets nobody in a second time, however the folder is spelled', async () => {

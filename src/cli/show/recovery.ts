@@ -1,12 +1,12 @@
 import type {Recovery} from '../../experiment/recover.js';
 import {type Line, lines} from './lines.js';
 
-/** Perplexity of the parent, before and after. */
-export function recoveryText({dense, converted, recovered}: Recovery): string {
+/** Perplexity of the dense parent, before and after. */
+export function recoveryText({dense, before, after}: Recovery): string {
   const shown: readonly (readonly [string, number | null])[] = [
     ['dense', dense],
-    ['converted', converted],
-    ['recovered', recovered],
+    ['before', before],
+    ['after', after],
   ];
   const found = shown.flatMap(([topic, value]): Line[] =>
     value === null ? [] : [[topic, `perplexity ${value.toFixed(2)}`]],
