@@ -1,6 +1,6 @@
 """Generates greedily with transformers and with `downcycle generate`, and compares the tokens.
 
-    python scripts/check-generate.py MODEL [--tokens 200] [--ours "node dist/cli/main.js"] [PROMPT ...]
+    python scripts/check-generate.py MODEL [PROMPT ...] [--tokens 200] [--ours "node dist/cli/main.js"]
 
 MODEL is a folder that both can read: a dense model, or a mixture that `downcycle export` wrote. Both compute in float32
 and keep keys and values. Prints a line of JSON for each prompt. Where texts part, it has the logits that transformers

@@ -37,9 +37,10 @@ const HINT = 'A record has `query`, `choices` and `gold`, or `context_options`, 
  * With `fewShot` the first records stand before every context, each with its right answer, parted by blank lines: what
  * lm-evaluation-harness calls the sampler `first_n`.
  * @throws DataError naming file and line if a record is no item, or the file holds none.
- * @throws UsageError if no record is left to be measured.
+ * @throws UsageError if no record is asked for, or left to be measured.
  */
 export async function readChoiceItems(path: string, {fewShot = 0, limit}: ChoiceOptions = {}): Promise<ChoiceItem[]> {
+  if (limit !== undefined && !(limit >= 1)) throw new UsageError(`limit is ${limit}; at least one item is needed.`);
   const items: ChoiceItem[] = [];
   let shown = '';
   let records = 0;

@@ -1,10 +1,10 @@
 // What a model can do: multiple choice and the perplexity of texts, by itself or against another model.
-import {basename} from 'node:path';
 import {UsageError} from '../util/errors.js';
 import {type PairedDifference, pairedBootstrap} from './bootstrap.js';
 import {readChoiceItems} from './choice-items.js';
 import {type Accuracy, accuracyOf} from './multiple-choice.js';
 import type {RoutingStatistics} from './routing.js';
+import {rowNames} from './row-names.js';
 import type {LayerProgress} from './sequence-losses.js';
 import {type TextScore, textScore, WHOLE, wholeScore} from './strided.js';
 import {
@@ -113,8 +113,9 @@ export async function evaluate(
   requireAsked(options);
   const {model, against, tasks: files = [], text = [], by, tokens} = options;
   const tasks: Task[] = [];
-  for (const file of files) {
-    tasks.push({name: basename(file, '.jsonl'), file, items: await readChoiceItems(file, options)});
+  const names = rowNames(files);
+  for (const [i, file] of files.entries()) {
+    tasks.push({name: names[i] as string, file, items: await readChoiceItems(file, options)});
   }
   const subjects: Subject[] = [];
   try {
@@ -215,7 +216,7 @@ export function requireAsked({tasks = [], text = [], ...options}: Omit<EvaluateO
     ...(tasks.length > 0 ? [] : (['fewShot', 'limit'] as const)),
     ...(text.length > 0 ? [] : (['by', 'window', 'stride', 'tokens', 'routing'] as const)),
     ...(options.against === undefined ? (['seed'] as const) : []),
-  ].find((name) => options[name] !== undefined);
+  ].find((name) => options[name] !== undefined && options[name] !== false);
   if (idle === undefined) return;
   const needed = idle === 'seed' ? '--against' : tasks.length > 0 ? '--text' : '--tasks';
   const flag = idle === 'fewShot' ? 'few-shot' : idle;

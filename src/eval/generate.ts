@@ -8,7 +8,7 @@ import type {ChatMessage} from '../tokenizer/chat-template.js';
 import {createStreamDecoder} from '../tokenizer/stream-decoder.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
 import {DataError, ModelError, UsageError} from '../util/errors.js';
-import {checkPrompt, createGenerator} from './generator.js';
+import {checkPrompt, checkRoom, createGenerator} from './generator.js';
 import {checkSampling, type Sampling} from './sampling.js';
 import {createStopText} from './stop-text.js';
 import {openSubject, type Subject} from './subject.js';
@@ -29,13 +29,15 @@ export interface GenerateOptions {
   readonly sampling?: Sampling | undefined;
   /** Decides every draw; default 0. */
   readonly seed?: number | undefined;
-  /** Strings that end the text, which are not part of it. */
+  /** Strings or special tokens that end the text, which are not part of it. */
   readonly stop?: readonly string[] | undefined;
 }
 
 /** What is told while a text is made. */
 export type GenerateEvent =
   | {readonly kind: 'stage'; readonly text: string}
+  /** What a person should know of the model's files. */
+  | {readonly kind: 'warning'; readonly text: string}
   /** The prompt is about to be read. */
   | {readonly kind: 'ready'}
   /** More of the text, whole characters. */
@@ -80,6 +82,7 @@ export async function generate(
   const plan = await planOf(options);
   onEvent({kind: 'stage', text: `reading ${options.model}`});
   const model = await loadModel(options.model);
+  for (const text of model.warnings) onEvent({kind: 'warning', text});
   const generator = createGenerator(model);
   try {
     if (getEngine().kind === 'tensorflow') {
@@ -101,6 +104,8 @@ interface Plan {
   readonly promptTokens: Int32Array;
   readonly maxTokens: number;
   readonly stopIds: readonly number[];
+  /** Strings that end the text and are no special token. */
+  readonly stop: readonly string[];
 }
 
 async function planOf({model, prompt, maxTokens, sampling, stop = []}: GenerateOptions): Promise<Plan> {
@@ -110,15 +115,28 @@ async function planOf({model, prompt, maxTokens, sampling, stop = []}: GenerateO
   try {
     const {tokenizer, architecture, folder} = subject;
     const text = promptText(prompt, subject);
-    const promptTokens = tokenizer.encode(text, {addSpecial: prompt.kind === 'text'});
+    const promptTokens = tokenizer.encode(text, {addSpecial: prompt.kind === 'text' && 'before'});
     checkPrompt(promptTokens, architecture.vocab);
     const room = architecture.contextLength - promptTokens.length;
     checkRoom(promptTokens.length, maxTokens ?? 1, architecture.contextLength);
-    const stopIds = await stopIdsOf(folder, tokenizer);
-    return {tokenizer, prompt: text, promptTokens, maxTokens: maxTokens ?? Math.min(MAX_TOKENS, room), stopIds};
+    const specials = stop.map((one) => specialId(tokenizer, one));
+    return {
+      tokenizer,
+      prompt: text,
+      promptTokens,
+      maxTokens: maxTokens ?? Math.min(MAX_TOKENS, room),
+      stopIds: [...(await stopIdsOf(folder, tokenizer)), ...specials.filter((id) => id !== null)],
+      stop: stop.filter((_, i) => specials[i] === null),
+    };
   } finally {
     await subject.folder.close();
   }
+}
+
+/** The id of a special token, which no text shows; null if a string is none. */
+function specialId({encode, decode}: Tokenizer, text: string): number | null {
+  const [id, ...others] = encode(text, {addSpecial: false});
+  return id !== undefined && others.length === 0 && decode([id], {skipSpecial: true}) === '' ? id : null;
 }
 
 function promptText(prompt: Prompt, {model, tokenizer}: Subject): string {
@@ -137,22 +155,6 @@ function promptText(prompt: Prompt, {model, tokenizer}: Subject): string {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new ModelError(`The chat template of ${model} refuses the conversation: ${reason}`, {cause});
   }
-}
-
-function checkRoom(promptLength: number, maxTokens: number, context: number): void {
-  if (promptLength >= context) {
-    throw new DataError(
-      `The prompt has ${promptLength} tokens; the model has ${context} positions, for new tokens, too.`,
-      {
-        hint: 'Shorten the prompt.',
-      },
-    );
-  }
-  if (promptLength + maxTokens <= context) return;
-  throw new UsageError(
-    `A prompt of ${promptLength} tokens and ${maxTokens} new ones are more than the ${context} positions of the model.`,
-    {hint: `Ask for ${context - promptLength} or fewer (--max-tokens).`},
-  );
 }
 
 const endSchema = z.looseObject({eos_token_id: z.union([z.int(), z.array(z.int())]).nullish()});
@@ -176,8 +178,8 @@ function endIds(settings: Readonly<Record<string, unknown>>, file: string): read
 
 async function run(
   generator: ReturnType<typeof createGenerator>,
-  {tokenizer, prompt, promptTokens, maxTokens, stopIds}: Plan,
-  {model, sampling = {kind: 'greedy'}, seed = 0, stop = []}: GenerateOptions,
+  {tokenizer, prompt, promptTokens, maxTokens, stopIds, stop}: Plan,
+  {model, sampling = {kind: 'greedy'}, seed = 0}: GenerateOptions,
   onEvent: (event: GenerateEvent) => void,
   shouldStop: () => boolean,
 ): Promise<Generated> {

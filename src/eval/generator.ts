@@ -6,7 +6,7 @@ import {capacityFor, createRoom, logitsAfter, type Room, readAll} from './readin
 import {checkSampling, pickToken, type Sampling} from './sampling.js';
 
 /** How a text is continued. */
-export interface GenerateOptions {
+export interface ContinueOptions {
   /** Tokens to add at most. */
   readonly maxTokens: number;
   readonly sampling: Sampling;
@@ -33,10 +33,10 @@ export interface Generator {
    * Adds tokens to a prompt: the prompt is read once, then each token alone.
    *
    * @throws UsageError if prompt and new tokens are more than the model's context, or the sampling is impossible.
-   * @throws DataError if the prompt is empty or has an id outside the vocabulary.
+   * @throws DataError if the prompt is empty, takes all of the context, or has an id outside the vocabulary.
    * @throws ModelError if a logit is not a number.
    */
-  generate(prompt: ArrayLike<number>, options: GenerateOptions): Promise<Generation>;
+  generate(prompt: ArrayLike<number>, options: ContinueOptions): Promise<Generation>;
   /** Compiles beforehand what a text of this length needs first. */
   prepare(promptLength: number, maxTokens: number): Promise<void>;
   dispose(): void;
@@ -64,7 +64,7 @@ export function createGenerator(
   };
   return {
     generate: async (prompt, options) => {
-      checkLength(options.maxTokens, prompt.length, model.architecture.contextLength);
+      checkRoom(prompt.length, options.maxTokens, model.architecture.contextLength);
       checkSampling(options.sampling);
       checkPrompt(prompt, model.architecture.vocab);
       return extend(roomFor, Int32Array.from(prompt), options);
@@ -72,7 +72,7 @@ export function createGenerator(
     prepare: async (promptLength, maxTokens) => {
       const room = firstRoom(roomFor, promptLength, maxTokens);
       await readAll(room, new Int32Array(promptLength));
-      await logitsAfter(room, [0], promptLength);
+      if (maxTokens > 1) await logitsAfter(room, [0], promptLength);
     },
     dispose: () => {
       for (const room of rooms.values()) room.dispose();
@@ -88,7 +88,7 @@ function firstRoom(roomFor: (length: number) => Room, promptLength: number, maxT
 async function extend(
   roomFor: (length: number) => Room,
   prompt: Int32Array,
-  {maxTokens, sampling, seed = 0, stopIds = [], vocabulary, onToken}: GenerateOptions,
+  {maxTokens, sampling, seed = 0, stopIds = [], vocabulary, onToken}: ContinueOptions,
 ): Promise<Generation> {
   const rng = createRng(seed, 'generate');
   const tokens: number[] = [];
@@ -112,14 +112,23 @@ function moved(from: Room, to: Room): Room {
   return to;
 }
 
-function checkLength(maxTokens: number, promptLength: number, context: number): void {
+/**
+ * @throws UsageError if so many new tokens cannot be, or there are no positions for them; DataError if there are none for any.
+ */
+export function checkRoom(promptLength: number, maxTokens: number, context: number): void {
   if (!Number.isInteger(maxTokens) || maxTokens < 0) {
     throw new UsageError(`${maxTokens} new tokens were asked for; a whole number is needed.`);
+  }
+  if (promptLength >= context) {
+    throw new DataError(
+      `The prompt has ${promptLength} tokens; the model has ${context} positions, for new tokens, too.`,
+      {hint: 'Shorten the prompt.'},
+    );
   }
   if (promptLength + maxTokens <= context) return;
   throw new UsageError(
     `A prompt of ${promptLength} tokens and ${maxTokens} new ones are more than the ${context} positions of the model.`,
-    {hint: 'Ask for fewer tokens or shorten the prompt.'},
+    {hint: `Ask for ${context - promptLength} new ones or fewer (--max-tokens), or shorten the prompt.`},
   );
 }
 

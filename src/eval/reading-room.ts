@@ -27,7 +27,7 @@ type Reading = Compiled<[tf.Tensor2D, tf.Tensor1D, tf.Tensor1D], {logit_V: tf.Te
 const LARGEST_CHUNK = 512;
 const CHUNKS = [32, 128, LARGEST_CHUNK] as const;
 
-/** The least of the sizes that hold so many positions: doubled from the smallest on, and multiples of the chunks they hold. */
+/** The least of the sizes that hold so many positions: doubled from the smallest on. */
 export function capacityFor(length: number): number {
   let capacity = 128;
   while (capacity < length) capacity *= 2;
@@ -61,7 +61,8 @@ export function createRoom(
 
 /** Reads a whole prompt from position 0 on; the logits after it. */
 export async function readAll(room: Room, prompt: Int32Array): Promise<Float32Array> {
-  const chunk = CHUNKS.find((size) => size >= prompt.length) ?? LARGEST_CHUNK;
+  const least = CHUNKS.find((size) => size >= prompt.length) ?? LARGEST_CHUNK;
+  const chunk = Math.min(least, room.capacity); // rows that fill up must find room, too; both are powers of two
   const isCompiled = getEngine().kind === 'tensorflow';
   let logit_V: Float32Array = new Float32Array();
   for (let start = 0; start < prompt.length; start += chunk) {

@@ -1,5 +1,4 @@
 // Perplexity of texts over windows that overlap, so that tokens are foretold from what stands before them.
-import {basename, extname} from 'node:path';
 import {taskOf} from '../data/record.js';
 import {readDocuments, readRecords} from '../data/source.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
@@ -21,6 +20,8 @@ export interface StridedOptions {
   readonly by?: string | undefined;
   /** Tokens of a row at most; default all. */
   readonly tokens?: number | undefined;
+  /** What the file is called; default its path. */
+  readonly name?: string | undefined;
 }
 
 /** How well a text is foretold. */
@@ -45,9 +46,8 @@ export interface TextScore {
 export async function readStrided(
   path: string,
   tokenizer: Tokenizer,
-  {by, tokens = Number.POSITIVE_INFINITY}: StridedOptions = {},
+  {by, tokens = Number.POSITIVE_INFINITY, name: file = path}: StridedOptions = {},
 ): Promise<StridedText[]> {
-  const file = basename(path, extname(path));
   const source = {name: file, path};
   const rows = new Map<string, Row>();
   const add = (name: string, text: string): boolean => {
@@ -110,8 +110,8 @@ function bytesOf(tokenizer: Tokenizer, tokens: Int32Array): number {
  */
 export function windowsOf({name, tokens}: StridedText, window: number, stride: number): Sequence[] {
   if (tokens.length < 2) {
-    throw new DataError(`Text ${name} has ${tokens.length} tokens, of which none can be foretold.`, {
-      hint: 'Give a longer text.',
+    throw new DataError(`Of text ${name} ${tokens.length} tokens are read, of which none can be foretold.`, {
+      hint: 'Give a longer text, or raise --tokens.',
     });
   }
   const windows: Sequence[] = [];

@@ -8,8 +8,9 @@ import type {ChoiceItem} from './choice-items.js';
 import {type Answers, answersOf, type ChoiceSequence, choiceSequences} from './multiple-choice.js';
 import type {SeeRoutes} from './routed-layers.js';
 import {countTokens, emptyCounts, layerRouting, type RoutingStatistics} from './routing.js';
+import {rowNames} from './row-names.js';
 import {type LayerProgress, type Sequence, sequenceLosses} from './sequence-losses.js';
-import {readStrided, type StridedOptions, type StridedText, windowsOf} from './strided.js';
+import {readStrided, type StridedOptions, type StridedText, WHOLE, windowsOf} from './strided.js';
 
 /** A model and its tokenizer; its files are open. */
 export interface Subject {
@@ -27,7 +28,7 @@ export interface Task {
 }
 
 /** Texts to be foretold. */
-export interface TextPlan extends StridedOptions {
+export interface TextPlan extends Pick<StridedOptions, 'by' | 'tokens'> {
   readonly files: readonly string[];
   readonly window: number;
   readonly stride: number;
@@ -68,7 +69,9 @@ export async function openSubject(model: string): Promise<Subject> {
 export async function readingOf(subject: Subject, tasks: readonly Task[], plan: TextPlan): Promise<Reading> {
   const {tokenizer, architecture, model} = subject;
   const texts: StridedText[] = [];
-  for (const file of plan.files) texts.push(...(await readStrided(file, tokenizer, plan)));
+  for (const [i, name] of rowNames(plan.files, [WHOLE]).entries()) {
+    texts.push(...(await readStrided(plan.files[i] as string, tokenizer, {...plan, name})));
+  }
   const reading: Reading = {
     tasks: tasks.map((task) => ({
       task,

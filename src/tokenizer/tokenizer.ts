@@ -8,8 +8,8 @@ import {createLibrary, type Library} from './library.js';
 export interface EncodeOptions {
   /** Whether `<|im_end|>` and the like in a text become their one id (default) or are read as plain characters. */
   readonly special?: 'recognised' | 'text';
-  /** Whether to put the begin and end tokens that this tokenizer puts around a text (default), or only the text. */
-  readonly addSpecial?: boolean;
+  /** Whether to put the tokens that this tokenizer puts around a text (default), only those before it, or none. */
+  readonly addSpecial?: boolean | 'before';
 }
 
 interface DecodeOptions {
@@ -20,7 +20,7 @@ interface DecodeOptions {
 /** The tokenizer of a model folder: text to ids and back. */
 export interface Tokenizer {
   encode(text: string, options?: EncodeOptions): Int32Array;
-  /** @throws DataError for an id outside the vocabulary. */
+  /** Ids below {@link vocabSize} that no token has give nothing. @throws DataError for an id outside the vocabulary. */
   decode(ids: ArrayLike<number>, options?: DecodeOptions): string;
   /** The highest id plus one. */
   readonly vocabSize: number;
@@ -44,8 +44,6 @@ const settingsSchema = z.looseObject({
   unk_token: tokenName,
   pad_token: tokenName,
   add_bos_token: z.boolean().nullish(),
-  add_eos_token: z.boolean().nullish(),
-  clean_up_tokenization_spaces: z.boolean().nullish(),
   chat_template: z.union([z.string(), z.array(z.looseObject({name: z.string(), template: z.string()}))]).nullish(),
 });
 
@@ -130,7 +128,7 @@ function createTokenizer(
   const vocabSize = recognising.model.vocab.length;
   const bosId = idOf(recognising, settings.bos_token);
   const eosId = idOf(recognising, settings.eos_token);
-  const around = surroundings(recognising, settings, bosId, eosId);
+  const around = surroundings(recognising, settings, bosId);
   return {
     vocabSize,
     bosId,
@@ -138,14 +136,15 @@ function createTokenizer(
     addsBos: bosId !== null && around.before.includes(bosId),
     encode: (text, {special = 'recognised', addSpecial = true} = {}) => {
       const ids = plainIds(special === 'text' ? literal() : recognising, text);
-      return Int32Array.from(addSpecial ? [...around.before, ...ids, ...around.after] : ids);
+      const before = addSpecial === false ? [] : around.before;
+      return Int32Array.from([...before, ...ids, ...(addSpecial === true ? around.after : [])]);
     },
     decode: (ids, {skipSpecial = false} = {}) => {
       const list = Array.from(ids);
       for (const id of list) refuseUnknown(id, vocabSize);
       if (list.length === 0) return '';
-      const clean = settings.clean_up_tokenization_spaces ?? false;
-      return recognising.decode(list, {skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: clean});
+      // to clean up spaces, which some settings ask for, takes away what stood in the text; transformers does not either
+      return recognising.decode(list, {skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false});
     },
   };
 }
@@ -157,15 +156,16 @@ function plainIds(library: Library, text: string): number[] {
 /**
  * The ids the tokenizer puts before and after a text, found once by encoding a probe, so that they can be put around
  * ids made in either way of reading special tokens.
+ *
+ * `add_eos_token` of the settings is not heeded, as transformers 5 does not where there is a tokenizer.json.
  */
-function surroundings(library: Library, settings: Settings, bosId: number | null, eosId: number | null) {
+function surroundings(library: Library, settings: Settings, bosId: number | null) {
   const inner = plainIds(library, 'a');
   const outer = library.encode('a', {add_special_tokens: true}).ids;
   const start = outer.findIndex((_, i) => inner.every((id, j) => outer[i + j] === id));
   const before = outer.slice(0, start);
   const after = outer.slice(start + inner.length);
   if (settings.add_bos_token && bosId !== null && before[0] !== bosId) before.unshift(bosId);
-  if (settings.add_eos_token && eosId !== null && after.at(-1) !== eosId) after.push(eosId);
   return {before, after};
 }
 

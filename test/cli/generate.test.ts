@@ -73,11 +73,11 @@ describe('generate exits', () => {
   test.each([
     [2, [], 'error: What shall the model go on from?\nhint: Give a text with --prompt or --prompt-file, or'],
     [2, [...SAY, '--chat', 'Hi'], "error: option '--prompt <text>' cannot be used with option '--chat <text>'"],
-    [2, [...SAY, '--top-p', '0.9'], 'error: --top-p does nothing without --temperature.\nhint: Leave it out'],
-    [2, [...SAY, '--seed', '1'], 'error: --seed does nothing without --temperature.\n'],
-    [2, [...SAY, '--temperature', '-1'], 'error: temperature is -1; a number above 0 is needed.\n'],
+    [2, [...SAY, '--top-p', '0.9'], 'error: --top-p does nothing at temperature 0, where the likeliest'],
+    [2, [...SAY, '--seed', '1'], 'error: --seed does nothing at temperature 0, where the likeliest token is taken.\n'],
+    [2, [...SAY, '--temperature', '-1'], 'error: --temperature is -1; 0 or more is needed.\n'],
     [2, [...SAY, '--temperature', 'hot'], "error: option '--temperature <number>' argument 'hot' is invalid."],
-    [2, [...SAY, '--temperature', '1', '--top-p', '1.1'], 'error: topP is 1.1; a share above 0 and at most 1 is'],
+    [2, [...SAY, '--temperature', '1', '--top-p', '1.1'], 'error: --top-p is 1.1; a share above 0 and at most 1 is'],
     [2, [...SAY, '--max-tokens', '2k'], 'error: A prompt of 1 tokens and 2000 new ones are more than the 1024'],
     [4, ['--prompt', ''], 'error: The prompt is empty.\n'],
     [4, ['--prompt-file', 'nowhere.txt'], 'error: nowhere.txt: the prompt cannot be read (ENOENT).\n'],
@@ -93,6 +93,10 @@ describe('generate exits', () => {
     await writeFile(file, '');
     const {code, stderr} = await cli('-q', 'generate', SHIPPED, '--prompt-file', file);
     expect(stderr).toBe(`error: ${file}: the prompt is empty.\n`);
+    await writeFile(file, Buffer.from([0x49, 0xff, 0xfe]));
+    const other = await cli('-q', 'generate', SHIPPED, '--prompt-file', file);
+    expect(other.stderr).toBe(`error: ${file} is not UTF-8 text.\nhint: Convert it, for example with iconv.\n`);
+    expect(other.code).toBe(4);
     expect(code).toBe(4);
   });
 });

@@ -124,6 +124,7 @@ describe('evaluate refuses', () => {
     [{tasks: ['a'], stride: 3}, '--stride does nothing without --text.'],
     [{tasks: ['a'], routing: true}, '--routing does nothing without --text.'],
     [{tasks: ['a'], seed: 3}, '--seed does nothing without --against.'],
+    [{tasks: ['nowhere.jsonl'], routing: false}, 'nowhere.jsonl'],
   ])('%j', (options, message) => refused(options, message));
 
   it('a window that the model does not take, or a stride that leaves out tokens', async () => {
@@ -143,7 +144,10 @@ describe('evaluate refuses', () => {
     await refused({model, tasks: [scratch('no.jsonl')]}, /no\.jsonl cannot be read/);
     await refused({model, text: [scratch('no.txt')]}, /no\.txt does not exist/);
     await writeFile(scratch('short.txt'), 'I');
-    await refused({model, text: [scratch('short.txt')]}, 'Text short has 1 tokens, of which none can be foretold.');
+    await refused(
+      {model, text: [scratch('short.txt')]},
+      'Of text short 1 tokens are read, of which none can be foretold.',
+    );
   });
 
   it('a model without a tokenizer', async () => {

@@ -68,6 +68,41 @@ describe('generate', () => {
     expect({shown, end}).toEqual({shown: text.slice(0, text.indexOf(stop)), end: 'stop'});
   });
 
+  it('ends at a special token that is asked for by its name, which no text shows', async () => {
+    const model = await modelFolder();
+    const [first = 0] = (await run({model, maxTokens: 1})).tokens;
+    const name = await contentOf(first);
+    const file = join(model, 'tokenizer.json');
+    const {added_tokens: added, ...definition} = JSON.parse(await readFile(file, 'utf8')) as {added_tokens: object[]};
+    await writeFile(
+      file,
+      JSON.stringify({...definition, added_tokens: [...added, {id: first, content: name, special: true}]}),
+    );
+    expect((await run({model})).end).toBe('length');
+    expect(await run({model, stop: ['never', name]})).toMatchObject({tokens: [], text: '', end: 'stop'});
+  });
+
+  it('puts only what stands before a text around its prompt', async () => {
+    const model = await modelFolder();
+    const [begin, end] = [await contentOf(1), await contentOf(2)];
+    const around = [begin, null, end].map((id) =>
+      id === null ? {Sequence: {id: 'A', type_id: 0}} : {SpecialToken: {id, type_id: 0}},
+    );
+    await edit(join(model, 'tokenizer.json'), {
+      post_processor: {type: 'TemplateProcessing', single: around, pair: around, special_tokens: {}},
+    });
+    const plain = [...(await loadTokenizer(TOKENIZER)).encode(prompt.text, {addSpecial: false})];
+    expect((await run({model})).promptTokens).toEqual([1, ...plain]);
+  });
+
+  it('tells of what a model has and does not use', async () => {
+    const model = await modelFolder({...DENSE, tied: false});
+    await edit(join(model, 'config.json'), {tie_word_embeddings: true});
+    const told: string[] = [];
+    await run({model, maxTokens: 1}, (event) => event.kind === 'warning' && told.push(event.text));
+    expect(told).toEqual([expect.stringMatching(/does not ask for tensor lm_head\.weight; ignored\.$/)]);
+  });
+
   it('ends when it is interrupted', async () => {
     const model = await modelFolder();
     let asked = 0;

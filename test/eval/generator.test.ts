@@ -1,6 +1,6 @@
 import {describe, expect, it} from 'vitest';
 import {createVariable} from '../../src/engine/variable.js';
-import {createGenerator, type GenerateOptions, type Generation} from '../../src/eval/generator.js';
+import {type ContinueOptions, createGenerator, type Generation} from '../../src/eval/generator.js';
 import {parameterSpecs, treeOf} from '../../src/model/parameters.js';
 import {randomModel, VOCAB} from '../golden/random-model.js';
 import {referenceLogits} from '../golden/reference.js';
@@ -16,7 +16,7 @@ const ENGINES = ['tensorflow-compiled', 'wasm'] as const;
 
 /** Continues prompts one after the other with one generator, and expects nothing left behind. */
 async function generate(
-  options: readonly GenerateOptions[],
+  options: readonly ContinueOptions[],
   {of = model, start = prompt, isPrepared = false}: {of?: HostModel; start?: number[]; isPrepared?: boolean} = {},
 ): Promise<Generation[]> {
   return expectNoLeak(async () => {
@@ -104,7 +104,7 @@ describe('a generator', () => {
 });
 
 describe('a generator refuses', () => {
-  const refusal = (options: GenerateOptions, rest: Parameters<typeof generate>[1] = {}): Promise<unknown> =>
+  const refusal = (options: ContinueOptions, rest: Parameters<typeof generate>[1] = {}): Promise<unknown> =>
     withEngine('wasm', () => generate([options], rest));
 
   it('a text longer than the context of the model', async () => {

@@ -73,6 +73,7 @@ describe('readChoiceItems', () => {
     await expect(read([question('a', ['b'])], {fewShot: 1})).rejects.toThrow(
       'has 1 records, and 1 are to be shown before the others.',
     );
+    await expect(read([question('a', ['b'])], {limit: 0})).rejects.toThrow('limit is 0; at least one item is needed.');
   });
 });
 

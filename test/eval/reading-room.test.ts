@@ -88,18 +88,25 @@ describe('a model with a cache gives the logits that it gives without one', () =
 });
 
 describe('a prompt', () => {
-  onEngine('wasm', 'longer than a chunk is read chunk by chunk', async () => {
-    const {architecture, weights} = randomModel({ffn: [DENSE], width: 8, contextLength: 1024});
-    const prompt = integers([1, 600], VOCAB, 3);
-    const {logits} = await withEngine('wasm', (one) => forward(one, {architecture, weights}, prompt));
-    const variables = specsOf(architecture).map(({path, shape}) =>
-      createVariable(path, shape, weights[path]!.values as Float32Array),
-    );
-    const model = {architecture, parameters: treeOf(parameterSpecs(architecture), variables)};
-    const room = createRoom(model, capacityFor(600), 'float32');
-    expect(await readAll(room, prompt.values as Int32Array)).toBeAllClose(logits.values.slice(-VOCAB), TOLERANCE);
-    for (const one of [room, ...variables]) one.dispose();
-  });
+  // of 129 to 256 tokens the room is smaller than the largest chunk
+  for (const [engine, length] of [
+    ['tensorflow-compiled', 129],
+    ['tensorflow-compiled', 600],
+    ['wasm', 600],
+  ] as const) {
+    onEngine(engine, `of ${length} tokens is read chunk by chunk`, async () => {
+      const {architecture, weights} = randomModel({ffn: [DENSE], width: 8, contextLength: 1024});
+      const prompt = integers([1, length], VOCAB, 3);
+      const {logits} = await withEngine('wasm', (one) => forward(one, {architecture, weights}, prompt));
+      const variables = specsOf(architecture).map(({path, shape}) =>
+        createVariable(path, shape, weights[path]!.values as Float32Array),
+      );
+      const model = {architecture, parameters: treeOf(parameterSpecs(architecture), variables)};
+      const room = createRoom(model, capacityFor(length), 'float32');
+      expect(await readAll(room, prompt.values as Int32Array)).toBeAllClose(logits.values.slice(-VOCAB), TOLERANCE);
+      for (const one of [room, ...variables]) one.dispose();
+    });
+  }
 
   it.each([
     [1, 128],

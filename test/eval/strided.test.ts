@@ -44,7 +44,7 @@ describe('windowsOf', () => {
   });
 
   it('refuses a text of which nothing can be foretold', () => {
-    expect(() => windowsOf(textOf(1), 8, 4)).toThrow('Text a has 1 tokens, of which none can be foretold.');
+    expect(() => windowsOf(textOf(1), 8, 4)).toThrow('Of text a 1 tokens are read, of which none can be foretold.');
   });
 
   onEngine('wasm', 'side by side give what windows give, but for the tokens at their borders', async () => {
@@ -93,7 +93,7 @@ describe('readStrided', () => {
 
   it('counts the bytes of all but the first token', async () => {
     await writeFile(scratch('a.txt'), 'The sün');
-    const [text] = await readStrided(scratch('a.txt'), tokenizer);
+    const [text] = await readStrided(scratch('a.txt'), tokenizer, {name: 'a'});
     expect(tokenizer.decode(text!.tokens)).toBe('The sün');
     expect(text).toMatchObject({name: 'a', bytes: 8 - tokenizer.decode(text!.tokens.subarray(0, 1)).length});
   });
@@ -122,7 +122,7 @@ describe('readStrided', () => {
 
   it('has a row for each value of a field', async () => {
     const path = await records({text: 'one', domain: 'a'}, {text: 'two', domain: 'b'}, {text: ' three', domain: 'a'});
-    const texts = await readStrided(path, tokenizer, {by: 'domain'});
+    const texts = await readStrided(path, tokenizer, {by: 'domain', name: 'mixed'});
     expect(texts.map(({name, tokens}) => [name, tokenizer.decode(tokens)])).toEqual([
       ['mixed a', 'one three'],
       ['mixed b', 'two'],

@@ -4,6 +4,7 @@ import {cp, readFile, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import fc from 'fast-check';
 import {describe, expect, it} from 'vitest';
+import {createStreamDecoder} from '../../src/tokenizer/stream-decoder.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import {DataError, ModelError} from '../../src/util/errors.js';
 import {BYTE_LEVEL, STORIES, tempFolder} from '../data/support.js';
@@ -85,6 +86,19 @@ describe.skipIf(!existsSync(SMOLLM2) || !existsSync(SMOLLM2_GOLDEN))(
     });
   },
 );
+
+describe('a text that comes back', () => {
+  it('has the spaces that stood in it, also where the settings ask to clean them up', async () => {
+    const folder = await altered(BYTE_LEVEL, 'tokenizer_config.json', (json) => {
+      json.clean_up_tokenization_spaces = true;
+    });
+    const tokenizer = await loadTokenizer(folder);
+    const text = "he said , and 's ' not";
+    expect(tokenizer.decode(tokenizer.encode(text))).toBe(text);
+    const {push, flush} = createStreamDecoder(tokenizer);
+    expect([...Array.from(tokenizer.encode(text), push), flush()].join('')).toBe(text);
+  });
+});
 
 describe('what is put around a text', () => {
   it('is the begin token where the settings ask for it, and nothing without addSpecial', async () => {

@@ -1,3 +1,4 @@
+import {isUtf8} from 'node:buffer';
 import {readFile} from 'node:fs/promises';
 import {InvalidArgumentError, Option} from '@commander-js/extra-typings';
 import type {Generated, GenerateEvent, GenerateOptions, Prompt} from '../../eval/generate.js';
@@ -66,12 +67,15 @@ async function promptOf({prompt, promptFile, chat}: PromptFlags): Promise<Prompt
 }
 
 async function readPrompt(file: string): Promise<string> {
-  const text = await readFile(file, 'utf8').catch((cause: unknown) => {
+  const bytes = await readFile(file).catch((cause: unknown) => {
     if (systemCode(cause) === undefined) throw cause;
     throw new DataError(`${file}: the prompt cannot be read (${systemCode(cause)}).`, {cause});
   });
-  if (text === '') throw new DataError(`${file}: the prompt is empty.`);
-  return text;
+  if (bytes.length === 0) throw new DataError(`${file}: the prompt is empty.`);
+  if (!isUtf8(bytes)) {
+    throw new DataError(`${file} is not UTF-8 text.`, {hint: 'Convert it, for example with iconv.'});
+  }
+  return bytes.toString('utf8');
 }
 
 interface SamplingFlags {
@@ -81,12 +85,16 @@ interface SamplingFlags {
   readonly seed?: number | undefined;
 }
 
-/** Refuses what would do nothing where the likeliest token is taken. */
+/** Refuses what would do nothing where the likeliest token is taken, and what is no share. */
 function samplingOf({temperature = 0, topK, topP, seed: given}: SamplingFlags): Sampling {
+  if (temperature < 0) throw new UsageError(`--temperature is ${temperature}; 0 or more is needed.`);
+  if (topP !== undefined && !(topP > 0 && topP <= 1)) {
+    throw new UsageError(`--top-p is ${topP}; a share above 0 and at most 1 is needed.`);
+  }
   if (temperature !== 0) return {kind: 'random', temperature, topP: topP ?? 1, ...(topK !== undefined && {topK})};
   const idle = Object.entries({'top-k': topK, 'top-p': topP, seed: given}).find(([, value]) => value !== undefined);
   if (!idle) return {kind: 'greedy'};
-  throw new UsageError(`--${idle[0]} does nothing without --temperature.`, {
+  throw new UsageError(`--${idle[0]} does nothing at temperature 0, where the likeliest token is taken.`, {
     hint: 'Leave it out, or say --temperature 1.',
   });
 }
@@ -101,7 +109,7 @@ async function generateNamed(options: GenerateOptions, ui: Ui, onText: (text: st
       const onEvent = (event: GenerateEvent): void => {
         if (event.kind === 'stage') status.update(event.text);
         else if (event.kind === 'text') onText(event.text);
-        else {
+        else if (event.kind === 'ready') {
           status.finish();
           stop = listenForStop((signal) => {
             ui.exitCode = exitCodeOf(signal);

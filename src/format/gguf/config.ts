@@ -42,9 +42,10 @@ const HEEDED = [
 /** Keys that change nothing of what a dense model computes here. */
 const HARMLESS = ['vocab_size', 'rope.scaling.finetuned', 'tensor_data_layout'];
 const TOKENS = {
-  bos_token_id: 'tokenizer.ggml.bos_token_id',
-  eos_token_id: 'tokenizer.ggml.eos_token_id',
-  pad_token_id: 'tokenizer.ggml.padding_token_id',
+  bos_token_id: ['tokenizer.ggml.bos_token_id'],
+  // of a text, of a turn, of a message to a tool: each ends what a model says
+  eos_token_id: ['tokenizer.ggml.eos_token_id', 'tokenizer.ggml.eot_token_id', 'tokenizer.ggml.eom_token_id'],
+  pad_token_id: ['tokenizer.ggml.padding_token_id'],
 };
 
 /**
@@ -73,12 +74,17 @@ export async function readGgufModel(file: GgufFile): Promise<GgufModel> {
     ...keys.numbers(family.keys),
     rope_theta: keys.number('rope.freq_base', 10_000),
     rope_scaling: await scalingOf(keys, file, headDim),
-    ...(tensors.has('blk.0.attn_q.bias') && family.modelType !== 'qwen2' && {attention_bias: true}),
+    ...(!family.biases.isAlways && hasBiases(file, family) && {attention_bias: true}),
     tie_word_embeddings: !tensors.has('output.weight'),
     torch_dtype: DTYPE_WORDS[matrixDtype(file)],
     ...tokenIds(metadata),
   };
   return {family, headDim, config};
+}
+
+/** Whether there are biases where models of the family have them, or may. */
+export function hasBiases({tensors}: GgufFile, {biases}: GgufFamily): boolean {
+  return biases.isAlways || biases.blocks.some((block) => tensors.has(`blk.0.${block}.bias`));
 }
 
 /** @throws ModelError if a file is one of several, or no model. */
@@ -175,6 +181,14 @@ async function scalingOf(keys: Keys, file: GgufFile, headDim: number): Promise<R
   const factors = file.tensors.get(ROPE_FACTORS);
   const first = keys.number('rope.scaling.original_context_length', 0);
   if (factors) {
+    if (keys.text('rope.scaling.type', 'none') !== 'none') {
+      throw new ModelError(
+        `${keys.path}: ${keys.describe('rope.scaling.type')}, and tensor "${ROPE_FACTORS}" is there, too.`,
+        {
+          hint: 'Positions scaled in two ways are not read.',
+        },
+      );
+    }
     const bytes = await file.read(factors, `tensor "${ROPE_FACTORS}"`);
     const rotation = {theta: keys.number('rope.freq_base', 10_000), headDim, firstContext: first === 0 ? null : first};
     return llama3Scaling(widen(bytes, factors.packing.dtype), rotation, keys.path);
@@ -203,7 +217,16 @@ function matrixDtype({tensors}: GgufFile): FloatDtype {
   return others.length === 0 ? dtype : 'F32';
 }
 
-function tokenIds(metadata: Metadata): Record<string, number> {
-  const ids = Object.entries(TOKENS).map(([to, key]) => [to, metadata.get(key)] as const);
-  return Object.fromEntries(ids.filter((id): id is readonly [string, number] => typeof id[1] === 'number'));
+/** A number for one id, a list for several, as in a config. */
+function tokenIds(metadata: Metadata): Record<string, number | readonly number[]> {
+  const said = Object.entries(TOKENS).map(([to, keys]) => {
+    const ids = keys.map((key) => metadata.get(key)).filter((id) => typeof id === 'number');
+    return [to, [...new Set(ids)]] as const;
+  });
+  return Object.fromEntries(
+    said.flatMap(([to, ids]) => {
+      const [only] = ids;
+      return only === undefined ? [] : [[to, ids.length === 1 ? only : ids]];
+    }),
+  );
 }

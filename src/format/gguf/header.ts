@@ -71,7 +71,8 @@ function readVersion(cursor: Cursor): void {
   cursor.at = 4;
   const version = readU32(cursor);
   if (VERSIONS.includes(version)) return;
-  if ((version & 0xffff) === 0) throw new ModelError(`${path}: this GGUF file is big-endian, which is not read.`);
+  if (version !== 0 && (version & 0xffff) === 0)
+    throw new ModelError(`${path}: this GGUF file is big-endian, which is not read.`);
   throw new ModelError(`${path}: this is GGUF of version ${version}; versions ${VERSIONS.join(' and ')} are read.`, {
     hint: 'Make it again with a current llama.cpp.',
   });

@@ -8,6 +8,8 @@ export interface GgufFamily {
   readonly isInterleaved: boolean;
   /** Tensors of a layer, without `blk.{l}.` and `.weight`; values without `model.layers.{l}.`. */
   readonly blockNames: Readonly<Record<string, string>>;
+  /** Blocks that have biases: always, or in some models all of them. */
+  readonly biases: {readonly blocks: readonly string[]; readonly isAlways: boolean};
   /** Keys that it has besides the common ones, and those of the config. */
   readonly keys: Readonly<Record<string, string>>;
 }
@@ -24,12 +26,17 @@ const MATRICES = {
 const NORMS = {attn_norm: 'input_layernorm', ffn_norm: 'post_attention_layernorm'};
 const HEAD_NORMS = {attn_q_norm: 'self_attn.q_norm', attn_k_norm: 'self_attn.k_norm'};
 const POST_NORMS = {post_attention_norm: 'post_attention_layernorm', post_ffw_norm: 'post_feedforward_layernorm'};
-const PLAIN = {isInterleaved: false, blockNames: {...MATRICES, ...NORMS}, keys: {}};
+const PLAIN = {
+  isInterleaved: false,
+  blockNames: {...MATRICES, ...NORMS},
+  biases: {blocks: ['attn_q', 'attn_k', 'attn_v', 'attn_output'], isAlways: false},
+  keys: {},
+};
 
 /** The architectures that are read, by what files call them. Mistral is `llama` there. */
 export const GGUF_FAMILIES: Readonly<Record<string, GgufFamily>> = {
   llama: {...PLAIN, modelType: 'llama', isInterleaved: true},
-  qwen2: {...PLAIN, modelType: 'qwen2'},
+  qwen2: {...PLAIN, modelType: 'qwen2', biases: {blocks: ['attn_q', 'attn_k', 'attn_v'], isAlways: true}},
   qwen3: {...PLAIN, modelType: 'qwen3', blockNames: {...MATRICES, ...NORMS, ...HEAD_NORMS}},
   olmo2: {...PLAIN, modelType: 'olmo2', blockNames: {...MATRICES, ...POST_NORMS, ...HEAD_NORMS}},
   granite: {

@@ -166,6 +166,51 @@ describe('a GGUF file as a model', () => {
     await expect(openModelFolder(path)).rejects.toThrow(`${path}: tensor "${name}" is missing.`);
   });
 
+  const withTensor =
+    (name: string, size: number) =>
+    ({tensors, ...rest}: GgufContent): GgufContent => ({
+      ...rest,
+      tensors: [...tensors, {name, shape: [size], code: 0, bytes: new Uint8Array(size * 4)}],
+    });
+
+  it.each([
+    ['blk.0.attn_q.bias', 'tensor "blk.0.attn_k.bias" is missing'],
+    ['blk.0.attn_output.bias', 'tensor "blk.0.attn_q.bias" is missing'],
+    ['blk.1.ffn_up.bias', 'tensor "blk.1.ffn_up.bias" is none of a llama model of 2 layers here'],
+    ['blk.0.attn_sinks.weight', 'tensor "blk.0.attn_sinks.weight" is none'],
+    ['output_norm.bias', 'tensor "output_norm.bias" is none'],
+    ['blk.2.attn_norm.weight', 'tensor "blk.2.attn_norm.weight" is none'],
+  ])('is refused with %s, which would change what it computes', async (name, message) => {
+    const path = await writeGguf(scratch('more.gguf'), TINY_LLAMA, withTensor(name, 16));
+    await expect(openModelFolder(path)).rejects.toThrow(`${path}: ${message}`);
+  });
+
+  it('leaves out a table of positions that old files have', async () => {
+    const path = await writeGguf(scratch('old.gguf'), TINY_LLAMA, withTensor('blk.0.attn_rot_embd.weight', 16));
+    await (await openModelFolder(path)).close();
+  });
+
+  it('is refused if positions are scaled in two ways', async () => {
+    const keys = {'llama.rope.scaling.type': text('linear'), 'llama.rope.scaling.factor': f32(8)};
+    const path = await writeGguf(scratch('twice.gguf'), fixture('llama'), withKeys(keys));
+    await expect(openModelFolder(path)).rejects.toThrow(
+      'llama.rope.scaling.type is "linear", and tensor "rope_freqs.weight" is there, too.',
+    );
+  });
+
+  it('ends a text at the end of a turn, too', async () => {
+    const ends = {'tokenizer.ggml.eos_token_id': u32(3), 'tokenizer.ggml.eot_token_id': u32(5)};
+    const more = {...ends, 'tokenizer.ggml.eom_token_id': u32(3)};
+    const folder = await openModelFolder(await writeGguf(scratch('ends.gguf'), TINY_LLAMA, withKeys(more)));
+    expect(folder.config.eos_token_id).toEqual([3, 5]);
+    await folder.close();
+    const one = await openModelFolder(
+      await writeGguf(scratch('end.gguf'), TINY_LLAMA, withKeys({'tokenizer.ggml.eos_token_id': u32(3)})),
+    );
+    expect(one.config.eos_token_id).toBe(3);
+    await one.close();
+  });
+
   it('is refused if its factors of positions are none of Llama 3', async () => {
     const path = await writeGguf(scratch('rope.gguf'), fixture('llama'), ({tensors, ...rest}) => ({
       ...rest,
