@@ -34,7 +34,12 @@ const ROOMS = {
   export: ['util', 'engine', 'op', 'format', 'tokenizer', 'data', 'model', 'hub', 'downcycle', 'eval', 'report'],
 };
 /** The packages only one room may know. */
-const OWNED = {koffi: 'engine', '@tensorflow/tfjs-node-gpu': 'engine', '@tensorflow/tfjs-backend-wasm': 'engine'};
+const OWNED = {
+  koffi: 'engine',
+  '@tensorflow/tfjs': 'engine',
+  '@tensorflow/tfjs-node-gpu': 'engine',
+  '@tensorflow/tfjs-backend-wasm': 'engine',
+};
 
 /** Files at `depth` folders below src see another room through exactly `depth` steps up. */
 function roomRule(room, allowed, depth) {

@@ -1,9 +1,9 @@
 // Our side of the benchmark: the training step of src/train. Speaks JSON lines on stdin and stdout, see protocol.ts.
 import {createInterface} from 'node:readline';
-import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../../src/engine/compile.js';
 import {startEngine} from '../../src/engine/start.js';
 import {getEngine} from '../../src/engine/state.js';
+import * as tf from '../../src/engine/tfjs.js';
 import {createVariable} from '../../src/engine/variable.js';
 import {type Capacity, expertRoom} from '../../src/model/capacity.js';
 import {initialValues} from '../../src/model/init.js';
@@ -119,8 +119,8 @@ async function computed(product: tf.Tensor): Promise<void> {
 
 /** A plain product both ways: compiled by XLA, and as one operation of TensorFlow's own. */
 async function matmul({product}: Training, size: number, repeats: number): Promise<Answer<'matmul'>> {
-  const x = tf.randomNormal<tf.Rank.R2>([size, size]);
-  const y = tf.randomNormal<tf.Rank.R2>([size, size]);
+  const x = tf.randomNormal([size, size]) as tf.Tensor2D;
+  const y = tf.randomNormal([size, size]) as tf.Tensor2D;
   const compiled = async (): Promise<void> => computed((await product(x, y)).result);
   const eager = (): Promise<void> => computed(tf.matMul(x, y));
   await compiled(); // traces and compiles, the first time

@@ -1,6 +1,6 @@
 // How a layer chooses its experts while it is fitted: its router, as tensors of one shape whichever layer it is.
 // Shapes: T tokens, D width, F neurons, E the most experts a layer has.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import type {RouterTree} from '../model/parameters.js';
 import {routerLogits} from '../model/router.js';
 import type {Walk} from '../model/walk.js';

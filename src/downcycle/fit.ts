@@ -1,6 +1,6 @@
 // What a conversion learns from calibration text, layer by layer and with the converted layers before it in place: routers,
 // and down projections by least squares. Shapes: T tokens, D width, F neurons, E the most experts a layer has.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {addFfn, throughAttention} from '../model/decoder.js';
 import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, type LayerScope, startWalk, type Walk} from '../model/walk.js';

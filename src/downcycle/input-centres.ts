@@ -1,7 +1,8 @@
 // Routers out of what their FFN reads: a row is a k-means centre of FFN inputs (LLaMA-MoE v2, arXiv 2411.15708).
 // Shapes: T tokens, D width, F neurons, E experts and as many clusters C; R of them at most in any layer.
-import * as tf from '@tensorflow/tfjs';
+
 import {compile} from '../engine/compile.js';
+import * as tf from '../engine/tfjs.js';
 import {throughAttention} from '../model/decoder.js';
 import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, type LayerScope, type Walk} from '../model/walk.js';

@@ -1,6 +1,7 @@
 // What the loss says of each FFN neuron: one pass forwards and one backwards, layer by layer.
-import * as tf from '@tensorflow/tfjs';
+
 import {compile} from '../engine/compile.js';
+import * as tf from '../engine/tfjs.js';
 import {createVariable} from '../engine/variable.js';
 import {addFfn, finalHidden, throughAttention} from '../model/decoder.js';
 import {gluHidden} from '../model/glu.js';

@@ -1,5 +1,5 @@
 // What the routed experts give, against what the same neurons gave in the dense model: `outputScale: match`.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {addFfn, throughAttention} from '../model/decoder.js';
 import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, startWalk, type Walk, type WalkText} from '../model/walk.js';

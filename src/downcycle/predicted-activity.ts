@@ -1,5 +1,5 @@
 // Which neurons a linear router could choose: their activity as the FFN's input foresees it, layer by layer.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {throughAttention} from '../model/decoder.js';
 import {hiddenTensor, type LayerFunction, type Walk} from '../model/walk.js';
 import {ModelError} from '../util/errors.js';

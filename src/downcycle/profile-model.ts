@@ -1,9 +1,10 @@
 // Watches a dense model at work, layer by layer: which FFN neurons react to which text (ExpertWeaver, section 3.1; CMoE).
-import * as tf from '@tensorflow/tfjs';
+
 import type {DataOptions} from '../data/options.js';
 import {documentIds} from '../data/pack.js';
 import {closeShards, ensureShards} from '../data/shards.js';
 import {readTaskDocuments} from '../data/task.js';
+import * as tf from '../engine/tfjs.js';
 import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';
 import {loadTokenizer} from '../tokenizer/tokenizer.js';
 import {ConfigError} from '../util/errors.js';

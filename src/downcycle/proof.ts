@@ -1,5 +1,5 @@
 // Proof of a conversion: with every expert at work, the mixture must compute what the dense model computes.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {DTYPE_BYTES} from '../format/dtype.js';
 import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import {type Architecture, type FfnLayout, SOFTMAX_ROUTING} from '../model/architecture.js';

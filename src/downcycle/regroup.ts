@@ -1,6 +1,6 @@
 // Neurons dealt out anew by what a fitted router chooses: an expert is to hold what is active while it is chosen.
 // Shapes: T tokens, D width, F neurons, E the most experts a layer has.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {throughAttention} from '../model/decoder.js';
 import {gluHidden} from '../model/glu.js';
 import {hiddenTensor, startWalk, type Walk} from '../model/walk.js';

@@ -1,6 +1,6 @@
 // How much of each neuron's activity |h_i|·|Wd_i| the input of its FFN foresees.
 // Shapes: D model width, F neurons, T tokens, K sums of neurons, P directions.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {gluHidden} from '../model/glu.js';
 import type {GluTree} from '../model/parameters.js';
 import {cholesky, choleskySolve, lowerPanels} from '../op/cholesky.js';

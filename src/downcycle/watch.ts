@@ -1,5 +1,5 @@
 // What the neurons of one layer do on a batch of text. Shapes as in statistics.ts; B sequences of S tokens, T = B·S.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {addFfn, throughAttention} from '../model/decoder.js';
 import type {FfnTree, GluTree} from '../model/parameters.js';
 import type {LayerFunction, Walk} from '../model/walk.js';

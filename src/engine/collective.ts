@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {EnvironmentError} from '../util/errors.js';
 import {type ClusterConfig, serverDef} from './native/config-proto.js';
 import {ATTR, TF} from './native/dtype.js';
@@ -7,6 +6,7 @@ import {getEngine} from './state.js';
 import {type Attribute, intAttr, stringAttr, typeAttr} from './tensorflow/attributes.js';
 import type {TensorFlowBackend} from './tensorflow/backend.js';
 import {executeAsync} from './tensorflow/execute-async.js';
+import * as tf from './tfjs.js';
 
 /**
  * A group of processes that compute together. Results are the caller's to dispose.

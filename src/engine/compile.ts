@@ -1,5 +1,4 @@
 import {setImmediate} from 'node:timers/promises';
-import * as tf from '@tensorflow/tfjs';
 import {dtypeCode} from './native/dtype.js';
 import {withTrimming} from './native/malloc.js';
 import {dropDamaged} from './native/program-cache.js';
@@ -15,6 +14,7 @@ import {
   lineOfFailure,
   traceFunction,
 } from './tensorflow/compiled-function.js';
+import * as tf from './tfjs.js';
 
 /** How a function is compiled. */
 export interface CompileOptions {

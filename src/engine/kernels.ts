@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from './tfjs.js';
 
 /**
  * The kernels this project adds to tfjs, each registered by every engine under the same name.

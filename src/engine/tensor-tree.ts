@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from './tfjs.js';
 
 /** Tensors in arrays and records, nested as the caller likes. */
 export type TensorTree = tf.Tensor | readonly TensorTree[] | {readonly [key: string]: TensorTree};

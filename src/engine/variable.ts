@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {numElements} from '../util/shape.js';
 import {ATTR, TF} from './native/dtype.js';
 import {getEngine} from './state.js';
 import {boolAttr, shapeAttr, stringAttr, typeAttr} from './tensorflow/attributes.js';
 import type {TensorFlowBackend} from './tensorflow/backend.js';
+import * as tf from './tfjs.js';
 import {userLine} from './user-line.js';
 
 /** A float32 tensor that outlives steps and is updated in place, inside compiled functions too. */

@@ -1,8 +1,9 @@
 // A model with room for the keys and values of so many positions: what is compiled for that size, and how it reads.
-import * as tf from '@tensorflow/tfjs';
+
 import {type Compiled, compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
 import {getEngine} from '../engine/state.js';
+import * as tf from '../engine/tfjs.js';
 import {type Cache, copyCache, createCache} from '../model/cache.js';
 import {decode, logits} from '../model/decoder.js';
 import type {Model} from '../model/model.js';

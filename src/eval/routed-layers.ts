@@ -1,5 +1,5 @@
 // A walk through layers that tells where their routers send tokens.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {decoderLayer} from '../model/decoder.js';
 import type {LayerFunction, Walk} from '../model/walk.js';
 import {passLayers} from '../model/walk-layer.js';

@@ -1,5 +1,5 @@
 // How small routers must be for their weights to be alike: as little as will do, since choices between near equals get lost.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import type {ModelFolder} from '../format/model-folder.js';
 import type {Architecture} from '../model/architecture.js';
 import {decoderLayer} from '../model/decoder.js';

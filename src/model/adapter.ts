@@ -1,5 +1,5 @@
 // Low-rank terms beside the parameters of a model (LoRA, arXiv 2106.09685).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import type {Variable} from '../engine/variable.js';
 import {type Dropout, solid, type Weight} from '../op/weight.js';
 import type {Architecture} from './architecture.js';

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import type {Variable} from '../engine/variable.js';
 import {causalAttention} from '../op/attention.js';
 import {cachedAttention} from '../op/cached-attention.js';

@@ -1,6 +1,6 @@
 // Keys and values of the positions before, so that a token need not compute them again. Shapes as in architecture.ts, N rows x
 // key-value heads, C positions there is room for.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import {numElements} from '../util/shape.js';
 import type {Architecture} from './architecture.js';

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {embed} from '../op/embedding.js';
 import {layerNorm} from '../op/layer-norm.js';
 import {matMul} from '../op/mat-mul.js';

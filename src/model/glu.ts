@@ -1,4 +1,4 @@
-import type * as tf from '@tensorflow/tfjs';
+import type * as tf from '../engine/tfjs.js';
 import {MATRIX} from '../op/mat-mul.js';
 import {swiglu} from '../op/swiglu.js';
 import {project, projectSwiglu, type Weight} from '../op/weight.js';

@@ -1,5 +1,5 @@
 // Experts inside experts. Shapes besides those of architecture.ts: G routed experts, e inside each, k of them chosen.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {EXACT_MATRIX} from '../op/mat-mul.js';
 import {pickBlocks, topIndices} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';

@@ -1,6 +1,6 @@
-import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
+import * as tf from '../engine/tfjs.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';
 import {type AdaptedModel, weightsOf} from './adapter.js';

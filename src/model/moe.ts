@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {chosenProduct} from '../op/chosen-experts.js';
 import {fromEveryExpert, toEveryExpert} from '../op/every-expert.js';
 import {addRows, takeRows} from '../op/expert-choice.js';

@@ -1,5 +1,5 @@
 // Experts that are near enough to the likeliest one (Phi-3.5-MoE; GRIN, Liu et al. 2024, arXiv 2409.12136).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {pickColumns} from '../op/top-k.js';
 import {untaped} from '../op/untaped.js';
 

@@ -1,5 +1,5 @@
 // A decoder layer of which only the input is kept for the backward pass.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {recomputeWithReport, type WithReport} from '../op/recompute.js';
 import {isLowRank, type Weight} from '../op/weight.js';
 import type {AttentionContext} from './attention.js';

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {EXACT_MATRIX} from '../op/mat-mul.js';
 import {multiplied} from '../op/product.js';
 import {swiglu} from '../op/swiglu.js';

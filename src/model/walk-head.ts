@@ -1,6 +1,7 @@
 // The end of a walk: what the head of the model makes of the hidden states after the last layer.
-import * as tf from '@tensorflow/tfjs';
+
 import {compile} from '../engine/compile.js';
+import * as tf from '../engine/tfjs.js';
 import {createVariable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
 import {tokenLosses} from '../op/linear-cross-entropy.js';

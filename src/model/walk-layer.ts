@@ -1,5 +1,5 @@
 // Taking a walk through its layers.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {decoderLayer} from './decoder.js';
 import type {Chooser} from './moe.js';
 import {hiddenTensor, type LayerFunction, type Walk} from './walk.js';

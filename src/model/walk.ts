@@ -1,8 +1,9 @@
 // A model one layer at a time: the hidden states of some text and the weights of one layer are in memory, not the model.
-import * as tf from '@tensorflow/tfjs';
+
 import {type Compiled, compile} from '../engine/compile.js';
 import {returnLargeBlocks, trimHeaps} from '../engine/native/malloc.js';
 import type {TensorTree} from '../engine/tensor-tree.js';
+import * as tf from '../engine/tfjs.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {ModelFolder} from '../format/model-folder.js';
 import {DataError} from '../util/errors.js';

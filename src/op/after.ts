@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /**
  * The same bits, but not before `dy` is known: `x − min(|dy₀|, 0)`; float32 or int32.

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {type AttentionOptions, flatRows, HIDDEN, scaleOf} from './attention.js';
 import {multiply} from './mat-mul.js';
 

@@ -1,5 +1,5 @@
-import * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
+import * as tf from '../engine/tfjs.js';
 import {matMul} from './mat-mul.js';
 
 /**

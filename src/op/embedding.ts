@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /**
  * Rows of a table: `table[ids]`, with the gradient added up by row.

@@ -1,6 +1,6 @@
 // Products of every row with the matrices of every expert, as plain matmuls over all of them at once.
 // Shapes: T rows, E experts, D width, F expert width, r rank.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {matMul} from './mat-mul.js';
 import {drop, isLowRank, type Weight} from './weight.js';
 

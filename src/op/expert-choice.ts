@@ -1,6 +1,7 @@
 // Rows of experts that choose their tokens: as many for each. Shapes: T tokens, E experts, C rows of each, R = E·C, D width.
-import * as tf from '@tensorflow/tfjs';
+
 import {runKernel} from '../engine/kernels.js';
+import * as tf from '../engine/tfjs.js';
 
 /** Copies the row of each chosen token: [T, D] → [R, D]; a token may come more than once, or not at all. */
 export function takeRows(x_TD: tf.Tensor2D, token_R: tf.Tensor1D): tf.Tensor2D {

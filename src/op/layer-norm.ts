@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /** `(x − mean(x)) / sqrt(var(x) + eps)` over the last axis (Ba et al. 2016), without weight or bias; float32 [T, D]. */
 export function layerNorm(x_TD: tf.Tensor2D, eps: number): tf.Tensor2D {

@@ -1,5 +1,5 @@
-import * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
+import * as tf from '../engine/tfjs.js';
 import {blockOf, chunkLoss, chunksOf, linearLoss, rowsOf} from './linear-cross-entropy.js';
 import {multiply} from './mat-mul.js';
 

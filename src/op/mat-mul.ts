@@ -1,6 +1,6 @@
-import * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
 import {withPrecision} from '../engine/precision.js';
+import * as tf from '../engine/tfjs.js';
 import type {Product} from './product.js';
 
 /** Which of the two matrices are read transposed. */

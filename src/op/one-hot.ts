@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /** 1 where an index points and 0 elsewhere, float32 [..., depth]; `tf.oneHot`, but of a depth of 1 too. */
 export function oneHot(index: tf.Tensor, depth: number): tf.Tensor {

@@ -1,5 +1,5 @@
-import * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
+import * as tf from '../engine/tfjs.js';
 import {untaped} from './untaped.js';
 
 /** Uniform numbers in [0, 1) from a seed of two int32 words; equal on every engine, constant to the gradient. */

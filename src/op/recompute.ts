@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {after} from './after.js';
 import {untaped} from './untaped.js';
 

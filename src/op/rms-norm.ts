@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /**
  * `x / sqrt(mean(x²) + eps) · weight` over the last axis (Zhang and Sennrich 2019).

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /** Cosines and sines of every position, each [S, d/2] or, with positions per row, broadcastable to the heads. */
 export interface RopeTable {

@@ -1,5 +1,5 @@
 // Some members of a stack of matrices, such as some of a layer's experts.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /** The members at `chosen` of a stack [E, ...], in that order: [chosen, ...]. */
 export function takeMembers(stack: tf.Tensor, chosen: readonly number[]): tf.Tensor {

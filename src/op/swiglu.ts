@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /** `silu(gate) ⊙ up` (Shazeer 2020), any equal shapes; only the two inputs are kept for the gradient. */
 export function swiglu<T extends tf.Tensor>(gate: T, up: T): T {

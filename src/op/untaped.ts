@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 
 /**
  * Runs `fn` off the gradient tape: its results are constants to the derivative.

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {untaped} from './untaped.js';
 
 /** What a loss function returns: the number to differentiate, and tensors to report beside it. */

@@ -1,5 +1,5 @@
 // Weights with a low-rank term beside them (LoRA, Hu et al. 2022, arXiv 2106.09685).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {MATRIX} from './mat-mul.js';
 import {multiplied, type Product, swigluMultiplied} from './product.js';
 import {randomUniform} from './random.js';

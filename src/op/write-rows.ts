@@ -1,5 +1,5 @@
-import type * as tf from '@tensorflow/tfjs';
 import {runKernel} from '../engine/kernels.js';
+import type * as tf from '../engine/tfjs.js';
 
 /**
  * The cache with rows written into it from position `start` on; a compiled function does it in the cache's own buffer where

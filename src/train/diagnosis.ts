@@ -1,6 +1,7 @@
 // Where a step's numbers left what float32 holds: asked only once a run has to stop.
-import * as tf from '@tensorflow/tfjs';
+
 import {compile} from '../engine/compile.js';
+import * as tf from '../engine/tfjs.js';
 import {weightsOf} from '../model/adapter.js';
 import {splitBatch} from '../model/batch.js';
 import {decode} from '../model/decoder.js';

@@ -1,7 +1,8 @@
 // Which experts a text uses most: those that expert-specialized finetuning trains (ESFT, arXiv 2407.01906).
-import * as tf from '@tensorflow/tfjs';
+
 import {createLoader} from '../data/loader.js';
 import {compile} from '../engine/compile.js';
+import * as tf from '../engine/tfjs.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {weightsOf} from '../model/adapter.js';
 import {moeLayouts} from '../model/architecture.js';

@@ -1,5 +1,5 @@
 // Of a stacked parameter the members that train: some of a layer's experts.
-import type * as tf from '@tensorflow/tfjs';
+import type * as tf from '../engine/tfjs.js';
 import type {Variable} from '../engine/variable.js';
 import {putMembers, takeMembers} from '../op/stack.js';
 import type {Trained} from './state.js';

@@ -1,6 +1,6 @@
 import {z} from 'zod';
 import {quantity} from '../util/quantity.js';
-import {balanceSchema} from './balance.js';
+import {balanceSchema} from './balance-options.js';
 import {batchSchema} from './batch-size.js';
 import {emaSchema} from './ema.js';
 import {finetuneSchema} from './finetune.js';

@@ -1,5 +1,5 @@
 // Biases that move which experts are chosen and nothing else (arXiv 2408.15664; DeepSeek-V3).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import type {Architecture} from '../model/architecture.js';
 import type {Model} from '../model/model.js';

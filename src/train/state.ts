@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {createVariable, type Variable} from '../engine/variable.js';
 import {type Adapter, type Adapters, adapterShapes} from '../model/adapter.js';
 import {type Architecture, moeLayouts} from '../model/architecture.js';

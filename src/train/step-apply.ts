@@ -1,5 +1,5 @@
 // How gradients change what trains, inside a compiled step.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import {at} from '../util/at.js';
 import {assignMembers, ofMembers} from './members.js';
 import {clipFactor} from './optimizer/clip.js';

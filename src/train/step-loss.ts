@@ -1,5 +1,5 @@
 // What a step learns from: the loss of a micro-batch, and its gradients.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import type {Variable} from '../engine/variable.js';
 import {weightsOf} from '../model/adapter.js';
 import type {Architecture} from '../model/architecture.js';

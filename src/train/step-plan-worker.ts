@@ -2,10 +2,10 @@
 import {once} from 'node:events';
 import {rmSync} from 'node:fs';
 import {createInterface} from 'node:readline';
-import * as tf from '@tensorflow/tfjs';
 import {compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
 import {startEngine} from '../engine/start.js';
+import * as tf from '../engine/tfjs.js';
 import {createHollowVariable} from '../engine/variable.js';
 import {matMul} from '../op/mat-mul.js';
 import {recordOf} from '../util/errors.js';

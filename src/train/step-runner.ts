@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../engine/tfjs.js';
 import type {ShardRows} from '../format/token-shard-rows.js';
 import {type Architecture, moeLayouts} from '../model/architecture.js';
 import {batchTensor, countLabels} from '../model/batch.js';

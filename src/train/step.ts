@@ -1,11 +1,11 @@
-import * as tf from '@tensorflow/tfjs';
 import {type Compiled, compile} from '../engine/compile.js';
 import type {Precision} from '../engine/precision.js';
+import * as tf from '../engine/tfjs.js';
 import type {Architecture} from '../model/architecture.js';
 import type {Capacity} from '../model/capacity.js';
 import type {Model} from '../model/model.js';
 import {at} from '../util/at.js';
-import type {BalanceOptions} from './balance.js';
+import type {BalanceOptions} from './balance-options.js';
 import {globalNorm} from './optimizer/clip.js';
 import type {OptimizerOptions} from './optimizer/update.js';
 import {PARTS, type Part} from './part.js';

@@ -1,12 +1,12 @@
 // What a teacher foresees of each row of text, asked once and kept: later epochs and other runs read it.
 import {createHash} from 'node:crypto';
 import {join} from 'node:path';
-import * as tf from '@tensorflow/tfjs';
 import {shardFingerprint} from '../data/fingerprint.js';
 import type {Batch} from '../data/loader.js';
 import type {SourceShards} from '../data/shards.js';
 import {compile} from '../engine/compile.js';
 import type {EngineInfo} from '../engine/start.js';
+import * as tf from '../engine/tfjs.js';
 import {openRowCache, type RowCache} from '../format/row-cache.js';
 import {weightsOf} from '../model/adapter.js';
 import {batchTensor, splitBatch} from '../model/batch.js';

@@ -1,5 +1,5 @@
 // Logits, FFN outputs and choices of both golden models cut along the stored partition.
-import * as tf from '@tensorflow/tfjs';
+
 import {describe, expect, it} from 'vitest';
 import {splitArchitecture} from '../../src/downcycle/convert.js';
 import {writeMoe} from '../../src/downcycle/convert-source.js';
@@ -18,6 +18,7 @@ import {useScratch} from '../format/scratch.js';
 import {readIds} from '../model/tiny-llama.js';
 import {onEngine} from '../support/engines.js';
 import {logitsOf} from '../support/logits.js';
+import * as tf from '../support/tfjs.js';
 import {GOLDENS, type Golden, hasGoldens, layerOf, readIds as readBytes, readJson, readTensors} from './golden.js';
 
 const scratch = useScratch();

@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
 import {convert} from '../../src/downcycle/convert.js';
@@ -16,6 +15,7 @@ import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {logitsOf} from '../support/logits.js';
+import * as tf from '../support/tfjs.js';
 import {lotCalibration as calibration, S} from './lot-calibration.js';
 import {splitOptions} from './split-options.js';
 

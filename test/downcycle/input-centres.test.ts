@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
 import {convert} from '../../src/downcycle/convert.js';
@@ -11,6 +10,7 @@ import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 import {splitOptions} from './split-options.js';
 
 const scratch = useScratch();

@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {convert, planOf} from '../../src/downcycle/convert.js';
 import {methodSchema, type SplitOptions} from '../../src/downcycle/options.js';
@@ -13,6 +12,7 @@ import {ModelError} from '../../src/util/errors.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA, writeTinyLlama} from '../model/tiny-llama.js';
 import {onEngine, onEveryEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 import {tinyProfile} from './tiny-profile.js';
 
 const scratch = useScratch();

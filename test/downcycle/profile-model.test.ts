@@ -1,6 +1,5 @@
 import {readdir, writeFile} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
-import * as tf from '@tensorflow/tfjs';
 import {beforeAll, describe, expect, it} from 'vitest';
 import type {Calibration} from '../../src/downcycle/calibration.js';
 import {openDense} from '../../src/downcycle/model-source.js';
@@ -20,6 +19,7 @@ import {silu} from '../../src/op/swiglu.js';
 import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
+import * as tf from '../support/tfjs.js';
 import {GOLDENS, hasGoldens, layerOf, readIds, readTensors} from './golden.js';
 
 const scratch = useScratch();

@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
 import {startFit} from '../../src/downcycle/fit.js';
@@ -16,6 +15,7 @@ import {mapTree} from '../../src/model/parameters.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 import {J, lotCalibration, S} from './lot-calibration.js';
 import {splitOptions} from './split-options.js';
 

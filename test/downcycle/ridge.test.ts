@@ -1,8 +1,8 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {type ActivitySums, fitActivity, fitSums, predictedProfiles} from '../../src/downcycle/ridge.js';
 import {createRng} from '../../src/util/rng.js';
 import {onEveryEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 
 type Rows = readonly (readonly number[])[];
 

@@ -1,5 +1,5 @@
 // What holds of a split whichever router it has.
-import * as tf from '@tensorflow/tfjs';
+
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
 import {drawRouter, routerDraw} from '../../src/downcycle/drawn-router.js';
@@ -17,6 +17,7 @@ import {hiddenTensor, startWalk} from '../../src/model/walk.js';
 import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA, tinyArchitecture} from '../model/tiny-llama.js';
 import {onEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 import {lotCalibration as calibration, S} from './lot-calibration.js';
 import {splitOptions} from './split-options.js';
 import {tinyProfile} from './tiny-profile.js';

@@ -3,12 +3,13 @@
  *
  * Prints one line of JSON: what it got, or the error.
  */
-import * as tf from '@tensorflow/tfjs';
+
 import {clusterFromEnvironment} from '../../src/engine/cluster-config.js';
 import {type Cluster, joinCluster} from '../../src/engine/collective.js';
 import {compile} from '../../src/engine/compile.js';
 import {liveTensors} from '../../src/engine/memory.js';
 import {startEngine} from '../../src/engine/start.js';
+import * as tf from '../support/tfjs.js';
 
 const config = clusterFromEnvironment(process.env);
 if (!config) throw new Error('TF_CONFIG is not set');

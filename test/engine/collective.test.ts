@@ -1,11 +1,11 @@
 import {createServer} from 'node:net';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {clusterFromEnvironment} from '../../src/engine/cluster-config.js';
 import {joinCluster} from '../../src/engine/collective.js';
 import {EnvironmentError} from '../../src/util/errors.js';
 import {runChild} from '../support/child.js';
 import {missingTensorFlow, onEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 
 /** What collective-worker.ts prints. */
 interface Report {

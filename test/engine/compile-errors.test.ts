@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {compile} from '../../src/engine/compile.js';
 import {ATTR, TF} from '../../src/engine/native/dtype.js';
@@ -6,6 +5,7 @@ import {getEngine} from '../../src/engine/state.js';
 import type {TensorFlowBackend} from '../../src/engine/tensorflow/backend.js';
 import {createVariable} from '../../src/engine/variable.js';
 import {expectNoLeak, onTensorFlow} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 
 /** `file:line` of the caller, as error messages should name it. */
 function here(linesBelow = 0): string {

@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {compile} from '../../src/engine/compile.js';
 import {liveTensors} from '../../src/engine/memory.js';
 import {expectNoLeak, onEngine, onEveryEngine, onTensorFlow} from '../support/engines.js';
 import {normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 /** A bit of everything: matmul, broadcasting, reductions, a comparison, integers, a gradient. */
 function program(x: tf.Tensor2D, w: tf.Tensor2D) {

@@ -1,7 +1,7 @@
-import * as tf from '@tensorflow/tfjs';
 import {expect} from 'vitest';
 import {compile} from '../../src/engine/compile.js';
 import {onTensorFlow} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 
 /** Milliseconds between two looks of the watch. */
 const TICK = 10;

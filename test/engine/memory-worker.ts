@@ -4,11 +4,11 @@
  * Peaks are VmHWM, the kernel's record of the most memory a process ever held, so each measurement needs a process.
  */
 import {readFileSync} from 'node:fs';
-import * as tf from '@tensorflow/tfjs';
 import {compile} from '../../src/engine/compile.js';
 import {startEngine} from '../../src/engine/start.js';
 import {createVariable} from '../../src/engine/variable.js';
 import {recompute} from '../../src/op/recompute.js';
+import * as tf from '../support/tfjs.js';
 
 await startEngine({device: 'cpu'});
 const what = process.argv[2];

@@ -1,8 +1,8 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {compile} from '../../src/engine/compile.js';
 import {EnvironmentError} from '../../src/util/errors.js';
 import {expectNoLeak, onTensorFlow} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 
 /** A result of 2^44 numbers, 70 TB. */
 const SIDE = 2 ** 22;

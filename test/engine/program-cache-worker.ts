@@ -1,7 +1,8 @@
 // One process for program-cache.test.ts: compiles a function, runs it, prints what it gives as one JSON line, and ends by itself.
-import * as tf from '@tensorflow/tfjs';
+
 import {compile} from '../../src/engine/compile.js';
 import {startEngine} from '../../src/engine/start.js';
+import * as tf from '../support/tfjs.js';
 
 await startEngine({device: 'cpu'});
 const variable = tf.variable(tf.ones([8, 8])) as tf.Tensor2D;

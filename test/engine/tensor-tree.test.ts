@@ -1,7 +1,7 @@
-import * as tf from '@tensorflow/tfjs';
 import {expect, it} from 'vitest';
 import {flattenTree, rebuildTree} from '../../src/engine/tensor-tree.js';
 import {runningEngines, withEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 
 it('a tree is rebuilt from its leaves in the order they were taken', () =>
   withEngine(runningEngines()[0]!, () => {

@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {compile} from '../../src/engine/compile.js';
 import {liveTensors} from '../../src/engine/memory.js';
 import {createVariable, type Variable} from '../../src/engine/variable.js';
 import {expectNoLeak, onEveryEngine, onTensorFlow} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 
 const valuesOf = (variable: Variable): number[] => tf.tidy(() => Array.from(variable.read().dataSync()));
 

@@ -1,6 +1,6 @@
-import * as tf from '@tensorflow/tfjs';
 import {expect, it} from 'vitest';
 import {startWasm} from '../../src/engine/wasm/backend.js';
+import * as tf from '../support/tfjs.js';
 
 it('starting the WebAssembly engine leaves the process its own handlers of uncaught errors', async () => {
   const count = (): number[] => [

@@ -3,7 +3,6 @@ import {execFile, execFileSync} from 'node:child_process';
 import {mkdir} from 'node:fs/promises';
 import {join} from 'node:path';
 import {promisify} from 'node:util';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it, vi} from 'vitest';
 import {createGenerator} from '../../src/eval/generator.js';
 import {exportModel} from '../../src/export/export.js';
@@ -14,6 +13,7 @@ import {mapTree} from '../../src/model/parameters.js';
 import {createRng} from '../../src/util/rng.js';
 import {useScratch} from '../format/scratch.js';
 import {onEngine} from '../support/engines.js';
+import * as tf from '../support/tfjs.js';
 import {EXACT, NEAR} from './cases.js';
 import {writeMixture} from './random-mixture.js';
 

@@ -1,10 +1,11 @@
 // Oracle routing: what every expert would do is known, and those that would do most are chosen.
-import type * as tf from '@tensorflow/tfjs';
+
 import {describe, expect} from 'vitest';
 import {type Routing, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {moe} from '../../src/model/moe.js';
 import {onEngine, onEveryEngine} from '../support/engines.js';
 import {type Host, normals} from '../support/host.js';
+import type * as tf from '../support/tfjs.js';
 import {MOE, randomModel, randomTokens} from './random-model.js';
 import {forward} from './run-model.js';
 

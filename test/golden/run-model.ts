@@ -1,5 +1,5 @@
 // Runs models of host values through the engine under test.
-import * as tf from '@tensorflow/tfjs';
+
 import {openModelFolder} from '../../src/format/model-folder.js';
 import type {Architecture} from '../../src/model/architecture.js';
 import {type Capacity, expertRoom, missingRows} from '../../src/model/capacity.js';
@@ -15,6 +15,7 @@ import {linearCrossEntropy} from '../../src/op/linear-cross-entropy.js';
 import {valueAndGradients} from '../../src/op/value-and-gradients.js';
 import type {EngineName, TestEngine} from '../support/engines.js';
 import {floats, type Host, ints, sizeOf} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 /** Parameters by path, in our layout. */
 export type Weights = Readonly<Record<string, Host>>;

@@ -1,6 +1,5 @@
 import {existsSync} from 'node:fs';
 import {join} from 'node:path';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, vi} from 'vitest';
 import {decode, logits} from '../../src/model/decoder.js';
 import {loadModel} from '../../src/model/model.js';
@@ -8,6 +7,7 @@ import {mapTree} from '../../src/model/parameters.js';
 import {tokenLosses} from '../../src/op/linear-cross-entropy.js';
 import {onTensorFlow, type TestEngine} from '../support/engines.js';
 import type {Host} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 import {GOLDENS, hasGoldens, readJson, readTensors} from './goldens.js';
 import {nextTokens, oncePerEngine} from './run-model.js';
 

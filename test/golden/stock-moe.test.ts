@@ -1,10 +1,10 @@
 import {join} from 'node:path';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import type {DecoderOutput} from '../../src/model/decoder.js';
 import {route} from '../../src/model/router.js';
 import {onEveryEngine, type TestEngine} from '../support/engines.js';
 import {dot, type Host} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 import {FIXTURES, GOLDENS, hasGoldens} from './goldens.js';
 import {forward, lossAndGradients, oncePerEngine} from './run-model.js';
 import {pathsOf, readStockMoe, type StockMoe, type StockName} from './stock-moe.js';

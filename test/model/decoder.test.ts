@@ -1,10 +1,10 @@
-import * as tf from '@tensorflow/tfjs';
 import {expect} from 'vitest';
 import {decode} from '../../src/model/decoder.js';
 import {leavesOf, mapTree, parameterSpecs} from '../../src/model/parameters.js';
 import {routeByModel} from '../../src/model/router.js';
 import {onEngine} from '../support/engines.js';
 import {integers, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 import {experts, tiny} from '../train/support.js';
 
 onEngine(

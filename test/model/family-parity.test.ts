@@ -1,7 +1,6 @@
 // Every family against transformers: models and figures are those of scripts/family-fixtures.py.
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {convert} from '../../src/downcycle/convert.js';
 import {proveConversion} from '../../src/downcycle/proof.js';
@@ -26,6 +25,7 @@ import {readJson, readTensors} from '../golden/goldens.js';
 import {forward, lossAndGradients, readHostModel} from '../golden/run-model.js';
 import {onEngine, onEveryEngine} from '../support/engines.js';
 import {dot, ints} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 import {FRESH, PLAIN_STEP, ratesAt, SEED} from '../train/support.js';
 
 interface Golden {

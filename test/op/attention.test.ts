@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {causalAttention} from '../../src/op/attention.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients, gradientsOf} from '../support/gradients.js';
 import {type Host, ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 const [N, G, S, d] = [2, 3, 5, 4];
 const q = normals([N, G, S, d], 1);

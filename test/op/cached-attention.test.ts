@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {causalAttention} from '../../src/op/attention.js';
 import {cachedAttention} from '../../src/op/cached-attention.js';
 import {onEveryEngine} from '../support/engines.js';
 import {ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 const [N, G, S, d] = [2, 3, 5, 4];
 /** Positions behind the last one hold whatever was there. */

@@ -1,8 +1,8 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {cholesky, choleskySolve, lowerPanels, lowerSquare} from '../../src/op/cholesky.js';
 import {onEveryEngine} from '../support/engines.js';
 import {floats, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 /** x·xᵀ + 0.1: positive definite. */
 function definite(x_NK: tf.Tensor2D): tf.Tensor2D {

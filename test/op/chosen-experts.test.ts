@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {chosenProduct} from '../../src/op/chosen-experts.js';
 import {multiplied} from '../../src/op/product.js';
 import {onEngine, onEveryEngine} from '../support/engines.js';
 import {ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 const [E, D, F] = [4, 3, 5];
 const EXPERTS = [2, 0, 2];

@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {embed} from '../../src/op/embedding.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 const IDS = [4, 0, 4, 2, 4, 0];
 const table = normals([5, 3], 1);

@@ -1,10 +1,10 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {fromEveryExpert, toEveryExpert} from '../../src/op/every-expert.js';
 import {solid, type Weight} from '../../src/op/weight.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 /** T rows, E experts, D and F columns, rank r. */
 const [T, E, D, F, r] = [6, 3, 5, 4, 2];

@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {missingRows} from '../../src/model/capacity.js';
 import {
@@ -14,6 +13,7 @@ import {multiplied} from '../../src/op/product.js';
 import {onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients, gradientsOf} from '../support/gradients.js';
 import {dot, type Host, ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 /** T tokens choose K of E experts with C rows each; experts 0 and 1 are wanted by four and five pairs. */
 const [T, K, E, C, D] = [6, 2, 4, 3, 3];

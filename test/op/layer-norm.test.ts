@@ -1,9 +1,9 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {layerNorm} from '../../src/op/layer-norm.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, normals} from '../support/host.js';
+import type * as tf from '../support/tfjs.js';
 
 const EPS = 1e-5;
 const fn = (x: tf.Tensor2D): tf.Tensor => layerNorm(x, EPS);

@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {linearCrossEntropy, tokenLosses} from '../../src/op/linear-cross-entropy.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients, gradientsOf} from '../support/gradients.js';
 import {floats, type Host, ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 const [T, D, V] = [7, 3, 5];
 const h = normals([T, D], 1);

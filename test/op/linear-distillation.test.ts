@@ -1,10 +1,10 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {linearCrossEntropy} from '../../src/op/linear-cross-entropy.js';
 import {type Lesson, linearDistillation, topWords} from '../../src/op/linear-distillation.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {type Host, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 /** T rows, width D of the student and C of the teacher, V words; row 2 does not count. */
 const [T, D, C, V] = [5, 4, 3, 7];

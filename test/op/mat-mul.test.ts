@@ -1,10 +1,10 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {routerLogits} from '../../src/model/router.js';
 import {matMul} from '../../src/op/mat-mul.js';
 import {onEngine, onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, type Host, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 const TRANSPOSES = [
   {transposeA: false, transposeB: false},

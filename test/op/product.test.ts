@@ -1,4 +1,3 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {MATRIX, matMul} from '../../src/op/mat-mul.js';
 import {multiplied, swigluMultiplied} from '../../src/op/product.js';
@@ -6,6 +5,7 @@ import {swiglu} from '../../src/op/swiglu.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients, gradientsOf} from '../support/gradients.js';
 import {normals} from '../support/host.js';
+import type * as tf from '../support/tfjs.js';
 
 const [T, F, D] = [5, 4, 3];
 const inputs = [normals([T, F], 1), normals([T, F], 2), normals([F, D], 3)] as const;

@@ -1,8 +1,8 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {randomNormal, randomUniform} from '../../src/op/random.js';
 import {onEveryEngine, runningEngines, withEngine} from '../support/engines.js';
 import {type Host, ints} from '../support/host.js';
+import type * as tf from '../support/tfjs.js';
 
 const uniform = (seed: tf.Tensor1D): tf.Tensor => randomUniform(seed, [5, 7]);
 const normal = (seed: tf.Tensor1D): tf.Tensor => randomNormal(seed, [5, 7]);

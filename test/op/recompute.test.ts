@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {matMul} from '../../src/op/mat-mul.js';
 import {recompute} from '../../src/op/recompute.js';
@@ -7,6 +6,7 @@ import {silu} from '../../src/op/swiglu.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients, gradientsOf} from '../support/gradients.js';
 import {type Host, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 type Args = [x: tf.Tensor2D, w: tf.Tensor2D, norm: tf.Tensor1D];
 

@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {ropeAngles, rotate} from '../../src/op/rope.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {dot, floats, type Host, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 const [S, d] = [5, 6];
 const frequencies = Float32Array.from({length: d / 2}, (_, j) => 10_000 ** ((-2 * j) / d));

@@ -1,8 +1,8 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {putMembers, takeMembers} from '../../src/op/stack.js';
 import {onEveryEngine} from '../support/engines.js';
 import {normals} from '../support/host.js';
+import type * as tf from '../support/tfjs.js';
 
 const SIZE = 3 * 2;
 const member = (values: ArrayLike<number>, e: number): number[] => Array.from(values).slice(e * SIZE, (e + 1) * SIZE);

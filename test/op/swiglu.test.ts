@@ -1,9 +1,9 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {silu, swiglu} from '../../src/op/swiglu.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, normals} from '../support/host.js';
+import type * as tf from '../support/tfjs.js';
 
 const fn = (gate: tf.Tensor, up: tf.Tensor): tf.Tensor => swiglu(gate, up);
 

@@ -1,9 +1,9 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {pickBlocks, pickColumns, topIndices} from '../../src/op/top-k.js';
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 describe('topIndices', () => {
   onEveryEngine('names the K largest of each row, largest first', async ({run}) => {

@@ -1,8 +1,8 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {untaped} from '../../src/op/untaped.js';
 import {onEveryEngine} from '../support/engines.js';
 import {floats, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 describe('untaped', () => {
   onEveryEngine('makes its result a constant to the gradient', async ({run}) => {

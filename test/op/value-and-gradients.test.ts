@@ -1,8 +1,8 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {valueAndGradients} from '../../src/op/value-and-gradients.js';
 import {onEveryEngine} from '../support/engines.js';
 import {floats} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 describe('valueAndGradients', () => {
   onEveryEngine('gives the loss, its gradient to each parameter, and what the loss function reports', async ({run}) => {

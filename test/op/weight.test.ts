@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {expertProduct, expertSlots} from '../../src/op/experts.js';
 import {MATRIX} from '../../src/op/mat-mul.js';
@@ -8,6 +7,7 @@ import {type Dropout, mapWeight, project, projectSwiglu, solid, type Weight} fro
 import {onEveryEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {ints, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 
 /** T rows, D and F columns, rank r, E experts. */
 const [T, D, F, r, E] = [6, 5, 4, 2, 3];

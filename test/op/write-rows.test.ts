@@ -1,8 +1,8 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {writeRows} from '../../src/op/write-rows.js';
 import {onEngine} from '../support/engines.js';
 import {ints, normals} from '../support/host.js';
+import type * as tf from '../support/tfjs.js';
 
 const [N, C, S, d] = [2, 6, 2, 3];
 const cache = normals([N, C, d], 1);

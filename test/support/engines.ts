@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {expect, it} from 'vitest';
 import {type CompileOptions, compile} from '../../src/engine/compile.js';
 import {locateTensorFlow} from '../../src/engine/library/locate.js';
@@ -9,6 +8,7 @@ import {flattenTree, type TensorTree} from '../../src/engine/tensor-tree.js';
 import {startBackend} from '../../src/engine/tensorflow/backend.js';
 import {startWasm} from '../../src/engine/wasm/backend.js';
 import {type Host, sizeOf} from './host.js';
+import * as tf from './tfjs.js';
 
 /** How a law's functions are run. */
 export type EngineName = 'tensorflow-eager' | 'tensorflow-compiled' | 'wasm';

@@ -1,7 +1,7 @@
-import * as tf from '@tensorflow/tfjs';
 import {expect} from 'vitest';
 import type {HostFunction, TestEngine} from './engines.js';
 import {dot, floats, type Host, normals} from './host.js';
+import * as tf from './tfjs.js';
 
 /** How closely gradients are checked. */
 interface GradientOptions {

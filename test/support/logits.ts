@@ -1,8 +1,8 @@
-import * as tf from '@tensorflow/tfjs';
 import {compile} from '../../src/engine/compile.js';
 import {decode, logits} from '../../src/model/decoder.js';
 import type {Model} from '../../src/model/model.js';
 import {mapTree} from '../../src/model/parameters.js';
+import * as tf from './tfjs.js';
 
 /** Logits of every position of some sequences, one after the other, [tokens, V]; the whole model is compiled at once. */
 export async function logitsOf(

@@ -1,7 +1,6 @@
 import {mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import * as tf from '@tensorflow/tfjs';
 import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import {upcycle} from '../../src/downcycle/upcycle.js';
 import {locateTensorFlow} from '../../src/engine/library/locate.js';
@@ -16,6 +15,7 @@ import {saveModel} from '../../src/model/save.js';
 import {loadTokenizer} from '../../src/tokenizer/tokenizer.js';
 import type {TrainInput} from '../../src/train/options.js';
 import {train as trainRun} from '../../src/train/run.js';
+import * as tf from '../support/tfjs.js';
 import {stepsOf, TEXT, tinyRun} from './support.js';
 
 vi.setConfig({testTimeout: 240_000, hookTimeout: 240_000});

@@ -1,19 +1,14 @@
 import {readFileSync} from 'node:fs';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import type {RouterTrace} from '../../src/model/moe.js';
 import {route} from '../../src/model/router.js';
-import {
-  type BalanceContext,
-  type Balanced,
-  type BalanceOptions,
-  balanceSchema,
-  routerLosses,
-} from '../../src/train/balance.js';
+import {type BalanceContext, type Balanced, routerLosses} from '../../src/train/balance.js';
+import {type BalanceOptions, balanceSchema} from '../../src/train/balance-options.js';
 import {onEveryEngine, type TestEngine} from '../support/engines.js';
 import {checkGradients} from '../support/gradients.js';
 import {floats, type Host, normals} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 import {referenceRouterLosses} from './reference.js';
 
 const AUX = balanceSchema.parse({});

@@ -3,7 +3,7 @@ import {describe, expect, it} from 'vitest';
 import type {ShardRows} from '../../src/format/token-shard-rows.js';
 import {loadModel} from '../../src/model/model.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
-import {type BalanceOptions, balanceSchema} from '../../src/train/balance.js';
+import {type BalanceOptions, balanceSchema} from '../../src/train/balance-options.js';
 import {checkpointModel, latestCheckpoint} from '../../src/train/checkpoint.js';
 import {mergeAdapter} from '../../src/train/merge.js';
 import {train} from '../../src/train/run.js';

@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, vi} from 'vitest';
 import type {ShardRows} from '../../src/format/token-shard-rows.js';
 import type {Architecture} from '../../src/model/architecture.js';
@@ -10,6 +9,7 @@ import {compileStep} from '../../src/train/step.js';
 import {createStepRunner, type RunnerOptions} from '../../src/train/step-runner.js';
 import {expectNoLeak, onEngine} from '../support/engines.js';
 import {integers} from '../support/host.js';
+import * as tf from '../support/tfjs.js';
 import {referenceAdamW} from './reference.js';
 import {experts, FRESH, PLAIN_STEP, ratesAt, SEED, SEQUENCE, tempFolder, tiny, writeModel} from './support.js';
 

@@ -1,5 +1,5 @@
 // How well a model that was pruned on one task foretells the text of every other. Shapes: n tasks, T tokens of a batch, F neurons.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import {addFfn, throughAttention} from '../../model/decoder.js';
 import {gluHidden} from '../../model/glu.js';
 import {hiddenTensor, type LayerFunction, startWalk, type Walk} from '../../model/walk.js';

@@ -1,6 +1,6 @@
 // What the neurons of each routed expert of a mixture do on the tokens that reach it. Shapes: T tokens, P = T·K chosen pairs of
 // token and expert, R rows of experts, F neurons of an expert, M markers.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import {droplessRoom} from '../../model/capacity.js';
 import {addFfn, decoderLayer, throughAttention} from '../../model/decoder.js';
 import {moe} from '../../model/moe.js';

@@ -1,4 +1,4 @@
-import type {DataType} from '@tensorflow/tfjs';
+import type {DataType} from '../tfjs.js';
 
 /** TensorFlow's dtype codes (`types.proto`) that the engine meets. */
 export const TF = {

@@ -1,6 +1,6 @@
-import type {DataType} from '@tensorflow/tfjs';
 import type {CApi, Pointer} from '../native/c-api.js';
 import {ATTR, dtypeCode} from '../native/dtype.js';
+import type {DataType} from '../tfjs.js';
 
 /** One attribute of an operation, in tfjs-node's form; a list value makes a list attribute. */
 export interface Attribute {

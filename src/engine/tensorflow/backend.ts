@@ -1,9 +1,9 @@
 import {createRequire} from 'node:module';
-import * as tf from '@tensorflow/tfjs';
 import {NodeJSKernelBackend} from '@tensorflow/tfjs-node-gpu/dist/nodejs_kernel_backend.js';
 import type {TFJSBinding} from '@tensorflow/tfjs-node-gpu/dist/tfjs_binding.js';
 import type {HostValues} from '../native/host-tensor.js';
 import type {Runtime} from '../native/runtime.js';
+import * as tf from '../tfjs.js';
 import {Binding, type Metadata} from './binding.js';
 import {registerKernels} from './kernel/register.js';
 

@@ -1,8 +1,8 @@
 import {createRequire} from 'node:module';
 import {dirname, join} from 'node:path';
-import * as tf from '@tensorflow/tfjs';
 import {setWasmPaths} from '@tensorflow/tfjs-backend-wasm';
 import {EnvironmentError} from '../../util/errors.js';
+import * as tf from '../tfjs.js';
 import {registerKernels} from './kernel/register.js';
 
 /** Starts tfjs's WebAssembly backend with the kernels it lacks. */

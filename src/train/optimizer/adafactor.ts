@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import type {Update} from './update.js';
 
 /** Adafactor's constants (Shazeer and Stern 2018, arXiv 1804.04235), named as in PyTorch. */

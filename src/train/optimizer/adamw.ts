@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import type {Update} from './update.js';
 
 /** AdamW's constants. */

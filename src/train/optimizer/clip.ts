@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 
 /** `√Σ‖g‖²` over all gradients. */
 export function globalNorm(gradients: readonly tf.Tensor[]): tf.Scalar {

@@ -1,5 +1,5 @@
-import * as tf from '@tensorflow/tfjs';
 import {withPrecision} from '../../engine/precision.js';
+import * as tf from '../../engine/tfjs.js';
 import {type MatMulOptions, matMul} from '../../op/mat-mul.js';
 import type {AdamWOptions} from './adamw.js';
 import type {Update} from './update.js';

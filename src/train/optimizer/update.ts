@@ -1,5 +1,5 @@
 // The optimizers behind one shape: what they keep of a parameter, and how they move it.
-import type * as tf from '@tensorflow/tfjs';
+import type * as tf from '../../engine/tfjs.js';
 import type {Part} from '../part.js';
 import {type AdafactorOptions, adafactor, adafactorFigures, adafactorSlots} from './adafactor.js';
 import {type AdamWOptions, adamCorrections, adamW} from './adamw.js';

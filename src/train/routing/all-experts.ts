@@ -1,5 +1,5 @@
 // Every expert for every token while only routers learn: the first stage of DIVE (arXiv 2506.09351).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import {type Routed, type RouterInput, routerLogits} from '../../model/router.js';
 import {untaped} from '../../op/untaped.js';
 

@@ -1,5 +1,5 @@
 // Tokens assigned to experts evenly (BASE layers, Lewis et al. 2021, arXiv 2103.16716).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import {type Routed, type RouterInput, routerLogits, routeTo, scoreScale} from '../../model/router.js';
 import {pickColumns, topIndices} from '../../op/top-k.js';
 import {untaped} from '../../op/untaped.js';

@@ -1,5 +1,5 @@
 // Experts that choose their tokens (Zhou et al. 2022, arXiv 2202.09368).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import type {MoeLayout} from '../../model/architecture.js';
 import {type ExpertPicks, type Routed, type RouterInput, routeByModel} from '../../model/router.js';
 import {takeRows} from '../../op/expert-choice.js';

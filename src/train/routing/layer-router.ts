@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import type {ForwardOptions} from '../../model/decoder.js';
 import type {LayerRouter, Routed, RouterInput} from '../../model/router.js';
 import {untaped} from '../../op/untaped.js';

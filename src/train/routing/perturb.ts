@@ -1,5 +1,5 @@
 // Routers that are disturbed while training.
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import {
   type Routed,
   type RouterInput,

@@ -1,6 +1,6 @@
 // Experts that are drawn, with an estimate of what drawing others would change (SparseMixer-v2: Liu et al. 2024, GRIN,
 // arXiv 2409.12136; the code is that of Phi-3.5-MoE, `sparsemixer` of transformers).
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../engine/tfjs.js';
 import {withinReach} from '../../model/reach.js';
 import {type Routed, type RouterInput, routerLogits} from '../../model/router.js';
 import {randomUniform} from '../../op/random.js';

@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {granularFactor, groupRows, requireShards, shardMatrix} from '../../../src/downcycle/upcycle/granular.js';
 import {upcycle} from '../../../src/downcycle/upcycle.js';
@@ -10,6 +9,7 @@ import {useScratch} from '../../format/scratch.js';
 import {TINY_LLAMA, tinyGolden, writeTinyLlama} from '../../model/tiny-llama.js';
 import {expectNoLeak, onEngine} from '../../support/engines.js';
 import {logitsOf} from '../../support/logits.js';
+import * as tf from '../../support/tfjs.js';
 import {neuronsOf, normalMatrix} from './matrix.js';
 
 const scratch = useScratch();

@@ -1,10 +1,10 @@
 import {readFileSync} from 'node:fs';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect, it} from 'vitest';
 import {clipFactor, globalNorm} from '../../../src/train/optimizer/clip.js';
 import {isMatrix} from '../../../src/train/part.js';
 import {onEveryEngine, type TestEngine} from '../../support/engines.js';
 import {floats, type Host, normals} from '../../support/host.js';
+import * as tf from '../../support/tfjs.js';
 import {type AdamState, referenceAdamW} from '../reference.js';
 import {type At, moved, startOf} from './moved.js';
 

@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {
   type Movable,
   type OptimizerOptions,
@@ -8,6 +7,7 @@ import {
 } from '../../../src/train/optimizer/update.js';
 import type {TestEngine} from '../../support/engines.js';
 import {floats, type Host} from '../../support/host.js';
+import * as tf from '../../support/tfjs.js';
 
 /** Where an update happens, and whether it may. */
 export interface At {

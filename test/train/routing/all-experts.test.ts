@@ -1,4 +1,3 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {type FfnLayout, SOFTMAX_ROUTING} from '../../../src/model/architecture.js';
 import {moe} from '../../../src/model/moe.js';
@@ -6,6 +5,7 @@ import {allExperts} from '../../../src/train/routing/all-experts.js';
 import {onEveryEngine} from '../../support/engines.js';
 import {checkGradients} from '../../support/gradients.js';
 import {type Host, normals} from '../../support/host.js';
+import type * as tf from '../../support/tfjs.js';
 
 const [T, D, E, F] = [6, 5, 4, 3];
 const LAYOUT: Extract<FfnLayout, {kind: 'moe'}> = {

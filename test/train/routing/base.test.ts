@@ -1,4 +1,3 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {greedyAssignment, optimalAssignment} from '../../../src/downcycle/assignment.js';
 import {SOFTMAX_ROUTING} from '../../../src/model/architecture.js';
@@ -6,6 +5,7 @@ import {assignEvenly, balancedAssignment} from '../../../src/train/routing/base.
 import {onEngine, onEveryEngine, type TestEngine} from '../../support/engines.js';
 import {checkGradients} from '../../support/gradients.js';
 import {floats, type Host, normals} from '../../support/host.js';
+import type * as tf from '../../support/tfjs.js';
 import {experts} from '../support.js';
 
 /** Logits of a router by which all tokens prefer the same experts. */

@@ -1,4 +1,3 @@
-import type * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {type Routing, SOFTMAX_ROUTING} from '../../../src/model/architecture.js';
 import {moe} from '../../../src/model/moe.js';
@@ -6,6 +5,7 @@ import {expertChoice} from '../../../src/train/routing/expert-choice.js';
 import {onEveryEngine} from '../../support/engines.js';
 import {checkGradients} from '../../support/gradients.js';
 import {type Host, normals} from '../../support/host.js';
+import type * as tf from '../../support/tfjs.js';
 
 /** Four experts of width F that take C = T·K·factor/E = 9 of 12 tokens. */
 const [T, D, E, K, F, FACTOR, C] = [12, 5, 4, 2, 3, 1.5, 9];

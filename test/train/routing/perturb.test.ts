@@ -1,4 +1,3 @@
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {SOFTMAX_ROUTING} from '../../../src/model/architecture.js';
 import {type RouterInput, route} from '../../../src/model/router.js';
@@ -6,6 +5,7 @@ import {dropExperts, jitter, noisy} from '../../../src/train/routing/perturb.js'
 import {onEveryEngine} from '../../support/engines.js';
 import {checkGradients} from '../../support/gradients.js';
 import {floats, type Host, ints, normals} from '../../support/host.js';
+import * as tf from '../../support/tfjs.js';
 import {experts} from '../support.js';
 
 const [T, D, E, K] = [24, 6, 8, 2];

@@ -1,10 +1,10 @@
 import {readFileSync} from 'node:fs';
-import * as tf from '@tensorflow/tfjs';
 import {describe, expect} from 'vitest';
 import {randomUniform} from '../../../src/op/random.js';
 import {drawExperts} from '../../../src/train/routing/sparse-mixer.js';
 import {onEveryEngine, type TestEngine} from '../../support/engines.js';
 import {floats, ints} from '../../support/host.js';
+import * as tf from '../../support/tfjs.js';
 
 /** Numbers of test/fixtures/train/make_sparse_mixer.py: two of five experts for 24 tokens. */
 interface Torch extends Readonly<Record<'tokens' | 'numExperts' | 'topK' | 'jitter', number>> {

@@ -1,6 +1,6 @@
-import type * as tf from '@tensorflow/tfjs';
 import {numElements} from '../../../util/shape.js';
 import {TF} from '../../native/dtype.js';
+import type * as tf from '../../tfjs.js';
 import {boolAttr, typeAttr} from '../attributes.js';
 import type {TensorFlowBackend} from '../backend.js';
 import type {Metadata} from '../binding.js';

@@ -1,6 +1,6 @@
-import type * as tf from '@tensorflow/tfjs';
 import {TF} from '../../native/dtype.js';
 import {matmulPrecision} from '../../precision.js';
+import type * as tf from '../../tfjs.js';
 import {boolAttr, typeAttr} from '../attributes.js';
 import type {TensorFlowBackend} from '../backend.js';
 import type {Binding} from '../binding.js';

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../tfjs.js';
 import type {TensorFlowBackend} from '../backend.js';
 import {cholesky, choleskySolve} from './cholesky.js';
 import {expertSlots} from './expert-slots.js';

@@ -1,5 +1,5 @@
-import type * as tf from '@tensorflow/tfjs';
 import {TF} from '../../native/dtype.js';
+import type * as tf from '../../tfjs.js';
 import {intAttr, typeAttr} from '../attributes.js';
 import type {TensorFlowBackend} from '../backend.js';
 import {withRaw} from './raw.js';

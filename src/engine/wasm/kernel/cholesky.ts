@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../tfjs.js';
 import type {WasmKernel} from './register.js';
 
 /** Row by row on the host (Cholesky-Banachiewicz), in float64. */

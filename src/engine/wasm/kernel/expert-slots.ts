@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../tfjs.js';
 import type {WasmKernel} from './register.js';
 
 /** Slots by two passes over the pairs in order: one counts, one places. */

@@ -1,5 +1,5 @@
-import * as tf from '@tensorflow/tfjs';
 import {numElements} from '../../../util/shape.js';
+import * as tf from '../../tfjs.js';
 import type {WasmKernel} from './register.js';
 
 /** Philox-4x32-10 (Salmon et al. 2011) from counter 0: the low 23 bits of each word as a number in [0, 1). */

@@ -1,5 +1,5 @@
-import * as tf from '@tensorflow/tfjs';
 import {numElements} from '../../../util/shape.js';
+import * as tf from '../../tfjs.js';
 import type {WasmKernel} from './register.js';
 
 /**

@@ -1,4 +1,4 @@
-import * as tf from '@tensorflow/tfjs';
+import * as tf from '../../tfjs.js';
 import type {WasmKernel} from './register.js';
 
 /** Rows of x [N, ...] summed by segment id [N]; the gradient of gather. */
