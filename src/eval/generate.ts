@@ -134,9 +134,10 @@ async function planOf({model, prompt, maxTokens, sampling, stop = []}: GenerateO
 }
 
 /** The id of a special token, which no text shows; null if a string is none. */
-function specialId({encode, decode}: Tokenizer, text: string): number | null {
-  const [id, ...others] = encode(text, {addSpecial: false});
-  return id !== undefined && others.length === 0 && decode([id], {skipSpecial: true}) === '' ? id : null;
+function specialId(tokenizer: Tokenizer, text: string): number | null {
+  const [id, ...others] = tokenizer.encode(text, {addSpecial: false});
+  if (id === undefined || others.length > 0) return null;
+  return tokenizer.decode([id], {skipSpecial: true}) === '' ? id : null;
 }
 
 function promptText(prompt: Prompt, {model, tokenizer}: Subject): string {

@@ -8,4 +8,3 @@ const tfjs = createRequire(import.meta.url)('@tensorflow/tfjs') as typeof types;
 
 export const {booleanMaskAsync, eye, getBackend, grad, grads, image, sin, squaredDifference, valueAndGrads, variable} =
   tfjs;
-export type {Rank} from '@tensorflow/tfjs';

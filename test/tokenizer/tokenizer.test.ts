@@ -95,8 +95,9 @@ describe('a text that comes back', () => {
     const tokenizer = await loadTokenizer(folder);
     const text = "he said , and 's ' not";
     expect(tokenizer.decode(tokenizer.encode(text))).toBe(text);
-    const {push, flush} = createStreamDecoder(tokenizer);
-    expect([...Array.from(tokenizer.encode(text), push), flush()].join('')).toBe(text);
+    const stream = createStreamDecoder(tokenizer);
+    const pieces = Array.from(tokenizer.encode(text), (id) => stream.push(id));
+    expect([...pieces, stream.flush()].join('')).toBe(text);
   });
 });
 
