@@ -43,26 +43,30 @@ export async function loadParameters(
 export async function checkTensors(tensors: TensorStore, architecture: Architecture): Promise<readonly string[]> {
   const family = FAMILIES[architecture.family];
   const parts = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, family.names));
-  const ones = onesTensors(family, architecture);
-  const expected = [...parts, ...ones];
+  const expected = [...parts, ...onesTensors(family, architecture)];
   for (const {name, shape} of expected) {
     const {dtype} = expectTensor(tensors, name, shape);
     if (isFloatDtype(dtype)) continue;
     throw new ModelError(`${tensors.path}: tensor "${name}" is ${dtype}; real numbers are needed.`);
   }
-  for (const {name} of ones) await requireOnes(tensors, name);
+  await requireOnes(tensors, architecture);
   const asked = new Set(expected.map(({name}) => name));
   const extra = tensors.names.filter((name) => !asked.has(name) && !family.isObsolete(name));
   return describeExtra(extra, tensors, family);
 }
 
-/** @throws ModelError if a number of the tensor is not one. */
-async function requireOnes(tensors: TensorStore, name: string): Promise<void> {
-  const values = await tensors.read(name);
-  const place = values.findIndex((value) => value !== 1);
-  if (place < 0) return;
-  throw new ModelError(
-    `${tensors.fileOf(name)}: tensor "${name}" has ${values[place]} at place ${place}; only ones are supported, since layer norms have no weights here.`,
+/** @throws ModelError naming file and tensor if one of those that must be ones is not, or missing. */
+export async function requireOnes(tensors: TensorStore, architecture: Architecture): Promise<void> {
+  for (const {name} of onesTensors(FAMILIES[architecture.family], architecture)) {
+    const values = await tensors.read(name);
+    const place = values.findIndex((value) => value !== 1);
+    if (place >= 0) throw notOnes(tensors, name, `${values[place]} at place ${place}`);
+  }
+}
+
+function notOnes(tensors: TensorStore, name: string, found: string): ModelError {
+  return new ModelError(
+    `${tensors.fileOf(name)}: tensor "${name}" has ${found}; only ones are supported, since layer norms have no weights here.`,
     {
       hint: 'The weight of a norm can be multiplied into the columns of the matrices that read what it gives (Wqkv; router, w1 and v1; lm_head): do so, and store ones.',
     },
