@@ -19,7 +19,7 @@ export interface Attention {
 /** The rewritings that bring attention into the form of a family. @throws Inexpressible if it computes something else. */
 export function attentionTricks(architecture: Architecture, family: Attention): Trick[] {
   const {norm, qkNorm, qkvClip, slidingWindow, multipliers} = architecture;
-  if (norm.kind !== family.norm.kind) throw new Inexpressible(NORMS[norm.kind], OWN_KIND);
+  if (norm.kind !== family.norm.kind) throw new Inexpressible(...NORMS[norm.kind]);
   if (norm.placement !== family.norm.placement) {
     throw new Inexpressible(
       `its norms come ${norm.placement} attention and feed-forward part, not ${family.norm.placement}`,
@@ -42,9 +42,10 @@ export function attentionTricks(architecture: Architecture, family: Attention): 
 
 const OWN_KIND = 'Choose a target of its own kind of attention.';
 
-const NORMS: Readonly<Record<Dialect['norm']['kind'], string>> = {
-  layer: 'its norms have no weights',
-  rms: 'its norms divide by the root mean square, and those of the family take the mean away first',
+/** Why a model with norms of a kind has no place where they are of the other, and what would help. */
+const NORMS: Readonly<Record<Dialect['norm']['kind'], readonly [why: string, remedy: string]>> = {
+  layer: ['its norms take the mean away first and have no weights', 'Choose dbrx.'],
+  rms: ['its norms divide by the root mean square, and those of the family take the mean away first', OWN_KIND],
 };
 
 const QK_NORMS: Readonly<Record<Dialect['qkNorm'], string>> = {

@@ -57,7 +57,7 @@ const REFUSED: readonly [name: string, architecture: Architecture, why: RegExp, 
   ],
   ['a selection bias of softmax scores', mixture({}, [biased]), /selection biases/, /sigmoid/, 'qwen2_moe'],
   ['layers that differ', mixture({}, uneven), /layers have 4 to 7 experts/, /--allocate uniform/, 'qwen2_moe'],
-  ['norms without weights', mixture(olmo), /norms have no weights/, /own kind/, 'mixtral'],
+  ['norms without weights', mixture(olmo), /have no weights/, /Choose dbrx/, 'mixtral'],
   ['norms with weights', mixture(), /divide by the root mean square/, /own kind/, 'dbrx'],
   ['norms without weights, softmax and a shared expert', mixture(olmo), /fits into routed ones only/, /renormalise/],
   [
