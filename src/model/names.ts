@@ -55,7 +55,8 @@ interface Entry {
 /**
  * The tensors that hold a parameter: one, or one for each expert or expert inside one; these may be the same.
  *
- * Linear weights are [out, in] on disk; embedding and head are tables [V, D] in both places.
+ * Linear weights are [out, in] on disk, but for what goes down where all rows are neurons; embedding and head are tables [V, D]
+ * in both places.
  */
 export function diskTensors({path, shape, role, isOutput, among}: ParameterSpec, names: Names): DiskTensor[] {
   const layer = /^layers\.(\d+)/.exec(path)?.[1] ?? '';
@@ -64,8 +65,8 @@ export function diskTensors({path, shape, role, isOutput, among}: ParameterSpec,
   const {name, stack: held, part, parts, isQkv} = readEntry(template.replace('{l}', layer));
   const depth = held ? 1 : AXES.filter((axis) => name.includes(axis)).length;
   const [stack, own] = [shape.slice(0, depth), shape.slice(depth)];
-  const isNeurons = held === 'rows' && isOutput;
-  const isTransposed = role !== 'embedding' && own.length === 2 && !isNeurons;
+  const isAsHere = held === 'rows' && isOutput; // a row a neuron, as our down projections have it
+  const isTransposed = role !== 'embedding' && own.length === 2 && !isAsHere;
   const [rows = 1, ...columns] = isTransposed ? own.toReversed() : own;
   const {before, all} = (isQkv && among) || {before: part * rows, all: parts * rows};
   const lines = held === 'rows' ? [numElements(stack) * all] : [...(held ? stack : []), all];
