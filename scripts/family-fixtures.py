@@ -5,7 +5,7 @@
 Also test/fixtures/model/rope.json: how fast the pairs of a head turn, for settings of published models.
 
 Needs torch and transformers 5. Each folder is what save_pretrained writes, and beside it golden.safetensors (ids,
-logits) and golden.json (mean next-token loss, norm of its gradient for every parameter, a list where a tensor holds two).
+logits) and golden.json (mean next-token loss, norm of its gradient for every parameter, a list where a tensor holds several).
 """
 
 import json
@@ -49,7 +49,12 @@ FAMILIES = {
     "granitemoeshared": dict(intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, attention_bias=True,
                              shared_intermediate_size=20, embedding_multiplier=3.0, attention_multiplier=0.3,
                              residual_multiplier=0.4, logits_scaling=3.0),
+    "dbrx": dict(d_model=24, n_heads=4, n_layers=2, max_seq_len=64, vocab_size=64, rope_theta=5000.0,
+                 attn_config=dict(kv_n_heads=2, clip_qkv=1.5, rope_theta=5000.0),
+                 ffn_config=dict(ffn_hidden_size=12, moe_num_experts=4, moe_top_k=2)),
 }
+# Those that have the keys of COMMON under other names.
+STRANGERS = {"dbrx"}
 # What experts are called in files, by model type: gate, up and down; transformers has gate and up of all as one tensor.
 EXPERTS = {"mixtral": ("w1", "w3", "w2")}
 # What Granite's parameters are called in files, where gate and up are one tensor, too: by the end of their names.
@@ -71,12 +76,15 @@ DROPPED = {"transformers_version", "_name_or_path"}  # would change with every r
 
 
 def make_model(model_type, keys):
-    config = transformers.AutoConfig.for_model(model_type, **{**COMMON, **keys})
+    common = {} if model_type in STRANGERS else COMMON
+    config = transformers.AutoConfig.for_model(model_type, **{**common, **keys})
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.normal_(0, 0.5)
+            elif parameter.dim() == 1 and model_type == "dbrx":
+                parameter.fill_(1)  # all that is supported, since layer norms have no weights there
             elif parameter.dim() == 1:
                 parameter.uniform_(0.5, 1.5)
             else:
@@ -90,6 +98,8 @@ def make_model(model_type, keys):
 def gradients(model, name, parameter):
     """Names in files and gradients of a parameter: of each expert, where one parameter holds all."""
     stem, _, which = name.rpartition(".")
+    if model.config.model_type == "dbrx" and parameter.dim() == 1:
+        return
     if model.config.model_type == "granitemoeshared":
         for end, disk in GRANITE.items():
             name = name.replace(f"block_sparse_moe.{end}", f"block_sparse_moe.{disk}")
@@ -110,7 +120,10 @@ def disk_name(model, name):
 
 
 def norm_of(name, grad):
-    """Of a tensor of gate and up the norms of both."""
+    """Of a tensor of gate and up the norms of both, of one of queries, keys and values those of all three."""
+    if name.endswith("Wqkv.weight"):
+        keys = (grad.shape[0] - grad.shape[1]) // 2
+        return [part.norm().item() for part in grad.split([grad.shape[1], keys, keys])]
     if name.endswith("input_linear.weight"):
         return [part.norm().item() for part in grad.chunk(2, dim=-2)]
     return grad.norm().item()

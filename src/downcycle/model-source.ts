@@ -79,7 +79,7 @@ async function open<T>(path: string, more: (model: OpenModel) => Promise<T>): Pr
   const folder = await openModelFolder(path);
   try {
     const architecture = architectureFromConfig(folder.config, folder.configFile);
-    const model = {folder, architecture, warnings: checkTensors(folder.tensors, architecture)};
+    const model = {folder, architecture, warnings: await checkTensors(folder.tensors, architecture)};
     return {...model, ...(await more(model))};
   } catch (error) {
     await folder.close();

@@ -177,7 +177,7 @@ async function inspectModel(path: string): Promise<ModelInspection> {
       dtypes: countStored(tensors),
       tokenizer: await summariseTokenizer(folder),
       ...(await originOf(path)),
-      warnings: checkTensors(folder.tensors, architecture),
+      warnings: await checkTensors(folder.tensors, architecture),
     };
   } finally {
     await folder.close();

@@ -5,6 +5,7 @@ export const TARGET_NAMES = [
   'qwen3_moe',
   'olmoe',
   'flex_olmo',
+  'dbrx',
   'granitemoeshared',
   'glm4_moe',
   'deepseek_v3',

@@ -1,5 +1,6 @@
 import {type Architecture, countParameters, type MixtureFamily} from '../model/architecture.js';
 import {architectureAfter, type ExportPlan, planFor, type Refusal, type Storage, type Target} from './plan.js';
+import {DBRX_TARGET} from './target/dbrx.js';
 import {DEEPSEEK_V3} from './target/deepseek-v3.js';
 import {FLEX_OLMO_TARGET} from './target/flex-olmo.js';
 import {GLM4_MOE_TARGET} from './target/glm4-moe.js';
@@ -16,6 +17,7 @@ const TARGETS: Readonly<Record<MixtureFamily, Target>> = {
   qwen3_moe: QWEN3_MOE_TARGET,
   olmoe: OLMOE_TARGET,
   flex_olmo: FLEX_OLMO_TARGET,
+  dbrx: DBRX_TARGET,
   granitemoeshared: GRANITEMOESHARED_TARGET,
   glm4_moe: GLM4_MOE_TARGET,
 };

@@ -12,6 +12,8 @@ const REALS = [
   'initializer_range',
   'logits_scaling',
   'low_freq_factor',
+  'moe_loss_weight',
+  'moe_normalize_expert_weights',
   'partial_rotary_factor',
   'residual_multiplier',
   'rms_norm_eps',

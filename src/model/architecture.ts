@@ -21,7 +21,8 @@ export type MixtureFamily =
   | 'olmoe'
   | 'flex_olmo'
   | 'glm4_moe'
-  | 'granitemoeshared';
+  | 'granitemoeshared'
+  | 'dbrx';
 
 /** Factors that keep activations of wide and deep models apart from their size (maximal update parametrisation). */
 export interface Multipliers {

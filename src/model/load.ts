@@ -7,7 +7,7 @@ import {transpose} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
 import type {FamilyDefinition} from './family/definition.js';
 import {FAMILIES} from './family/registry.js';
-import {type DiskTensor, diskTensors, parametersIn} from './names.js';
+import {type DiskTensor, diskTensors, onesTensors, parametersIn} from './names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from './parameters.js';
 
 /** Takes one parameter, float32 in our layout; the array is the receiver's to keep. */
@@ -25,7 +25,7 @@ export async function loadParameters(
   architecture: Architecture,
   onLeaf: LeafSink,
 ): Promise<readonly string[]> {
-  const warnings = checkTensors(tensors, architecture);
+  const warnings = await checkTensors(tensors, architecture);
   const {names} = FAMILIES[architecture.family];
   for (const spec of leavesOf(parameterSpecs(architecture))) {
     await onLeaf(spec, await readLeaf(tensors, spec, diskTensors(spec, names)));
@@ -34,22 +34,43 @@ export async function loadParameters(
 }
 
 /**
- * Compares the tensors of a folder with those an architecture asks for, by name and shape; reads no weights.
+ * Compares the tensors of a folder with those an architecture asks for, by name and shape; reads no weights but those that must
+ * be ones.
  *
  * @returns what is there and not asked for, in words.
- * @throws ModelError naming file and tensor if one is missing, has another shape or is not made of real numbers.
+ * @throws ModelError naming file and tensor if one is missing, has another shape, is not made of real numbers, or not of ones.
  */
-export function checkTensors(tensors: TensorStore, architecture: Architecture): readonly string[] {
+export async function checkTensors(tensors: TensorStore, architecture: Architecture): Promise<readonly string[]> {
   const family = FAMILIES[architecture.family];
-  const expected = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, family.names));
+  const parts = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, family.names));
+  const expected = [...parts, ...onesTensors(family, architecture)];
   for (const {name, shape} of expected) {
     const {dtype} = expectTensor(tensors, name, shape);
     if (isFloatDtype(dtype)) continue;
     throw new ModelError(`${tensors.path}: tensor "${name}" is ${dtype}; real numbers are needed.`);
   }
+  await requireOnes(tensors, architecture);
   const asked = new Set(expected.map(({name}) => name));
   const extra = tensors.names.filter((name) => !asked.has(name) && !family.isObsolete(name));
   return describeExtra(extra, tensors, family);
+}
+
+/** @throws ModelError naming file and tensor if one of those that must be ones is not, or missing. */
+export async function requireOnes(tensors: TensorStore, architecture: Architecture): Promise<void> {
+  for (const {name} of onesTensors(FAMILIES[architecture.family], architecture)) {
+    const values = await tensors.read(name);
+    const place = values.findIndex((value) => value !== 1);
+    if (place >= 0) throw notOnes(tensors, name, `${values[place]} at place ${place}`);
+  }
+}
+
+function notOnes(tensors: TensorStore, name: string, found: string): ModelError {
+  return new ModelError(
+    `${tensors.fileOf(name)}: tensor "${name}" has ${found}; only ones are supported, since layer norms have no weights here.`,
+    {
+      hint: 'The weight of a norm can be multiplied into the columns of the matrices that read what it gives (Wqkv; router, w1 and v1; lm_head): do so, and store ones.',
+    },
+  );
 }
 
 /** Two lines at most: tensors of the family that this config does not ask for, and tensors nobody knows. */

@@ -1,6 +1,7 @@
 // Our parameters and the tensors of Hugging Face folders: one table a family, read in both directions.
 
 import {numElements} from '../util/shape.js';
+import type {Architecture} from './architecture.js';
 import type {FamilyDefinition} from './family/definition.js';
 import type {ParameterSpec} from './parameters.js';
 
@@ -27,6 +28,9 @@ export interface ParameterName {
 
 type Names = FamilyDefinition['names'];
 
+/** The number of a layer in a name. */
+const LAYER = /(?<=\.(?:layers|blocks)\.)\d+(?=\.)/;
+
 /** The number of an expert in a name. */
 const EXPERT = /(?<=\.experts\.)\d+(?=\.)/g;
 
@@ -34,37 +38,43 @@ const EXPERT = /(?<=\.experts\.)\d+(?=\.)/g;
 const AXES = ['{e}', '{i}'];
 
 /** Name, stack and part of an entry such as `x.weight[{e}][1/2]`: see `FamilyDefinition`. */
-const ENTRY = /^([^[]+)(\[\{e\}\])?(?:\[(\d)\/(\d)\])?$/;
+const ENTRY = /^([^[]+)(?:\[(\{e\}:?)\])?(?:\[(\d)\/(\d)\]|\[([qkv])\/qkv\])?$/;
 
 /** What an entry of a table says. */
 interface Entry {
   readonly name: string;
-  /** Whether the experts are the first axis of the tensor. */
-  readonly isStack: boolean;
+  /** How the tensor holds all experts: as its first axis, or one after another in its rows; null if it does not. */
+  readonly stack: 'axis' | 'rows' | null;
   /** Which of how many equal parts of rows. */
   readonly part: number;
   readonly parts: number;
+  /** Whether it is the part of queries, keys or values, which need not be equal. */
+  readonly isQkv: boolean;
 }
 
 /**
  * The tensors that hold a parameter: one, or one for each expert or expert inside one; these may be the same.
  *
- * Linear weights are [out, in] on disk; embedding and head are tables [V, D] in both places.
+ * Linear weights are [out, in] on disk, but for what goes down where all rows are neurons; embedding and head are tables [V, D]
+ * in both places.
  */
-export function diskTensors({path, shape, role}: ParameterSpec, names: Names): DiskTensor[] {
+export function diskTensors({path, shape, role, isOutput, among}: ParameterSpec, names: Names): DiskTensor[] {
   const layer = /^layers\.(\d+)/.exec(path)?.[1] ?? '';
   const template = names[path.replace(/^layers\.\d+/, 'layers.{l}')];
   if (template === undefined) throw new Error(`no name table has the parameter ${path}`);
-  const {name, isStack, part, parts} = readEntry(template.replace('{l}', layer));
-  const depth = isStack ? 1 : AXES.filter((axis) => name.includes(axis)).length;
+  const {name, stack: held, part, parts, isQkv} = readEntry(template.replace('{l}', layer));
+  const depth = held ? 1 : AXES.filter((axis) => name.includes(axis)).length;
   const [stack, own] = [shape.slice(0, depth), shape.slice(depth)];
-  const isTransposed = role !== 'embedding' && own.length === 2;
+  const isAsHere = held === 'rows' && isOutput; // a row a neuron, as our down projections have it
+  const isTransposed = role !== 'embedding' && own.length === 2 && !isAsHere;
   const [rows = 1, ...columns] = isTransposed ? own.toReversed() : own;
+  const {before, all} = (isQkv && among) || {before: part * rows, all: parts * rows};
+  const lines = held === 'rows' ? [numElements(stack) * all] : [...(held ? stack : []), all];
   const size = numElements(own);
   return placesIn(stack).map((place, i) => ({
     name: place.reduce((text, at, axis) => text.replace(AXES[axis] ?? '', String(at)), name),
-    shape: [...(isStack ? stack : []), parts * rows, ...columns],
-    offset: ((isStack ? i : 0) * parts + part) * size,
+    shape: [...lines, ...columns],
+    offset: ((held ? i : 0) * all + before) * numElements(columns),
     isTransposed,
     begin: i * size,
     end: (i + 1) * size,
@@ -72,9 +82,10 @@ export function diskTensors({path, shape, role}: ParameterSpec, names: Names): D
 }
 
 function readEntry(template: string): Entry {
-  const [, name, stack, part = '0', parts = '1'] = ENTRY.exec(template) ?? [];
+  const [, name, stack, part = '0', parts = '1', which] = ENTRY.exec(template) ?? [];
   if (name === undefined) throw new Error(`a name table has ${template}`);
-  return {name, isStack: stack !== undefined, part: Number(part), parts: Number(parts)};
+  const held = stack === undefined ? null : stack.endsWith(':') ? 'rows' : 'axis';
+  return {name, stack: held, part: Number(part), parts: Number(parts), isQkv: which !== undefined};
 }
 
 /** Every place of a stack, the last axis fastest; of no stack one. */
@@ -85,16 +96,23 @@ function placesIn(stack: readonly number[]): number[][] {
   );
 }
 
+/** The tensors of ones of a model, as its family has them. */
+export function onesTensors({ones = []}: Pick<FamilyDefinition, 'ones'>, {width, ffn}: Architecture) {
+  const ofLayers = (name: string): string[] =>
+    name.includes('{l}') ? ffn.map((_, l) => name.replace('{l}', String(l))) : [name];
+  return ones.flatMap(ofLayers).map((name) => ({name, shape: [width]}));
+}
+
 /** Whether experts of a family stand together in tensors. */
 export function joinsExperts(names: Names): boolean {
-  return Object.values(names).some((template) => readEntry(template).isStack);
+  return Object.values(names).some((template) => readEntry(template).stack !== null);
 }
 
 /** The parameters that a tensor of this name holds in some model of the family, whole or in part, in the order of the table. */
 export function parametersIn(name: string, names: Names): ParameterName[] {
-  const layer = /\.layers\.(\d+)\./.exec(name)?.[1];
+  const layer = LAYER.exec(name)?.[0];
   const place = [...name.matchAll(EXPERT)].map(([at]) => Number(at));
-  const named = name.replace(/(?<=\.layers\.)\d+(?=\.)/, '{l}');
+  const named = name.replace(LAYER, '{l}');
   const template = place.reduce((text, at, axis) => text.replace(`.experts.${at}.`, `.experts.${AXES[axis]}.`), named);
   const paths = Object.keys(names).filter((path) => readEntry(names[path] ?? '').name === template);
   return paths.map((path) => ({path: path.replace('{l}', layer ?? ''), place}));

@@ -107,6 +107,8 @@ export interface ParameterSpec {
   readonly role: Role;
   /** Whether the matrix writes into the residual stream; its initial scale shrinks with depth. */
   readonly isOutput: boolean;
+  /** There if it gives queries, keys or values, which some families have in one matrix: outputs before its own there, and all. */
+  readonly among?: {readonly before: number; readonly all: number};
 }
 
 /** Describes every parameter of an architecture. */
@@ -137,14 +139,18 @@ function attentionSpecs(
   path: string,
 ): AttentionTree<ParameterSpec> {
   const [queries, keys] = [heads * headDim, kvHeads * headDim];
+  const projection = (name: string, size: number, before: number): ParameterSpec => ({
+    ...specOf(`${path}.${name}`, [D, size], 'attention'),
+    among: {before, all: queries + 2 * keys},
+  });
   const bias = (name: string, size: number, isThere: boolean): ParameterSpec | null =>
     isThere ? specOf(`${path}.${name}`, [size], 'attention-bias') : null;
   const norm = (name: string, size: number): ParameterSpec | null =>
     qkNorm === 'none' ? null : specOf(`${path}.${name}`, [qkNorm === 'head' ? headDim : size], 'norm');
   return {
-    q: specOf(`${path}.q`, [D, queries], 'attention'),
-    k: specOf(`${path}.k`, [D, keys], 'attention'),
-    v: specOf(`${path}.v`, [D, keys], 'attention'),
+    q: projection('q', queries, 0),
+    k: projection('k', keys, queries),
+    v: projection('v', keys, queries + keys),
     o: specOf(`${path}.o`, [queries, D], 'attention', true),
     qBias: bias('qBias', queries, attentionBias !== 'none'),
     kBias: bias('kBias', keys, attentionBias !== 'none'),

@@ -8,7 +8,7 @@ import type {Architecture} from './architecture.js';
 import {architectureToConfig, withDtype} from './config.js';
 import type {ConfigRecord} from './family/definition.js';
 import {FAMILIES} from './family/registry.js';
-import {type DiskTensor, diskTensors} from './names.js';
+import {type DiskTensor, diskTensors, onesTensors} from './names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs, type Role} from './parameters.js';
 
 /** What goes into a saved model. */
@@ -36,11 +36,18 @@ export interface SaveOptions {
 export async function saveModel(path: string, options: SaveOptions): Promise<void> {
   const {architecture, config, read, dtype, tokenizerFrom, originFrom, extraFiles} = options;
   const byName = partsByName(architecture);
+  const ones = onesTensors(FAMILIES[architecture.family], architecture);
   const leaf = keepLast(read);
   await writeModelFolder(path, {
     config: withDtype(architectureToConfig(architecture, config), dtype),
-    entries: [...byName.values()].flatMap(([first]) => (first ? [entryOf(first, dtype)] : [])),
-    read: (name) => joined(byName.get(name) ?? [], leaf),
+    entries: [
+      ...[...byName.values()].flatMap(([first]) => (first ? [entryOf(first, dtype)] : [])),
+      ...ones.map((tensor) => ({...tensor, dtype: storedDtype('norm', dtype)})),
+    ],
+    read: async (name) => {
+      const parts = byName.get(name);
+      return parts ? joined(parts, leaf) : new Float32Array(architecture.width).fill(1);
+    },
     ...(tokenizerFrom !== undefined && {copyFrom: tokenizerFrom}),
     ...(originFrom !== undefined && {originFrom}),
     ...(extraFiles && {extraFiles}),

@@ -12,7 +12,7 @@ import type {Architecture, FfnLayout} from './architecture.js';
 import type {AttentionContext} from './attention.js';
 import {attentionContext} from './decoder.js';
 import {FAMILIES} from './family/registry.js';
-import {readParameter} from './load.js';
+import {readParameter, requireOnes} from './load.js';
 import {diskTensors} from './names.js';
 import {type LayerTree, mapLayer, type ParameterSpec, parameterSpecs} from './parameters.js';
 
@@ -82,11 +82,12 @@ const MOST_SHELVES = 3;
  * Starts a walk at the embeddings of a text.
  *
  * Layers of the same shapes share the memory of their weights, and that of three kinds of layers is kept at most.
- * @throws ModelError naming file and tensor if one is missing or of another shape.
+ * @throws ModelError naming file and tensor if one is missing, of another shape, or has numbers where it must have ones.
  * @throws DataError if a token is outside the vocabulary.
  */
 export async function startWalk(folder: ModelFolder, architecture: Architecture, text: WalkText): Promise<Walk> {
   requireKnown(text, architecture, folder.path);
+  await requireOnes(folder.tensors, architecture);
   const {sequenceLength} = text;
   const sequences = text.tokens.length / sequenceLength;
   const batchSize = largestDivisor(sequences, mostSequences(sequenceLength));

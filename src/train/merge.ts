@@ -5,7 +5,7 @@ import {type ModelFolder, openModelFolder} from '../format/model-folder.js';
 import type {TensorStore} from '../format/tensor-store.js';
 import {adapterShapes} from '../model/adapter.js';
 import {architectureFromConfig} from '../model/config.js';
-import {readParameter} from '../model/load.js';
+import {checkTensors, readParameter} from '../model/load.js';
 import {matrixDtype} from '../model/matrix-dtype.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../model/parameters.js';
 import {saveModel} from '../model/save.js';
@@ -79,6 +79,7 @@ async function mergeInto(
   {out, dtype: asked}: Pick<MergeOptions, 'out' | 'dtype'>,
 ): Promise<Merged> {
   const found = architectureFromConfig(folder.config, folder.configFile);
+  await checkTensors(folder.tensors, found);
   const architecture = tensors.names.some(isSelectionBias) ? withBiases(found) : found;
   const specs = leavesOf(parameterSpecs(architecture));
   const scale = record.alpha / record.rank;

@@ -17,6 +17,8 @@ export const uneven = [
 const multipliers: Multipliers = {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 2};
 export const postNorm = {norm: {kind: 'rms', placement: 'after'}, qkNorm: 'width'} as const;
 
+export const olmo = {family: 'olmo', norm: {kind: 'layer', placement: 'before'}} as const;
+
 /** What is exported, which family it must become, and what was asked for: auto unless said. */
 export type ExportCase = readonly [name: string, architecture: Architecture, becomes: TargetName, to?: TargetName];
 
@@ -72,6 +74,20 @@ export const EXACT: readonly ExportCase[] = [
   ['norms of heads', mixture({family: 'qwen3', qkNorm: 'head'}, bareLayers), 'qwen3_moe'],
   ['norms of heads, and a shared expert', mixture({family: 'qwen3', qkNorm: 'head', routing: SHARES}), 'qwen3_moe'],
   ['norms after', mixture({family: 'olmo2', ...postNorm, routing: SHARES}), 'flex_olmo'],
+  ['norms without weights', mixture({...olmo, routing: SHARES}, bareLayers), 'dbrx'],
+  [
+    'norms without weights, a clip, and as many keys as queries',
+    mixture({...olmo, qkvClip: 0.7, kvHeads: 4}, bareLayers),
+    'dbrx',
+  ],
+  [
+    'norms without weights, a shared expert, a tied embedding, positions that are scaled',
+    mixture({
+      ...{...olmo, tied: true, kvHeads: 1, routing: {...SHARES, scale: 2}},
+      ropeScaling: {kind: 'linear', factor: 2.5},
+    }),
+    'dbrx',
+  ],
   ['norms of all heads', mixture({family: 'olmoe', qkNorm: 'width'}, bareLayers), 'olmoe'],
   ['sigmoid scores and a selection bias', mixture({routing: {...SIGMOID, scale: 1.5}}, [biased, biased]), 'glm4_moe'],
   [
@@ -118,4 +134,5 @@ export const NEAR: readonly ExportCase[] = [
     mixture({family: 'olmo2', ...postNorm, routing: ONES}),
     'flex_olmo',
   ],
+  ['weights of one beside norms without weights', mixture({...olmo, routing: ONES}), 'dbrx'],
 ];

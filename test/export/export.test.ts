@@ -16,7 +16,7 @@ import {useScratch} from '../format/scratch.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
 import {writeRun} from '../report/synthetic-run.js';
 import {onEngine} from '../support/engines.js';
-import {biased, EXACT, NEAR, ONES, postNorm, SHARES, SIGMOID, uneven} from './cases.js';
+import {biased, EXACT, NEAR, ONES, olmo, postNorm, SHARES, SIGMOID, uneven} from './cases.js';
 import {mixture, moeLayer, writeMixture} from './random-mixture.js';
 
 const scratch = useScratch();
@@ -57,11 +57,22 @@ const REFUSED: readonly [name: string, architecture: Architecture, why: RegExp, 
   ],
   ['a selection bias of softmax scores', mixture({}, [biased]), /selection biases/, /sigmoid/, 'qwen2_moe'],
   ['layers that differ', mixture({}, uneven), /layers have 4 to 7 experts/, /--allocate uniform/, 'qwen2_moe'],
+  ['norms without weights', mixture(olmo), /have no weights/, /Choose dbrx/, 'mixtral'],
+  ['norms with weights', mixture(), /divide by the root mean square/, /own kind/, 'dbrx'],
+  ['norms without weights, softmax and a shared expert', mixture(olmo), /fits into routed ones only/, /renormalise/],
   [
-    'norms without weights',
-    mixture({family: 'olmo', norm: {kind: 'layer', placement: 'before'}}),
-    /norms have no weights/,
-    /own kind/,
+    'norms without weights and biases',
+    mixture({...olmo, attentionBias: 'qkvo', routing: SHARES}),
+    /have biases \(qkvo\)/,
+    /--dry-run/,
+    'dbrx',
+  ],
+  [
+    'norms without weights, and wide heads',
+    mixture({...olmo, headDim: 8, routing: SHARES}),
+    /4 heads are 8 wide, and those of the family 16\/4/,
+    /--dry-run/,
+    'dbrx',
   ],
   [
     'a window where the family has none',
@@ -297,6 +308,7 @@ describe('exportPlans', () => {
       'qwen3_moe refusal',
       'olmoe refusal',
       'flex_olmo refusal',
+      'dbrx refusal',
       'glm4_moe refusal',
       'deepseek_v3 refusal',
     ]);

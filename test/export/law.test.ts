@@ -35,6 +35,7 @@ const architecture: fc.Arbitrary<Architecture> = fc
       {},
       {family: 'qwen2', attentionBias: 'qkv', tied: true},
       {family: 'qwen3', qkNorm: 'head'},
+      {family: 'olmo', norm: {kind: 'layer', placement: 'before'}, qkvClip: 0.7, tied: true},
       {family: 'olmo2', norm: {kind: 'rms', placement: 'after'}, qkNorm: 'width'},
     ),
   })

@@ -8,7 +8,7 @@ import {anyArchitecture, tinyArchitecture, tinyConfig} from './tiny-llama.js';
 const FILE = 'model/config.json';
 const read = (config: Record<string, unknown>) => architectureFromConfig(config, FILE);
 const KNOWN =
-  'known are llama, mistral, qwen2, qwen3, olmo, olmo2, granite, mixtral, qwen2_moe, qwen3_moe, olmoe, flex_olmo, glm4_moe, granitemoeshared';
+  'known are llama, mistral, qwen2, qwen3, olmo, olmo2, granite, mixtral, qwen2_moe, qwen3_moe, olmoe, flex_olmo, glm4_moe, granitemoeshared, dbrx';
 const newKeys = ['rope_parameters', 'dtype'];
 const withoutRope = Object.fromEntries(Object.entries(tinyConfig).filter(([key]) => !newKeys.includes(key)));
 const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);

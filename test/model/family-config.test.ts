@@ -63,6 +63,7 @@ const WORDS: Readonly<Record<Family, Partial<Dialect>>> = {
     attentionBias: 'qkvo',
     multipliers: {embedding: 3, attention: 0.3, residual: 0.4, logitsDivisor: 3},
   },
+  dbrx: {norm: {kind: 'layer', placement: 'before'}, qkvClip: 1.5},
 };
 
 const expert = {
@@ -96,6 +97,7 @@ const MIXTURES: Readonly<Record<MixtureFamily, Pick<Architecture, 'ffn' | 'routi
   },
   qwen2_moe: {ffn: [dense, gated], routing: {...SOFTMAX_ROUTING, renormalise: true}},
   granitemoeshared: {ffn: [granite, granite], routing: {...SOFTMAX_ROUTING, order: 'topk-then-score'}},
+  dbrx: {ffn: [expert, expert], routing: {...SOFTMAX_ROUTING, renormalise: true}},
 };
 
 it.each(Object.entries(MIXTURES))(
@@ -114,11 +116,23 @@ it.each<[MixtureFamily, string, Partial<Architecture>]>([
   ['granitemoeshared', 'a gate', {ffn: [gated, gated]}],
   ['granitemoeshared', 'a dense layer', {ffn: [dense, granite]}],
   ['granitemoeshared', 'softmax over all', {routing: SOFTMAX_ROUTING}],
+  ['dbrx', 'a shared expert', {ffn: [granite, granite]}],
+  ['dbrx', 'a factor on weights', {routing: {...SOFTMAX_ROUTING, scale: 2}}],
 ])('a config of %s does not say %s, that of our own mixtures does', (family, _, change) => {
   const architecture = {...read(configOf(family)), ...change};
   const written = architectureToConfig(architecture, configOf(family));
   expect(written).toMatchObject({model_type: 'downcycle_moe', moe: {source_model_type: family}});
   expect(read(JSON.parse(JSON.stringify(written)) as Config)).toEqual(architecture);
+});
+
+it('a config of dbrx says the base of rotations where transformers 4 reads it, too', () => {
+  const {rope_parameters, attn_config, ...rest} = configOf('dbrx');
+  expect(attn_config).toMatchObject({rope_theta: 5000});
+  expect(read({...rest, attn_config}).ropeTheta).toBe(5000);
+  expect(read({...rest, rope_parameters}).ropeTheta).toBe(5000);
+  const {ropeTheta, ...architecture} = read(configOf('dbrx'));
+  const written = architectureToConfig({...architecture, ropeTheta: 7 * ropeTheta});
+  expect(written).toMatchObject({rope_theta: 35_000, attn_config: {rope_theta: 35_000}});
 });
 
 it('a config of qwen2_moe has experts in every second layer where it says so', () => {
@@ -134,12 +148,13 @@ describe.each(Object.keys(FAMILIES) as Family[])('a config of %s', (family) => {
   });
 
   it('is written as it was read, also in the keys of transformers 4', () => {
-    expect(architectureToConfig(read(config), config)).toEqual({...config, head_dim: read(config).headDim});
+    const heads = family === 'dbrx' ? {} : {head_dim: read(config).headDim}; // which have no width of their own there
+    expect(architectureToConfig(read(config), config)).toEqual({...config, ...heads});
     const {rope_theta, ...scaling} = config.rope_parameters as Config;
     const rotation = family === 'glm4_moe' ? {partial_rotary_factor: 1} : {};
     const old = {...without(config, 'rope_parameters'), rope_theta, rope_scaling: scaling, ...rotation};
     expect(read(old)).toEqual(read(config));
-    expect(architectureToConfig(read(old), old)).toEqual({...old, head_dim: read(config).headDim});
+    expect(architectureToConfig(read(old), old)).toEqual({...old, ...heads});
   });
 
   it('says how rotations are slowed down where no config said it before', () => {
@@ -185,6 +200,9 @@ describe('defaults of transformers', () => {
         ],
       },
     ],
+    ['dbrx', 'attn_config', {kvHeads: 1, qkvClip: null}],
+    ['dbrx', 'ffn_config', {ffn: Array(2).fill({...expert, expertWidth: 3584, topK: 1})}],
+    ['dbrx', 'max_seq_len', {contextLength: 2048}],
   ])('stand in for a missing key: %s, %s', (family, key, changed) => {
     const config = configOf(family);
     expect(read(without(config, key))).toEqual({...read(config), ...changed});
@@ -192,6 +210,16 @@ describe('defaults of transformers', () => {
 
   it('are not taken for a window of null, which is none', () => {
     expect(read({...configOf('mistral'), sliding_window: null}).slidingWindow).toBeNull();
+  });
+
+  it('are not taken for expert weights of dbrx that are null, which are softmax as it is', () => {
+    const {moe_normalize_expert_weights, ...ffn_config} = configOf('dbrx').ffn_config as Config;
+    expect(moe_normalize_expert_weights).toBe(1);
+    const said = (change: Config) => read({...configOf('dbrx'), ffn_config: {...ffn_config, ...change}});
+    expect(said({}).routing).toEqual({...SOFTMAX_ROUTING, renormalise: true});
+    expect(said({moe_normalize_expert_weights: null}).routing).toEqual(SOFTMAX_ROUTING);
+    const written = architectureToConfig(said({moe_normalize_expert_weights: null}));
+    expect(written.ffn_config).toMatchObject({moe_normalize_expert_weights: null});
   });
 
   it('know no key for the epsilon of layer norms', () => {
@@ -246,6 +274,27 @@ describe('what is not computed', () => {
       'granitemoeshared',
       {num_experts_per_tok: 5},
       'num_experts_per_tok is 5: it must be at most num_local_experts, which is 4.',
+    ],
+    ['dbrx', {tie_word_embeddings: true}, 'tie_word_embeddings is true: only false is supported, as in transformers.'],
+    ['dbrx', {n_heads: 16}, 'n_heads is 16: it must divide d_model.'],
+    ['dbrx', {n_heads: 8}, 'n_heads is 8: positions need heads of an even width.'],
+    ['dbrx', {attn_config: {kv_n_heads: 3}}, 'attn_config.kv_n_heads is 3: it must divide n_heads.'],
+    [
+      'dbrx',
+      {attn_config: {rope_theta: 1e4}},
+      'attn_config.rope_theta is 10000: it must be the one outside of attn_config, which is 5000.',
+    ],
+    ['dbrx', {ffn_config: 3}, 'ffn_config is 3: an object is needed.'],
+    ['dbrx', {ffn_config: {moe_top_k: 5}}, 'ffn_config.moe_top_k is 5: it must be at most moe_num_experts.'],
+    [
+      'dbrx',
+      {ffn_config: {moe_normalize_expert_weights: 2}},
+      'ffn_config.moe_normalize_expert_weights is 2: only 1, for weights that sum to one, and null are supported.',
+    ],
+    [
+      'dbrx',
+      {ffn_config: {ffn_act_fn: {name: 'gelu'}}},
+      'ffn_config.ffn_act_fn.name is "gelu": only "silu" is supported.',
     ],
     ['glm4_moe', {n_group: 2}, 'n_group is 2: only 1 is supported, no groups of experts.'],
     [

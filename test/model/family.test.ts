@@ -5,6 +5,7 @@ import {countParameters} from '../../src/model/architecture.js';
 import {FAMILIES} from '../../src/model/family/registry.js';
 import {type DiskTensor, diskTensors, parametersIn} from '../../src/model/names.js';
 import {leavesOf, type ParameterSpec, parameterSpecs} from '../../src/model/parameters.js';
+import {moeLayer} from '../export/random-mixture.js';
 import {architecturesOf, TINY_LLAMA, tinyArchitecture} from './tiny-llama.js';
 
 /** Axes of a parameter that are numbers in its names on disk. */
@@ -21,7 +22,7 @@ describe.each(Object.values(FAMILIES))('names of $modelType', ({modelType, names
           const stack = spec.shape.slice(0, depthOf(spec));
           const tensors = diskTensors(spec, names);
           const back = tensors.map(({name}) => parametersIn(name, names).find(({path}) => path === spec.path));
-          const isStacked = names[spec.path.replace(/^layers\.\d+/, 'layers.{l}')]!.includes('[{e}]');
+          const isStacked = names[spec.path.replace(/^layers\.\d+/, 'layers.{l}')]!.includes('[{e}');
           const placeOf = (i: number): number[] => {
             const [, inside = 1] = stack;
             return [Math.floor(i / inside), i % inside].slice(0, stack.length);
@@ -98,6 +99,39 @@ describe('names of llama', () => {
       'model.layers.x.mlp.gate.weight',
     ];
     for (const name of strangers) expect(parametersIn(name, names)).toEqual([]);
+  });
+});
+
+describe('names of dbrx', () => {
+  const {names} = FAMILIES.dbrx;
+  const stem = 'transformer.blocks.1';
+  const specs = parameterSpecs({
+    ...tinyArchitecture,
+    ...{heads: 4, kvHeads: 1, headDim: 4},
+    ffn: Array.from({length: 2}, () => moeLayer({experts: 3, topK: 1, sharedWidth: 0})),
+  });
+  const listed = (spec: ParameterSpec) =>
+    diskTensors(spec, names).map(({name, shape, offset, isTransposed}) => [name, shape, offset, isTransposed]);
+
+  it('say where queries, keys and values are in one tensor, of which queries are more', () => {
+    const {q, k, v} = specs.layers[1]!.attention;
+    const fused = `${stem}.norm_attn_norm.attn.Wqkv.weight`;
+    expect(listed(q)).toEqual([[fused, [24, 16], 0, true]]);
+    expect(listed(k)).toEqual([[fused, [24, 16], 16 * 16, true]]);
+    expect(listed(v)).toEqual([[fused, [24, 16], 20 * 16, true]]);
+    expect(parametersIn(fused, names).map(({path}) => path)).toEqual(
+      ['q', 'k', 'v'].map((which) => `layers.1.attention.${which}`),
+    );
+  });
+
+  it('have the neurons of all experts as rows, also of what goes down', () => {
+    const {ffn} = specs.layers[1]!;
+    if (ffn.kind !== 'moe') throw new Error('not a mixture');
+    const rows = (name: string, isTransposed: boolean) =>
+      [0, 1, 2].map((e) => [`${stem}.ffn.experts.mlp.${name}`, [24, 16], e * 8 * 16, isTransposed]);
+    expect(listed(ffn.experts.gate)).toEqual(rows('w1', true));
+    expect(listed(ffn.experts.up)).toEqual(rows('v1', true));
+    expect(listed(ffn.experts.down)).toEqual(rows('w2', false));
   });
 });
 

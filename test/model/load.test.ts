@@ -6,6 +6,7 @@ import {architectureFromConfig} from '../../src/model/config.js';
 import {loadParameters} from '../../src/model/load.js';
 import {loadModel} from '../../src/model/model.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
+import {startWalk} from '../../src/model/walk.js';
 import {ModelError} from '../../src/util/errors.js';
 import {GOLDENS, hasGoldens, readJson, readTensors} from '../downcycle/golden.js';
 import {useScratch} from '../format/scratch.js';
@@ -15,6 +16,7 @@ import {readIds, TINY_LLAMA, tinyArchitecture, tinyGolden, writeTinyLlama} from 
 
 const scratch = useScratch();
 const GRANITE = fileURLToPath(new URL('../fixtures/family/granitemoeshared', import.meta.url));
+const DBRX = fileURLToPath(new URL('../fixtures/family/dbrx', import.meta.url));
 /** A folder of SmolLM2-135M-Instruct, too large for the repository. */
 const SMOLLM2 = process.env.DOWNCYCLE_SMOLLM2 ?? '';
 
@@ -127,6 +129,36 @@ describe('loadParameters', () => {
     const info = (name: string) => ({...tensors.info(name), dtype: 'I32' as const});
     const load = loadParameters({tensors: {...tensors, info}}, tinyArchitecture, () => undefined);
     await expect(load).rejects.toThrow('tensor "model.embed_tokens.weight" is I32; real numbers are needed');
+    await folder.close();
+  });
+
+  it('refuses weights of norms that have no place unless they are ones', async () => {
+    const folder = await openModelFolder(DBRX);
+    const {tensors} = folder;
+    const architecture = architectureFromConfig(folder.config, DBRX);
+    const name = 'transformer.blocks.1.norm_attn_norm.norm_2.weight';
+    const read = async (asked: string): Promise<Float32Array> => {
+      const values = await tensors.read(asked);
+      return asked === name ? values.fill(0.5, 3, 4) : values;
+    };
+    const reading = loadParameters({tensors: {...tensors, read}}, architecture, () => undefined).then(
+      () => new ModelError('it was read'),
+      (thrown: unknown) => thrown as ModelError,
+    );
+    expect(await reading).toBeInstanceOf(ModelError);
+    expect(await reading).toMatchObject({
+      message: `${DBRX}/model.safetensors: tensor "${name}" has 0.5 at place 3; only ones are supported, since layer norms have no weights here.`,
+      hint: expect.stringContaining('multiplied into the columns') as string,
+    });
+    const walking = startWalk({...folder, tensors: {...tensors, read}}, architecture, {
+      tokens: Int32Array.of(1, 2),
+      sequenceLength: 2,
+    });
+    await expect(walking).rejects.toThrow((await reading).message); // as evaluations go through a model
+    const has = (asked: string): boolean => asked !== name && tensors.has(asked);
+    await expect(loadParameters({tensors: {...tensors, has}}, architecture, () => undefined)).rejects.toThrow(
+      `tensor "${name}" is missing`,
+    );
     await folder.close();
   });
 

@@ -170,6 +170,16 @@ const DIALECTS: Readonly<Record<Family, fc.Arbitrary<Partial<Architecture>>>> = 
     qkNorm: fc.constantFrom('none' as const, 'head' as const),
   }),
   granitemoeshared: fc.record({...bias, multipliers}),
+  dbrx: fc.record({
+    norm: fc.constant<Dialect['norm']>({kind: 'layer', placement: 'before'}),
+    normEps: fc.constant(1e-5),
+    qkvClip: fc.option(fc.constantFrom(8, 0.5), {nil: null}),
+    tied: fc.constant(false),
+    heads: fc.constant(4),
+    kvHeads: fc.constantFrom(1, 2, 4),
+    headDim: fc.constant(2),
+    width: fc.constant(8),
+  }),
 };
 
 const plainArchitecture: fc.Arbitrary<Architecture> = fc

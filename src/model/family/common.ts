@@ -5,6 +5,9 @@ import type {ConfigRecord} from './definition.js';
 import {size} from './number.js';
 import {ropeFields, ropeKeys, ropeOf} from './rope.js';
 
+/** The epsilon of layer norms, that of torch: no key of a config says it. */
+export const LAYER_NORM_EPS = 1e-5;
+
 /** A switch that is off unless it is said. */
 export const flag = z.boolean('true or false is needed').default(false);
 /** A switch of biases that nothing here computes. */

@@ -93,6 +93,35 @@ export const GRANITE_MOE_NAMES: Names = {
   'layers.{l}.ffn.experts.down': 'model.layers.{l}.block_sparse_moe.output_linear.weight[{e}]',
 };
 
+/**
+ * What DBRX calls its tensors: queries, keys and values are one, and those of all experts. What only mixtures of ours have is
+ * called as everywhere.
+ */
+export const DBRX_NAMES: Names = {
+  ...Object.fromEntries(
+    Object.entries(COMMON_NAMES).map(([path, name]) => [
+      path,
+      name.replace('model.layers.{l}.mlp.', 'transformer.blocks.{l}.ffn.'),
+    ]),
+  ),
+  embed: 'transformer.wte.weight',
+  'layers.{l}.attention.q': 'transformer.blocks.{l}.norm_attn_norm.attn.Wqkv.weight[q/qkv]',
+  'layers.{l}.attention.k': 'transformer.blocks.{l}.norm_attn_norm.attn.Wqkv.weight[k/qkv]',
+  'layers.{l}.attention.v': 'transformer.blocks.{l}.norm_attn_norm.attn.Wqkv.weight[v/qkv]',
+  'layers.{l}.attention.o': 'transformer.blocks.{l}.norm_attn_norm.attn.out_proj.weight',
+  'layers.{l}.ffn.router': 'transformer.blocks.{l}.ffn.router.layer.weight',
+  'layers.{l}.ffn.experts.gate': 'transformer.blocks.{l}.ffn.experts.mlp.w1[{e}:]',
+  'layers.{l}.ffn.experts.up': 'transformer.blocks.{l}.ffn.experts.mlp.v1[{e}:]',
+  'layers.{l}.ffn.experts.down': 'transformer.blocks.{l}.ffn.experts.mlp.w2[{e}:]',
+};
+
+/** Weights of the norms of DBRX: before attention, before the feed-forward part and at the end. */
+export const DBRX_NORMS: readonly string[] = [
+  'transformer.blocks.{l}.norm_attn_norm.norm_1.weight',
+  'transformer.blocks.{l}.norm_attn_norm.norm_2.weight',
+  'transformer.norm_f.weight',
+];
+
 /** Whether old versions of transformers saved a tensor that can be computed. */
 export function isRotaryTable(name: string): boolean {
   return name.endsWith('.rotary_emb.inv_freq');

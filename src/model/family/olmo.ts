@@ -1,13 +1,10 @@
 // OLMo 1B and 7B of 2024 in the form of transformers (`-hf`).
 import {z} from 'zod';
-import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit} from './common.js';
+import {architectureOf, biasWord, commonFields, commonKeys, flag, headsFit, LAYER_NORM_EPS} from './common.js';
 import type {FamilyDefinition} from './definition.js';
 import {parseKeys} from './keys.js';
 import {ATTENTION_BIAS_NAMES, COMMON_NAMES, isRotaryTable} from './names.js';
 import {positive} from './number.js';
-
-/** No key of the config says it. */
-const NORM_EPS = 1e-5;
 
 const configSchema = z
   .looseObject({...commonFields, attention_bias: flag, clip_qkv: positive.optional()})
@@ -21,7 +18,7 @@ export const OLMO: FamilyDefinition = {
   isObsolete: isRotaryTable,
   readConfig: (config, file) => {
     const keys = parseKeys(configSchema, config, file);
-    return architectureOf('olmo', keys, NORM_EPS, {
+    return architectureOf('olmo', keys, LAYER_NORM_EPS, {
       norm: {kind: 'layer', placement: 'before'},
       attentionBias: biasWord(keys.attention_bias),
       qkvClip: keys.clip_qkv ?? null,

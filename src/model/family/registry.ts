@@ -1,5 +1,6 @@
 import {nearest} from '../../util/nearest.js';
 import type {Family} from '../architecture.js';
+import {DBRX} from './dbrx.js';
 import type {FamilyDefinition} from './definition.js';
 import {FLEX_OLMO} from './flex-olmo.js';
 import {GLM4_MOE} from './glm4-moe.js';
@@ -32,6 +33,7 @@ export const FAMILIES: Readonly<Record<Family, FamilyDefinition>> = {
   flex_olmo: FLEX_OLMO,
   glm4_moe: GLM4_MOE,
   granitemoeshared: GRANITE_MOE_SHARED,
+  dbrx: DBRX,
 };
 
 /** Whether a `model_type` is one of {@link FAMILIES}. */

@@ -129,6 +129,7 @@ function scalingOf(section: Section): RopeScaling | undefined {
   }
 }
 
-function isRecord(value: unknown): value is ConfigRecord {
+/** Whether a value of a config is a section of keys. */
+export function isRecord(value: unknown): value is ConfigRecord {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
