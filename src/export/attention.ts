@@ -1,5 +1,5 @@
 // Whether a family computes attention, norms and residuals as a model does.
-import type {Architecture, Dialect} from '../model/architecture.js';
+import type {Architecture, Dialect, MixtureFamily} from '../model/architecture.js';
 import {Inexpressible, type Trick} from './plan.js';
 import {zeroBiases} from './trick/biases.js';
 
@@ -43,8 +43,10 @@ export function attentionTricks(architecture: Architecture, family: Attention): 
 const OWN_KIND = 'Choose a target of its own kind of attention.';
 
 /** Why a model with norms of a kind has no place where they are of the other, and what would help. */
-const NORMS: Readonly<Record<Dialect['norm']['kind'], readonly [why: string, remedy: string]>> = {
-  layer: ['its norms take the mean away first and have no weights', 'Choose dbrx.'],
+const NORMS: Readonly<
+  Record<Dialect['norm']['kind'], readonly [why: string, help: string | readonly MixtureFamily[]]>
+> = {
+  layer: ['its norms take the mean away first and have no weights', ['dbrx']],
   rms: ['its norms divide by the root mean square, and those of the family take the mean away first', OWN_KIND],
 };
 

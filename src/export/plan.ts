@@ -45,15 +45,17 @@ export interface Refusal {
   readonly why: string;
   /** What would make it possible. */
   readonly remedy: string | null;
+  /** Families that have what it lacks, whether or not they have the rest. */
+  readonly instead: readonly MixtureFamily[];
   /** Whether attention is what the family computes, so that it is experts that do not fit. */
   readonly hasAttention: boolean;
 }
 
-/** A reason why not, and what would help. */
+/** A reason why not, and what would help: something to do, or families that have what this one lacks. */
 export class Inexpressible extends Error {
   constructor(
     message: string,
-    readonly remedy: string | null = null,
+    readonly help: string | readonly MixtureFamily[] = [],
   ) {
     super(message);
   }
@@ -87,7 +89,9 @@ export function planFor(target: Target, architecture: Architecture, storage: Sto
     return {kind: 'plan', target: family, tricks, ...fidelityOf(tricks, storage)};
   } catch (error) {
     if (!(error instanceof Inexpressible)) throw error;
-    return {kind: 'refusal', target: family, why: error.message, remedy: error.remedy, hasAttention};
+    const {message: why, help} = error;
+    const said = typeof help === 'string' ? {remedy: help, instead: []} : {remedy: null, instead: help};
+    return {kind: 'refusal', target: family, why, ...said, hasAttention};
   }
 }
 

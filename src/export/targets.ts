@@ -32,11 +32,20 @@ const ABOUT_AS_LARGE = 1.05;
 export function planAll(architecture: Architecture, storage: Storage): (ExportPlan | Refusal)[] {
   const all = Object.values(TARGETS).map((target) => planFor(target, architecture, storage));
   const plans = all.filter((plan) => plan.kind === 'plan');
+  const refusals = all.filter((plan) => plan.kind === 'refusal').map((refusal) => withOthers(refusal, plans));
   const sizeOf = ({tricks}: ExportPlan): number => countParameters(architectureAfter(architecture, tricks)).total;
   const smallest = Math.min(...plans.map(sizeOf));
   const rank = (plan: ExportPlan): number =>
     4 * ['exact', 'rounded', 'approximate'].indexOf(plan.fidelity) +
     (sizeOf(plan) > ABOUT_AS_LARGE * smallest ? 2 : 0) +
     (plan.target === architecture.family ? 0 : 1);
-  return [...plans.toSorted((a, b) => rank(a) - rank(b)), ...all.filter(({kind}) => kind === 'refusal'), DEEPSEEK_V3];
+  return [...plans.toSorted((a, b) => rank(a) - rank(b)), ...refusals, DEEPSEEK_V3];
 }
+
+/** Of the families that have what another lacks, those that can hold the model are worth naming. */
+function withOthers(refusal: Refusal, plans: readonly ExportPlan[]): Refusal {
+  const others = refusal.instead.filter((family) => plans.some(({target}) => target === family));
+  return others.length === 0 ? refusal : {...refusal, remedy: `Choose ${LIST.format(others)}.`};
+}
+
+const LIST = new Intl.ListFormat('en-GB', {type: 'disjunction'});

@@ -37,5 +37,5 @@ export function refuseSelectionBias(architecture: Architecture): void {
 /** @throws Inexpressible if the shared expert has a gate. */
 export function refuseSharedGate(architecture: Architecture): void {
   if (!moeLayouts(architecture).some(({sharedGate}) => sharedGate)) return;
-  throw new Inexpressible('its shared expert has a gate, and the family has none', 'Choose qwen2_moe.');
+  throw new Inexpressible('its shared expert has a gate, and the family has none', ['qwen2_moe']);
 }

@@ -6,6 +6,7 @@ import {chooseByScores, evenSigmoids, oneBySigmoid} from '../trick/weights.js';
 import {padWidths, widestOf} from '../trick/widths.js';
 import {refuseSelectionBias, refuseSharedGate} from '../uniform.js';
 import {weighingOf} from '../weighing.js';
+import {OF_PLAIN_SOFTMAX, OF_SHARES} from './softmax.js';
 
 /** Llama, Qwen2 and Qwen3 attention; sigmoid scores with selection biases, which say layers that differ, and shared experts. */
 export const GLM4_MOE_TARGET: Target = {
@@ -27,13 +28,9 @@ function expertTricks(architecture: Architecture): Trick[] {
   const isOne = layouts.every(({topK}) => topK === 1); // whose share is one, whatever its score
   switch (weighing) {
     case 'softmax':
-      throw new Inexpressible('experts are weighed by softmax scores', 'Choose qwen2_moe, qwen3_moe or flex_olmo.');
+      throw new Inexpressible('experts are weighed by softmax scores', OF_PLAIN_SOFTMAX);
     case 'shares':
-      if (!isOne)
-        throw new Inexpressible(
-          'experts are weighed by softmax scores',
-          'Choose qwen2_moe, mixtral or granitemoeshared.',
-        );
+      if (!isOne) throw new Inexpressible('experts are weighed by softmax scores', OF_SHARES);
       return alike(architecture, weightsOfOne(architecture));
     case 'ones':
       return alike(architecture, weightsOfOne(architecture));

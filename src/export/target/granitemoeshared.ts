@@ -6,6 +6,7 @@ import {evenShares, reword, scaleExperts} from '../trick/weights.js';
 import {padWidths, widestOf} from '../trick/widths.js';
 import {refuseDense, refuseSelectionBias, refuseSharedGate, uniformLayout} from '../uniform.js';
 import {sharesIfOne, weighingOf} from '../weighing.js';
+import {OF_PLAIN_SOFTMAX} from './softmax.js';
 
 /** Llama, Qwen2 and Granite attention; softmax over the experts that logits choose, and a shared expert. */
 export const GRANITEMOESHARED_TARGET: Target = {
@@ -40,10 +41,10 @@ function expertTricks(architecture: Architecture): Trick[] {
         ...reword(routing, {score: 'softmax', order: 'topk-then-score', renormalise: false, weight: 'score'}),
       ];
     case 'softmax':
-      throw new Inexpressible('its weights do not sum to one, and those of the family do', 'Choose qwen2_moe.');
+      throw new Inexpressible('its weights do not sum to one, and those of the family do', OF_PLAIN_SOFTMAX);
     case 'sigmoid':
     case 'sigmoid-shares':
-      throw new Inexpressible('experts are weighed by sigmoid scores', 'Choose glm4_moe.');
+      throw new Inexpressible('experts are weighed by sigmoid scores', ['glm4_moe']);
   }
 }
 

@@ -7,6 +7,11 @@ import {padWidths, widestOf} from '../trick/widths.js';
 import {refuseDense, refuseSelectionBias, refuseSharedGate, uniformLayout} from '../uniform.js';
 import {sharesIfOne, weighingOf} from '../weighing.js';
 
+/** Families whose weights can be the softmax over all experts as it is. */
+export const OF_PLAIN_SOFTMAX = ['qwen2_moe', 'qwen3_moe', 'olmoe', 'flex_olmo', 'dbrx'] as const;
+/** Families whose weights can be softmax shares that sum to one. */
+export const OF_SHARES = [...OF_PLAIN_SOFTMAX, 'mixtral', 'granitemoeshared'] as const;
+
 /** What such a family can say. */
 interface SoftmaxFamily {
   /** How the shared expert is said: with a gate, or as a part of every routed one. */
@@ -30,7 +35,7 @@ export function softmaxTricks(architecture: Architecture, family: SoftmaxFamily)
   const widest = widestOf(architecture);
   const hasShared = widest.shared > 0;
   if (weighing === 'sigmoid' || weighing === 'sigmoid-shares') {
-    throw new Inexpressible('experts are weighed by sigmoid scores', 'Choose glm4_moe.');
+    throw new Inexpressible('experts are weighed by sigmoid scores', ['glm4_moe']);
   }
   if (weighing === 'softmax') refuseSoftmax(family, hasShared);
   const shared = family.shared === 'gated' ? Math.max(widest.shared, hasShared ? 0 : NARROW) : widest.shared;
