@@ -10,17 +10,22 @@ export interface StopSignal {
 /** What asks a process to end: Ctrl-C, a terminal that is gone, a scheduler. */
 export const STOP_SIGNALS = ['SIGINT', 'SIGHUP', 'SIGTERM'] as const;
 
+/** Milliseconds in which a second signal is the first one once more: `timeout` and `npx` pass on what a terminal says to all. */
+const ECHO = 300;
+
 /**
- * Listens for the first of them, which lets the step end and a checkpoint be written; a second ends at once, but for that of a
- * terminal: both its shell and the system may say that it is gone.
+ * Listens for the first of them, which lets the step end and a checkpoint be written; a second ends at once, but for an echo of
+ * the first, and for that of a terminal: both its shell and the system may say that it is gone.
  */
 export function listenForStop(onRequest: (signal: NodeJS.Signals) => void): StopSignal {
   let requested: NodeJS.Signals | null = null;
+  let since = 0;
   const listener = (signal: NodeJS.Signals): void => {
     if (requested === null) {
       requested = signal;
+      since = performance.now();
       onRequest(signal);
-    } else if (signal !== 'SIGHUP') process.exit(exitCodeOf(signal));
+    } else if (signal !== 'SIGHUP' && performance.now() - since > ECHO) process.exit(exitCodeOf(signal));
   };
   for (const signal of STOP_SIGNALS) process.on(signal, listener);
   return {

@@ -2,6 +2,7 @@ import {existsSync} from 'node:fs';
 import {appendFile, mkdtemp, readdir, readFile, rm} from 'node:fs/promises';
 import {hostname, tmpdir} from 'node:os';
 import {join} from 'node:path';
+import {setTimeout} from 'node:timers/promises';
 import {afterAll, beforeAll, describe, expect, it, vi} from 'vitest';
 import {readRunLog} from '../../src/format/run-log.js';
 import {latestCheckpoint} from '../../src/train/checkpoint.js';
@@ -122,6 +123,7 @@ describe('a run stopped by a signal', () => {
     await child.until((event) => event.kind === 'step');
     child.kill('SIGINT');
     await child.until((event) => event.kind === 'note' && event.text.startsWith('SIGINT'));
+    await setTimeout(400); // sooner it is the first one once more
     child.kill('SIGINT');
     expect((await child.ended).code).toBe(130);
     expect(existsSync(join(folder, '.twice.lock'))).toBe(false);
@@ -139,6 +141,21 @@ describe('a run stopped by a signal', () => {
     process.emit(signal, signal);
     expect([stop.requested(), asked, exitCodeOf(signal)]).toEqual([signal, [signal], code]);
     stop.dispose();
+  });
+
+  it('takes a signal that comes twice at a time for one, as `timeout` and `npx` send it', () => {
+    const asked: string[] = [];
+    const exit = vi.spyOn(process, 'exit').mockReturnValue(undefined as never);
+    const stop = listenForStop((name) => asked.push(name));
+    process.emit('SIGTERM', 'SIGTERM');
+    process.emit('SIGTERM', 'SIGTERM');
+    expect([asked, exit.mock.calls]).toEqual([['SIGTERM'], []]);
+    const now = performance.now();
+    vi.spyOn(performance, 'now').mockReturnValue(now + 1000);
+    process.emit('SIGTERM', 'SIGTERM');
+    expect([asked, exit.mock.calls]).toEqual([['SIGTERM'], [[143]]]);
+    stop.dispose();
+    vi.restoreAllMocks();
   });
 
   it('lets a terminal be gone twice, as both its shell and the system say', () => {
