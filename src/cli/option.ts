@@ -13,7 +13,7 @@ export function setOption() {
 export function count(text: string): number {
   const value = parseQuantity(text);
   if (Number.isInteger(value) && value > 0) return value;
-  throw new InvalidArgumentError('It must be a whole number such as 512 or 2k.');
+  throw new InvalidArgumentError('It must be 1 or more, a whole number such as 512 or 2k.');
 }
 
 /** What decides draws: a whole number from 0 on. */

@@ -52,8 +52,8 @@ export interface Generated {
   readonly text: string;
   /** The new tokens, without an end token. */
   readonly tokens: readonly number[];
-  /** An end token or a string that ends the text, the most tokens, or the caller. */
-  readonly end: 'stop' | 'length' | 'interrupted';
+  /** An end token, a string that ends the text, the most tokens, or the caller. */
+  readonly end: 'stop' | 'string' | 'length' | 'interrupted';
   readonly seconds: {
     /** From the prompt to the first token. */
     readonly prompt: number;
@@ -213,7 +213,7 @@ async function run(
     promptTokens: Array.from(promptTokens),
     text,
     tokens: Array.from(tokens),
-    end: isInterrupted ? 'interrupted' : end,
+    end: isInterrupted ? 'interrupted' : isFound ? 'string' : end,
     seconds: {prompt: (first - begin) / 1000, tokens: ((times.at(-1) ?? first) - first) / 1000},
   };
 }

@@ -65,7 +65,7 @@ describe('generate', () => {
     const {text} = await run({model});
     const stop = text.slice(2, 4);
     const {text: shown, end} = await run({model, stop: ['never', stop]});
-    expect({shown, end}).toEqual({shown: text.slice(0, text.indexOf(stop)), end: 'stop'});
+    expect({shown, end}).toEqual({shown: text.slice(0, text.indexOf(stop)), end: 'string'});
   });
 
   it('ends at a special token that is asked for by its name, which no text shows', async () => {

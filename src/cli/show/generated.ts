@@ -6,7 +6,8 @@ function tokensPerSecond({tokens, seconds}: Generated): number | null {
 }
 
 const ENDS = {
-  stop: 'the model ended it',
+  stop: 'an end token came',
+  string: 'what --stop names came',
   length: 'no more were asked for',
   interrupted: 'interrupted',
 } as const satisfies Record<Generated['end'], string>;

@@ -44,8 +44,13 @@ export function parseGgufHeader(bytes: Uint8Array, path: string, size: number): 
   const cursor = createCursor(bytes, path, size);
   readVersion(cursor);
   const [numTensors, numKeys] = [readU64(cursor), readU64(cursor)];
-  if (numTensors > MAX_TENSORS || numTensors * LEAST_TENSOR_BYTES > size) {
-    throw new ModelError(`${path}: the head claims ${numTensors} tensors, more than there can be.`);
+  if (numTensors > MAX_TENSORS) {
+    throw new ModelError(`${path}: the head claims ${numTensors} tensors; the limit is ${MAX_TENSORS}.`);
+  }
+  if (numTensors * LEAST_TENSOR_BYTES > size) {
+    throw new ModelError(`${path}: the head claims ${numTensors} tensors, more than its ${size} bytes can hold.`, {
+      hint: 'The file may be cut short: fetch it again.',
+    });
   }
   const metadata = readMetadata(cursor, numKeys);
   const alignment = alignmentOf(metadata, path);
