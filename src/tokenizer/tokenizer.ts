@@ -143,7 +143,7 @@ function createTokenizer(
       const list = Array.from(ids);
       for (const id of list) refuseUnknown(id, vocabSize);
       if (list.length === 0) return '';
-      // to clean up spaces, which some settings ask for, takes away what stood in the text; transformers does not either
+      // to clean up spaces, which some settings ask for, takes away what stood in the text; transformers 5 does not of BPE either
       return recognising.decode(list, {skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false});
     },
   };

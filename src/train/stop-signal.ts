@@ -10,7 +10,7 @@ export interface StopSignal {
 /** What asks a process to end: Ctrl-C, a terminal that is gone, a scheduler. */
 export const STOP_SIGNALS = ['SIGINT', 'SIGHUP', 'SIGTERM'] as const;
 
-/** Milliseconds in which a second signal is the first one once more: `timeout` and `npx` pass on what a terminal says to all. */
+/** Milliseconds in which a second signal is the first one once more: `timeout` tells its child, and then the group that both are in. */
 const ECHO = 300;
 
 /**

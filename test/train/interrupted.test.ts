@@ -143,7 +143,7 @@ describe('a run stopped by a signal', () => {
     stop.dispose();
   });
 
-  it('takes a signal that comes twice at a time for one, as `timeout` and `npx` send it', () => {
+  it('takes a signal that comes twice at a time for one, as `timeout` may send it', () => {
     const asked: string[] = [];
     const exit = vi.spyOn(process, 'exit').mockReturnValue(undefined as never);
     const stop = listenForStop((name) => asked.push(name));
