@@ -80,6 +80,20 @@ describe('inside a compiled function', () => {
     expect(message).toContain(line);
   });
 
+  onTensorFlow('an operation that is called as a function is refused like others', async () => {
+    let line = '';
+    const message = await messageOf((x) => {
+      const {binding, toIds, toTensor} = tensorflow();
+      const T = {name: 'T', type: ATTR.TYPE, value: TF.INT32};
+      line = here(1);
+      const [root] = binding.executeOp('Sqrt', [T], toIds([tf.cast(x, 'int32')]), 1); // of whole numbers there is none
+      return toTensor(root!);
+    });
+    expect(message).toContain('Sqrt');
+    expect(message).toContain('int32');
+    expect(message).toContain(line);
+  });
+
   onTensorFlow('calling another compiled function is an error', async () => {
     const inner = compile((x: tf.Tensor) => tf.neg(x));
     const calls: Promise<tf.Tensor>[] = [];

@@ -72,6 +72,35 @@ describe('a compiled function', () => {
     fn.dispose();
   });
 
+  onTensorFlow('computes what it calls as functions, twice and of several shapes, as it does op by op', async () => {
+    const unary = [tf.abs, tf.cos, tf.exp, tf.rsqrt, tf.sigmoid, tf.sign, tf.sqrt, tf.tanh] as ((
+      x: tf.Tensor,
+    ) => tf.Tensor)[];
+    const inTrace: number[][] = [];
+    const all = (x: tf.Tensor): tf.Tensor[] => {
+      const ops = x.rank === 0 ? unary : [...unary, (y: tf.Tensor) => tf.softmax(y)];
+      const results = ops.flatMap((op) => [op(x), op(tf.add(x, 1)), tf.sum(op(x))]);
+      inTrace.push(...results.map(({shape}) => shape));
+      return results;
+    };
+    for (const shape of [[], [3], [2, 3], [2, 1, 3]]) {
+      await expectNoLeak(async () => {
+        const fn = compile(all);
+        const x = tf.tensor(
+          Array.from({length: tf.util.sizeFromShape(shape)}, (_, i) => i + 0.5),
+          shape,
+        );
+        const compiled = await fn(x);
+        const eager = tf.tidy(() => all(x).map((y) => [...y.dataSync()]));
+        for (const [i, y] of compiled.entries()) expect(y.dataSync()).toBeAllClose(eager[i]!, {rtol: 1e-5});
+        expect(inTrace.slice(0, compiled.length)).toEqual(compiled.map((y) => y.shape));
+        inTrace.length = 0;
+        tf.dispose([x, ...compiled]);
+        fn.dispose();
+      });
+    }
+  });
+
   compiledEngines('returns an input, and the same tensor twice, as tensors of their own', async () => {
     await expectNoLeak(async () => {
       const fn = compile((x: tf.Tensor) => {

@@ -80,6 +80,9 @@ export interface CApi {
   TF_SetAttrString(description: Pointer, name: string, value: string, length: number): void;
   TF_SetAttrShape(description: Pointer, name: string, dims: Dims, numDims: number): void;
   TF_SetAttrTensor(description: Pointer, name: string, value: Pointer, status: Pointer): void;
+  TF_SetAttrFuncName(description: Pointer, name: string, value: string, length: number): void;
+  TF_FunctionSetAttrValueProto(fn: Pointer, name: string, proto: Uint8Array, length: number, status: Pointer): void;
+  TF_GraphSetTensorShape(graph: Pointer, output: GraphOutput, dims: Dims, numDims: number, status: Pointer): void;
   TF_OperationNumOutputs(operation: Pointer): number;
   TF_OperationOutputType(output: GraphOutput): number;
   TF_GraphGetTensorNumDims(graph: Pointer, output: GraphOutput, status: Pointer): number;
@@ -183,6 +186,9 @@ const SIGNATURES: Record<keyof CApi, readonly [result: string, args: string]> = 
   TF_SetAttrBool: ['void', 'void*, const char*, uint8_t'],
   TF_SetAttrString: ['void', 'void*, const char*, const char*, size_t'],
   TF_SetAttrShape: ['void', 'void*, const char*, int64_t*, int'],
+  TF_SetAttrFuncName: ['void', 'void*, const char*, const char*, size_t'],
+  TF_FunctionSetAttrValueProto: ['void', 'void*, const char*, void*, size_t, void*'],
+  TF_GraphSetTensorShape: ['void', 'void*, TF_Output, int64_t*, int, void*'],
   TF_SetAttrTensor: ['void', 'void*, const char*, void*, void*'],
   TF_OperationNumOutputs: ['int', 'void*'],
   TF_OperationOutputType: ['int', 'TF_Output'],

@@ -91,7 +91,7 @@ function traceBody(
 ): {trace: Trace; inputs: GraphValue[]; outputs: GraphValue[]} {
   const {runtime} = binding;
   if (binding.trace) throw nestedCall();
-  const trace = startTrace(runtime, options);
+  const trace = startTrace(runtime, {...options, functions: binding.functions});
   binding.trace = trace;
   try {
     const inputs = signatures.map(({shape, dtype}) => addPlaceholder(runtime, trace, shape, dtype));

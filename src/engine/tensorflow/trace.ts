@@ -5,9 +5,10 @@ import {type HostValues, toNativeTensor} from '../native/host-tensor.js';
 import {check, type Runtime, TensorFlowError} from '../native/runtime.js';
 import {userLine} from '../user-line.js';
 import {type Attribute, setGraphAttribute, shapeAttr, typeAttr} from './attributes.js';
+import {callShared, isShared} from './shared-op.js';
 
 /** An output with the serial number of its node. */
-interface NodeOutput extends GraphOutput {
+export interface NodeOutput extends GraphOutput {
   readonly node: number;
 }
 
@@ -32,6 +33,8 @@ export interface Trace {
   readonly lines: Map<string, string> | null;
   /** Digest of everything added so far: equal bodies make equal programs, which are compiled once. */
   readonly digest: Hash;
+  /** Names of the functions that TensorFlow knows already. */
+  readonly functions: Set<string>;
   nodes: number;
 }
 
@@ -54,7 +57,10 @@ const LISTS: Readonly<Record<string, (inputs: readonly NodeOutput[]) => (NodeOut
 };
 
 /** An empty function body. */
-export function startTrace({c}: Runtime, {recordLines}: {readonly recordLines: boolean}): Trace {
+export function startTrace(
+  {c}: Runtime,
+  {recordLines, functions}: {readonly recordLines: boolean; readonly functions: Set<string>},
+): Trace {
   return {
     graph: c.TF_NewGraph(),
     captures: new Map(),
@@ -62,6 +68,7 @@ export function startTrace({c}: Runtime, {recordLines}: {readonly recordLines: b
     effects: [],
     lines: recordLines ? new Map() : null,
     digest: createHash('sha256'),
+    functions,
     nodes: 0,
   };
 }
@@ -107,12 +114,28 @@ export function addNode(
   attributes: readonly Attribute[],
   inputs: readonly NodeOutput[],
 ): GraphValue[] {
-  const {c, status} = runtime;
   const serial = trace.nodes++;
   const name = `${op}_${serial}`;
   const wires = inputs.map(({node, index}) => `${node}:${index}`).join();
   trace.digest.update(`${op} ${JSON.stringify(attributes)} ${wires}\n`);
   trace.lines?.set(name, userLine());
+  const oper = withUserLine(() => {
+    const [input] = inputs;
+    return input && isShared(op)
+      ? callShared(runtime, trace, op, name, input)
+      : addOperation(runtime, trace, op, name, attributes, inputs);
+  });
+  return outputsOf(runtime, trace, op, oper, serial);
+}
+
+function addOperation(
+  {c, status}: Runtime,
+  trace: Trace,
+  op: string,
+  name: string,
+  attributes: readonly Attribute[],
+  inputs: readonly NodeOutput[],
+): Pointer {
   const node = c.TF_NewOperation(trace.graph, op, name);
   for (const input of LISTS[op]?.(inputs) ?? inputs) {
     if (isList(input)) c.TF_AddInputList(node, input, input.length);
@@ -124,9 +147,9 @@ export function addNode(
   const previous = trace.effects.at(-1);
   if (STATEFUL.has(op) && previous) c.TF_AddControlInput(node, previous);
   const oper = c.TF_FinishOperation(node, status);
-  checkNode(runtime, op);
+  check(c, status, op);
   if (STATEFUL.has(op)) trace.effects.push(oper);
-  return outputsOf(runtime, trace, op, oper, serial);
+  return oper;
 }
 
 /** What a finished body computes, as 16 hexadecimal digits. */
@@ -160,9 +183,9 @@ function isList(input: NodeOutput | readonly NodeOutput[]): input is readonly No
   return Array.isArray(input);
 }
 
-function checkNode({c, status}: Runtime, op: string): void {
+function withUserLine<T>(add: () => T): T {
   try {
-    check(c, status, op);
+    return add();
   } catch (error) {
     if (!(error instanceof TensorFlowError)) throw error;
     throw new TensorFlowError(`${error.message} (at ${userLine()})`, error.code);
