@@ -6,6 +6,7 @@ import type {Calibration} from './calibration.js';
 import type {Conversion} from './convert.js';
 import {bytesOf, type OnProgress, tensorsAround, writeTensors} from './convert-source.js';
 import {requireFiniteWeights} from './finite-weights.js';
+import {expertsApart} from './inner/apart.js';
 import {innerMap, planExperts, requireCuttable, unreached} from './inner/plan.js';
 import {cutExperts} from './inner/tensors.js';
 import {watchExperts} from './inner/watch.js';
@@ -65,7 +66,8 @@ export async function splitExperts(
   {onLayer, onTensor}: SplitExpertsProgress = {},
 ): Promise<ExpertsConversion> {
   if (!options.dryRun) await refuseExisting(options.out);
-  const source = await openSource(options.model);
+  const opened = await openSource(options.model);
+  const source = expertsApart(opened);
   try {
     const {method, calibration, profile, model, where = 'convert'} = options;
     requireCuttable(source.architecture, method, model, where);
@@ -83,9 +85,9 @@ export async function splitExperts(
     if (!options.dryRun) await writeTensors(source, options.out, head, tensors, onTensor);
     return {
       architecture,
-      parent: source.architecture,
+      parent: opened.architecture,
       provenance,
-      dense: countParameters(source.architecture),
+      dense: countParameters(opened.architecture),
       moe: countParameters(architecture),
       bytes: bytesOf(tensors),
       warnings: source.warnings,

@@ -125,7 +125,12 @@ function createStore(folder: string, owners: ReadonlyMap<string, SafetensorsFile
   };
 }
 
-async function readFloats(file: SafetensorsFile, name: string, range?: ByteRange): Promise<Float32Array> {
+/** A tensor, or a range of its bytes, as float32. @throws ModelError if its dtype is not a float. */
+export async function readFloats(
+  file: Pick<SafetensorsFile, 'path' | 'info' | 'readBytes'>,
+  name: string,
+  range?: ByteRange,
+): Promise<Float32Array> {
   const {dtype} = file.info(name);
   if (!isFloatDtype(dtype))
     throw new ModelError(`${file.path}: tensor "${name}" is ${dtype}; real numbers were asked for.`);

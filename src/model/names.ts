@@ -103,11 +103,6 @@ export function onesTensors({ones = []}: Pick<FamilyDefinition, 'ones'>, {width,
   return ones.flatMap(ofLayers).map((name) => ({name, shape: [width]}));
 }
 
-/** Whether experts of a family stand together in tensors. */
-export function joinsExperts(names: Names): boolean {
-  return Object.values(names).some((template) => readEntry(template).stack !== null);
-}
-
 /** The parameters that a tensor of this name holds in some model of the family, whole or in part, in the order of the table. */
 export function parametersIn(name: string, names: Names): ParameterName[] {
   const layer = LAYER.exec(name)?.[0];

@@ -1,7 +1,5 @@
 // How the experts of a mixture are cut once more.
 import type {Architecture, FfnLayout} from '../../model/architecture.js';
-import {FAMILIES} from '../../model/family/registry.js';
-import {joinsExperts} from '../../model/names.js';
 import {ConfigError, ModelError} from '../../util/errors.js';
 import {divisibleExpertCounts, nearestThatDo} from '../allocation.js';
 import type {CmoeOptions} from '../options.js';
@@ -33,7 +31,7 @@ export function hasExperts({ffn}: Architecture): boolean {
 /**
  * Refuses a mixture that cannot be cut once more as a method says, whatever calibration says.
  *
- * @throws ModelError if it has no experts, these have experts inside already, or share tensors.
+ * @throws ModelError if it has no experts, or these have experts inside already.
  * @throws ConfigError if the counts do not cut its experts, nothing would be shared, or an option is not to be had.
  */
 export function requireCuttable(architecture: Architecture, method: CmoeOptions, model: string, where: string): void {
@@ -44,11 +42,6 @@ export function requireCuttable(architecture: Architecture, method: CmoeOptions,
     throw new ModelError(`${model}: the experts of layer ${nested} have experts inside already.`, {
       hint: 'Give the mixture that it was made from.',
     });
-  }
-  if (joinsExperts(FAMILIES[architecture.family].names)) {
-    throw new ModelError(
-      `${model}: experts of ${architecture.family} models stand together in tensors, and cmoe cuts those that have tensors of their own.`,
-    );
   }
   if (method.weights === 'one-plus-scaled') {
     throw new ConfigError(

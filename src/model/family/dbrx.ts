@@ -54,6 +54,7 @@ export const DBRX: FamilyDefinition = {
   modelType: 'dbrx',
   className: 'DbrxForCausalLM',
   names: DBRX_NAMES,
+  apart: 'olmo',
   ones: DBRX_NORMS,
   isObsolete: isRotaryTable,
   readConfig: (config, file) => {

@@ -17,6 +17,8 @@ export interface FamilyDefinition {
    * in all three of their matrices.
    */
   readonly names: Readonly<Record<string, string>>;
+  /** There where experts stand together in tensors: the family of dense models it grew out of, in whose names each is by itself. */
+  readonly apart?: Family;
   /** Tensors of ones, as wide as the model, where the family has weights of norms that have no parameter here; default none. */
   readonly ones?: readonly string[];
   /** Tensors that old versions of transformers saved and nobody needs. */

@@ -24,6 +24,7 @@ export const GRANITE_MOE_SHARED: FamilyDefinition = {
   modelType: 'granitemoeshared',
   className: 'GraniteMoeSharedForCausalLM',
   names: {...COMMON_NAMES, ...NORM_NAMES, ...ATTENTION_BIAS_NAMES, ...GRANITE_MOE_NAMES},
+  apart: 'granite',
   isObsolete: isRotaryTable,
   readConfig: (config, file) => {
     const keys = parseKeys(configSchema, config, file);
