@@ -4,6 +4,7 @@ import {basename, dirname, join} from 'node:path';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {renderConfig} from './config-text.js';
+import {refuseLinksOut} from './folder-links.js';
 import {openGgufWeights} from './gguf/weights.js';
 import {parseJson} from './json.js';
 import type {TensorInfo, TensorSpec} from './safetensors-header.js';
@@ -53,11 +54,13 @@ const CONFIG = 'config.json';
 /**
  * Opens a model: reads the config of a folder and the heads of its safetensors, or the head of a GGUF file; no weights yet.
  *
- * @throws ModelError if the folder, its config or its safetensors, or the file, are missing or damaged.
+ * @throws ModelError if the folder, its config or its safetensors, or the file, are missing or damaged,
+ * or one of its files is a link out of the folder.
  */
 export async function openModelFolder(path: string): Promise<ModelFolder> {
   if (await isFile(path)) return openGgufModel(path);
   await expectFolder(path);
+  await refuseLinksOut(path);
   const {config, file: configFile} = await readFolderConfig(path);
   const tensors = await openTensors(path);
   return {path, configFile, config, tensors, tokenizerFiles: folderTokenizer(path).names, close: () => tensors.close()};

@@ -3,6 +3,7 @@ import {readFile} from 'node:fs/promises';
 import {basename, join} from 'node:path';
 import {z} from 'zod';
 import {ModelError} from '../util/errors.js';
+import {listSome} from '../util/list.js';
 import {numElements} from '../util/shape.js';
 import {isFloatDtype, widen} from './dtype.js';
 import type {ByteRange} from './file-span.js';
@@ -57,6 +58,7 @@ async function openShards(folder: string, indexPath: string): Promise<TensorStor
   const shards = new Map<string, SafetensorsFile>();
   try {
     for (const name of new Set(Object.values(weightMap))) shards.set(name, await openShard(folder, name, indexPath));
+    requireOnce(shards, indexPath);
     const owners = Object.entries(weightMap).map(
       ([name, shard]) => [name, owner(shards, shard, name, indexPath)] as const,
     );
@@ -65,6 +67,24 @@ async function openShards(folder: string, indexPath: string): Promise<TensorStor
     for (const file of shards.values()) await file.close();
     throw error;
   }
+}
+
+/** Readers would differ in which of two they take. */
+function requireOnce(shards: ReadonlyMap<string, SafetensorsFile>, indexPath: string): void {
+  const first = new Map<string, string>();
+  const twice: string[] = [];
+  for (const [shard, {tensors}] of shards) {
+    for (const name of tensors.keys()) {
+      const other = first.get(name);
+      if (other !== undefined) twice.push(`"${name}" (${other} and ${shard})`);
+      first.set(name, shard);
+    }
+  }
+  if (twice.length === 0) return;
+  const which = twice.length > 1 ? `${twice.length} tensors stand` : 'a tensor stands';
+  throw new ModelError(`${indexPath}: ${which} in two shards: ${listSome(twice)}.`, {
+    hint: 'Save the model again, so that each tensor is in one file.',
+  });
 }
 
 async function readIndex(path: string): Promise<Record<string, string>> {
@@ -98,9 +118,12 @@ function owner(
 function noWeights(folder: string): ModelError {
   const pickle = ['pytorch_model.bin', 'pytorch_model.bin.index.json'].find((name) => existsSync(join(folder, name)));
   if (!pickle) return new ModelError(`${folder}: there is neither ${SINGLE_FILE} nor ${INDEX_FILE} in this folder.`);
-  return new ModelError(`${folder}: there is only ${pickle}; downcycle reads safetensors.`, {
-    hint: 'Load it with transformers and save it with `model.save_pretrained(folder, safe_serialization=True)`.',
-  });
+  return new ModelError(
+    `${folder}: there is only ${pickle}, a pickle: reading one runs whatever code it holds. downcycle reads safetensors.`,
+    {
+      hint: 'If you trust it, load it with transformers and save it with `model.save_pretrained(folder, safe_serialization=True)`.',
+    },
+  );
 }
 
 function createStore(folder: string, owners: ReadonlyMap<string, SafetensorsFile>): TensorStore {

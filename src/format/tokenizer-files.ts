@@ -3,6 +3,7 @@ import {existsSync} from 'node:fs';
 import {readFile, stat} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
 import {type ErrorDetails, ModelError, systemCode} from '../util/errors.js';
+import {refuseLinksOut} from './folder-links.js';
 import {openGguf} from './gguf/file.js';
 import type {Metadata} from './gguf/metadata.js';
 import {ggufTokenizer, ggufTokens, tokenizerJson, tokenizerSettings} from './gguf/tokenizer.js';
@@ -33,9 +34,12 @@ const TOKENIZER_FILES = [
   'generation_config.json',
 ];
 
-/** Those of a folder or of a GGUF file. @throws ModelError if the file is damaged. */
+/** Those of a folder or of a GGUF file. @throws ModelError if the file is damaged, or a file of the folder is a link out of it. */
 export async function openTokenizerFiles(model: string): Promise<TokenizerFiles> {
-  if (!(await isFile(model))) return folderTokenizer(model);
+  if (!(await isFile(model))) {
+    await refuseLinksOut(model);
+    return folderTokenizer(model);
+  }
   const file = await openGguf(model);
   await file.close();
   return ggufTokenizerFiles(model, file.metadata);

@@ -1,5 +1,5 @@
 // The cache of Hugging Face: `models--org--name` with blobs by hash, and snapshots of links to them by commit.
-import {readFile, realpath, rename, rm, stat, symlink} from 'node:fs/promises';
+import {readdir, readFile, realpath, rename, rm, stat, symlink} from 'node:fs/promises';
 import {basename, dirname, join, relative, resolve} from 'node:path';
 import {z} from 'zod';
 import {asEnvironmentError, makeFolder, writeFileAtomic} from '../util/atomic.js';
@@ -35,6 +35,19 @@ export function repoCache(cache: string, id: string): RepoCache {
     snapshot: (commit) => join(root, 'snapshots', commit),
     ref: (revision) => join(root, 'refs', revision),
   };
+}
+
+/** The cache that a folder `models--org--name` is the part of one model of; null of any other folder. */
+export async function cacheEntry(folder: string): Promise<RepoCache | null> {
+  const root = resolve(folder);
+  const [, name] = /^models--(.+)$/.exec(basename(root)) ?? [];
+  if (name === undefined || !(await exists(join(root, 'snapshots')))) return null;
+  return repoCache(dirname(root), name.replaceAll('--', '/'));
+}
+
+/** The commits that there are snapshots of. */
+export async function commitsIn({root}: RepoCache): Promise<string[]> {
+  return (await readdir(join(root, 'snapshots'))).filter(isCommit).sort();
 }
 
 /** The commit that a revision was when it was last downloaded, whole or not; null if it never was. */

@@ -1,7 +1,16 @@
 import {join} from 'node:path';
 import {EnvironmentError, ModelError} from '../util/errors.js';
 import {exists} from '../util/exists.js';
-import {cachedCommit, commitOf, firstMissing, type RepoCache, repoCache, TOKENIZER} from './cache.js';
+import {
+  cachedCommit,
+  cacheEntry,
+  commitOf,
+  commitsIn,
+  firstMissing,
+  type RepoCache,
+  repoCache,
+  TOKENIZER,
+} from './cache.js';
 import {download, type OnDownload} from './download.js';
 import {isGgufPath, type Repo, readRepo} from './repo.js';
 import {cacheFolder, hubOf, isOffline} from './settings.js';
@@ -26,13 +35,16 @@ export interface ResolvedModel {
 /**
  * Finds a model by its folder, its GGUF file or its name on the Hugging Face hub, `org/name` or `org/name@revision`.
  *
- * A folder or file here wins. Else the model is taken from the cache without asking anybody, if it is whole there; else it is downloaded.
+ * A folder or file here wins; of a folder of the cache, `models--org--name`, a snapshot is taken. Else the model is taken from the cache without asking anybody, if it is whole there; else it is downloaded.
  * @throws ModelError if there is no such folder and the name is none of the hub's; EnvironmentError if the model is not in
  * the cache and no network may be used; what a download throws.
  */
 export async function resolveModel(name: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
-  if (await exists(name)) return {path: name, revision: await commitOf(name)};
   const {revision, env = process.env} = options;
+  if (await exists(name)) {
+    const entry = await cacheEntry(name);
+    return entry ? snapshotIn(entry, name, revision ?? 'main') : {path: name, revision: await commitOf(name)};
+  }
   const named = await readRepo(revision === undefined ? name : `${name.split('@')[0]}@${revision}`);
   if (!named) throw noFolder(name);
   const cache = repoCache(cacheFolder(env), named.id);
@@ -44,13 +56,26 @@ export async function resolveModel(name: string, options: ResolveOptions = {}): 
   return found(cache, await download(hubOf(env, signal), named, cache, onProgress));
 }
 
+/** What a folder of the cache has of a revision, or the only snapshot that there is. */
+async function snapshotIn(cache: RepoCache, name: string, revision: string): Promise<ResolvedModel> {
+  const commits = await commitsIn(cache);
+  const commit = (await cachedCommit(cache, revision)) ?? (commits.length === 1 ? commits[0] : undefined);
+  if (commit !== undefined) return found(cache, commit);
+  const held = commits.length === 0 ? 'no snapshot of a model' : `${commits.length} snapshots, and none is ${revision}`;
+  throw new ModelError(`${name}: this folder of a cache holds ${held}.`, {
+    hint: commits[0]
+      ? `Name one, such as ${join(name, 'snapshots', commits[0])}.`
+      : 'Give the name of the model instead.',
+  });
+}
+
 /**
- * Whether a name that is no path here is one to look for on the hub.
+ * Whether a name that is no path here is one to look for on the hub, or a path is a folder of its cache.
  *
  * A single word is one only with a revision, or if it is in the cache: more often it is a folder that was misspelt.
  */
 export async function isHubName(name: string, env: NodeJS.ProcessEnv = process.env): Promise<boolean> {
-  if (await exists(name)) return false;
+  if (await exists(name)) return (await cacheEntry(name)) !== null;
   const repo = await readRepo(name);
   if (!repo) return false;
   return /[/@]/.test(name) || (await cachedCommit(repoCache(cacheFolder(env), repo.id), repo.revision)) !== null;

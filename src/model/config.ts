@@ -113,10 +113,24 @@ const sectionSchema = z.looseObject({moe: moeSchema});
  */
 export function architectureFromConfig(config: ConfigRecord, file: string): Architecture {
   const {model_type: modelType} = config;
+  refuseCode(config, file);
   if (isFamily(modelType)) return FAMILIES[modelType].readConfig(config, file);
   if (modelType === MOE_MODEL_TYPE) return moeArchitecture(config, file);
   const known = describeKnown(modelType, [...FAMILY_NAMES, MOE_MODEL_TYPE]);
   throw new ModelError(`${file}: model_type is ${JSON.stringify(modelType) ?? 'missing'}; ${known}.`);
+}
+
+/** A model that brings code computes what that code says, whatever family it names. */
+function refuseCode({auto_map: map}: ConfigRecord, file: string): void {
+  if (typeof map !== 'object' || map === null) return;
+  const code = Object.entries(map).find(([name]) => name.startsWith('AutoModel'));
+  if (!code) return;
+  throw new ModelError(
+    `${file}: the model brings code of its own (auto_map: ${code[0]} is ${String(code[1])}), which is not run.`,
+    {
+      hint: 'If its weights are those of a family that is known without that code, take auto_map out of config.json.',
+    },
+  );
 }
 
 /**

@@ -2,6 +2,7 @@ import {isFloatDtype} from '../format/dtype.js';
 import {expectTensor, type ModelFolder} from '../format/model-folder.js';
 import type {TensorStore} from '../format/tensor-store.js';
 import {ModelError} from '../util/errors.js';
+import {listSome} from '../util/list.js';
 import {numElements, rowLength} from '../util/shape.js';
 import {transpose} from '../util/transpose.js';
 import type {Architecture} from './architecture.js';
@@ -38,12 +39,13 @@ export async function loadParameters(
  * be ones.
  *
  * @returns what is there and not asked for, in words.
- * @throws ModelError naming file and tensor if one is missing, has another shape, is not made of real numbers, or not of ones.
+ * @throws ModelError naming file and tensors if some are missing, one has another shape, is not made of real numbers, or not of ones.
  */
 export async function checkTensors(tensors: TensorStore, architecture: Architecture): Promise<readonly string[]> {
   const family = FAMILIES[architecture.family];
   const parts = leavesOf(parameterSpecs(architecture)).flatMap((spec) => diskTensors(spec, family.names));
   const expected = [...parts, ...onesTensors(family, architecture)];
+  requireThere(tensors, expected);
   for (const {name, shape} of expected) {
     const {dtype} = expectTensor(tensors, name, shape);
     if (isFloatDtype(dtype)) continue;
@@ -53,6 +55,16 @@ export async function checkTensors(tensors: TensorStore, architecture: Architect
   const asked = new Set(expected.map(({name}) => name));
   const extra = tensors.names.filter((name) => !asked.has(name) && !family.isObsolete(name));
   return describeExtra(extra, tensors, family);
+}
+
+/** Names all that are missing where several are. @throws ModelError if any is. */
+function requireThere(tensors: TensorStore, expected: readonly {readonly name: string}[]): void {
+  const missing = [...new Set(expected.flatMap(({name}) => (tensors.has(name) ? [] : [name])))];
+  if (missing.length < 2) return; // of one, its shape is said, too
+  throw new ModelError(
+    `${tensors.path}: ${missing.length} tensors that ${tensors.asker} asks for are missing: ${listSome(missing)}.`,
+    {hint: 'Download the rest of the model, or give it the config.json that it was saved with.'},
+  );
 }
 
 /** @throws ModelError naming file and tensor if one of those that must be ones is not, or missing. */

@@ -1,4 +1,5 @@
-import {rename, rm, writeFile} from 'node:fs/promises';
+import {copyFile, mkdir, rename, rm, writeFile} from 'node:fs/promises';
+import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {writeSafetensors} from '../../src/format/safetensors-writer.js';
 import {openTensors} from '../../src/format/tensor-store.js';
@@ -117,7 +118,9 @@ describe('openTensors refuses', () => {
 
   it('a folder with pickled weights only, and says so', async () => {
     await writeFile(scratch('pytorch_model.bin'), '');
-    expect(await message()).toMatch(/there is only pytorch_model\.bin; downcycle reads safetensors/);
+    expect(await message()).toMatch(
+      /there is only pytorch_model\.bin, a pickle: reading one runs whatever code it holds\. downcycle reads safetensors\.$/,
+    );
   });
 
   it('an index whose shard is missing', async () => {
@@ -132,6 +135,22 @@ describe('openTensors refuses', () => {
     await rename(scratch(shard(2)), scratch(shard(1)));
     await rename(scratch('kept'), scratch(shard(2)));
     expect(await message()).toBe(`${scratch(INDEX)}: tensor "embed" should be in ${shard(1)}, which does not have it.`);
+  });
+
+  it('tensors that stand in two shards, and names them', async () => {
+    const entries = (...names: string[]) => names.map((name) => ({name, dtype: 'F32' as const, shape: [1]}));
+    for (const [part, ...names] of [
+      ['one', 'a', 'b', 'c'],
+      ['two', 'b', 'c', 'd'],
+    ] as const) {
+      await mkdir(scratch(part));
+      await writeSafetensors(scratch(part), entries(...names), async () => Float32Array.of(1));
+      await copyFile(join(scratch(part), 'model.safetensors'), scratch(`${part}.safetensors`));
+    }
+    const weight_map = {a: 'one.safetensors', b: 'one.safetensors', c: 'two.safetensors', d: 'two.safetensors'};
+    await writeFile(scratch(INDEX), JSON.stringify({weight_map}));
+    const both = 'one.safetensors and two.safetensors';
+    expect(await message()).toBe(`${scratch(INDEX)}: 2 tensors stand in two shards: "b" (${both}), "c" (${both}).`);
   });
 
   it('an index that leaves the folder', async () => {

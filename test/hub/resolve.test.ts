@@ -36,6 +36,28 @@ describe('a model that is asked for by name', () => {
     expect(asked.length).toBe(before);
   });
 
+  test('may be given as its folder in the cache', async () => {
+    const {env} = await startHub();
+    const model = await resolveModel(ID, {env});
+    const root = join(env.HF_HOME, 'hub', 'models--org--tiny');
+    expect(await isHubName(root, env)).toBe(true);
+    expect(await resolveModel(root, {env})).toEqual(model);
+    expect(await resolveModel(`${root}/`, {env, revision: COMMIT})).toEqual(model);
+    await rm(join(root, 'refs'), {recursive: true}); // the only snapshot will do
+    expect(await resolveModel(root, {env})).toEqual(model);
+    await mkdir(join(root, 'snapshots', 'f'.repeat(40)));
+    expect((await failure(resolveModel(root, {env}))).text).toBe(
+      `${root}: this folder of a cache holds 2 snapshots, and none is main. Name one, such as ${join(root, 'snapshots', COMMIT)}.`,
+    );
+    await rm(join(root, 'snapshots'), {recursive: true});
+    await mkdir(join(root, 'snapshots'));
+    const {error, text} = await failure(resolveModel(root, {env}));
+    expect(error).toBeInstanceOf(ModelError);
+    expect(text).toBe(
+      `${root}: this folder of a cache holds no snapshot of a model. Give the name of the model instead.`,
+    );
+  });
+
   test('is fetched without what is not needed', async () => {
     const {env} = await startHub();
     const {path} = await resolveModel(ID, {env});

@@ -74,6 +74,10 @@ describe('architectureFromConfig', () => {
     [{head_dim: null, num_attention_heads: 6}, 'num_attention_heads is 6: it must divide hidden_size'],
     [{model_type: 'gpt2'}, `model_type is "gpt2"; ${KNOWN}, downcycle_moe.`],
     [{model_type: undefined}, `model_type is missing; ${KNOWN}, downcycle_moe.`],
+    [
+      {auto_map: {AutoConfig: 'c.C', AutoModelForCausalLM: 'modeling_x.X'}},
+      'the model brings code of its own (auto_map: AutoModelForCausalLM is modeling_x.X), which is not run.',
+    ],
     [{model_type: 'ministral'}, `model_type is "ministral"; ${KNOWN}, downcycle_moe; nearest is mistral.`],
     [{model_type: 'qwen3_next'}, `model_type is "qwen3_next"; ${KNOWN}, downcycle_moe; nearest is qwen3.`],
   ])('refuses %j, naming file and key', (change, message) => {

@@ -3,7 +3,7 @@ import {fileURLToPath} from 'node:url';
 import {describe, expect, it} from 'vitest';
 import {openModelFolder} from '../../src/format/model-folder.js';
 import {architectureFromConfig} from '../../src/model/config.js';
-import {loadParameters} from '../../src/model/load.js';
+import {checkTensors, loadParameters} from '../../src/model/load.js';
 import {loadModel} from '../../src/model/model.js';
 import type {ParameterSpec} from '../../src/model/parameters.js';
 import {startWalk} from '../../src/model/walk.js';
@@ -85,6 +85,16 @@ describe('loadParameters', () => {
     const path = await writeTinyLlama(scratch('holed'), {without: 'model.layers.1.mlp.up_proj.weight'});
     await expect(load(path)).rejects.toThrow(ModelError);
     await expect(load(path)).rejects.toThrow('tensor "model.layers.1.mlp.up_proj.weight" is missing');
+  });
+
+  it('names several missing tensors, the first of them', async () => {
+    const folder = await openModelFolder(TINY_LLAMA);
+    const architecture = architectureFromConfig({...folder.config, num_hidden_layers: 3}, TINY_LLAMA);
+    await folder.close();
+    await expect(checkTensors(folder.tensors, architecture)).rejects.toThrow(
+      `${TINY_LLAMA}: 9 tensors that config.json asks for are missing: model.layers.2.input_layernorm.weight, model.layers.2.self_attn.q_proj.weight, `,
+    );
+    await expect(checkTensors(folder.tensors, architecture)).rejects.toThrow(/ and 4 more\.$/);
   });
 
   it('names a tensor whose shape is not that of the config', async () => {
