@@ -25,8 +25,9 @@ export interface Room {
 type Reading = Compiled<[tf.Tensor2D, tf.Tensor1D, tf.Tensor1D], {logit_V: tf.Tensor}>;
 
 /** Tokens of a prompt that are read at once; where it is compiled a rest is filled up, for each size is a program of its own. */
-const LARGEST_CHUNK = 512;
-const CHUNKS = [32, 128, LARGEST_CHUNK] as const;
+const CHUNKS = [32, 128, 512] as const;
+/** So many more tokens could be read in the time that it takes to read the weights once. */
+const PASS_TOKENS = 32;
 
 /** The least of the sizes that hold so many positions: doubled from the smallest on. */
 export function capacityFor(length: number): number {
@@ -62,8 +63,7 @@ export function createRoom(
 
 /** Reads a whole prompt from position 0 on; the logits after it. */
 export async function readAll(room: Room, prompt: Int32Array): Promise<Float32Array> {
-  const least = CHUNKS.find((size) => size >= prompt.length) ?? LARGEST_CHUNK;
-  const chunk = Math.min(least, room.capacity); // rows that fill up must find room, too; both are powers of two
+  const chunk = chunkFor(prompt.length);
   const isCompiled = getEngine().kind === 'tensorflow';
   let logit_V: Float32Array = new Float32Array();
   for (let start = 0; start < prompt.length; start += chunk) {
@@ -71,6 +71,12 @@ export async function readAll(room: Room, prompt: Int32Array): Promise<Float32Ar
     logit_V = await logitsAfter(room, tokens, start, isCompiled ? chunk : tokens.length);
   }
   return logit_V;
+}
+
+/** The size of chunks in which a prompt is read soonest; filled up, they find room wherever the prompt does. */
+export function chunkFor(length: number): number {
+  const cost = (size: number): number => Math.ceil(length / size) * (size + PASS_TOKENS);
+  return CHUNKS.reduce<number>((best, size) => (cost(size) <= cost(best) ? size : best), CHUNKS[0]);
 }
 
 /**

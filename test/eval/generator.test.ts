@@ -2,7 +2,7 @@ import {describe, expect, it} from 'vitest';
 import {createVariable} from '../../src/engine/variable.js';
 import {type ContinueOptions, createGenerator, type Generation} from '../../src/eval/generator.js';
 import {parameterSpecs, treeOf} from '../../src/model/parameters.js';
-import {randomModel, VOCAB} from '../golden/random-model.js';
+import {MOE, randomModel, VOCAB} from '../golden/random-model.js';
 import {referenceLogits} from '../golden/reference.js';
 import {type HostModel, specsOf} from '../golden/run-model.js';
 import {expectNoLeak, missingTensorFlow, onEngine, withEngine} from '../support/engines.js';
@@ -64,6 +64,20 @@ describe('a generator', () => {
     withEngine(engine, async () => {
       const results = await generate([greedy, greedy], {isPrepared: true});
       for (const {tokens} of results) expect(tokens).toEqual(Int32Array.from(likeliest(8)));
+    }));
+
+  it('goes on with the likeliest token when there are more than it made room for', () =>
+    withEngine(engine, async () => {
+      const long = randomModel({ffn: [MOE], contextLength: 1024});
+      const [result] = await generate([{...greedy, maxTokens: 560}], {of: long}); // room for 512, then for 1024
+      const all = [...prompt, ...result!.tokens];
+      expect(all).toHaveLength(564);
+      const logits = referenceLogits(long, all);
+      for (const [i, token] of all.entries()) {
+        if (i < prompt.length) continue;
+        const before = logits[i - 1]!;
+        expect(Math.max(...before) - before[token]!).toBeLessThan(1e-4); // but where two are as good as equal
+      }
     }));
 
   it('shows each token as it comes, and ends after one that the caller ends it at', () =>

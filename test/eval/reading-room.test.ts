@@ -1,6 +1,6 @@
 import {describe, expect, it} from 'vitest';
 import {createVariable} from '../../src/engine/variable.js';
-import {capacityFor, createRoom, logitsAfter, readAll} from '../../src/eval/reading-room.js';
+import {capacityFor, chunkFor, createRoom, logitsAfter, readAll} from '../../src/eval/reading-room.js';
 import {type Architecture, PLAIN, SOFTMAX_ROUTING} from '../../src/model/architecture.js';
 import {parameterSpecs, treeOf} from '../../src/model/parameters.js';
 import {DENSE, MOE, NESTED, randomModel, VOCAB} from '../golden/random-model.js';
@@ -88,7 +88,6 @@ describe('a model with a cache gives the logits that it gives without one', () =
 });
 
 describe('a prompt', () => {
-  // of 129 to 256 tokens the room is smaller than the largest chunk
   for (const [engine, length] of [
     ['tensorflow-compiled', 129],
     ['tensorflow-compiled', 600],
@@ -115,5 +114,23 @@ describe('a prompt', () => {
     [600, 1024],
   ])('of %i tokens finds room in %i positions', (length, capacity) => {
     expect(capacityFor(length)).toBe(capacity);
+  });
+
+  it.each([
+    [1, 32],
+    [33, 32],
+    [100, 128],
+    [300, 128], // three passes over 384 rather than one over 512
+    [400, 512],
+    [527, 128], // five over 640 rather than two over 1024
+    [1000, 512],
+  ])('of %i tokens is read in chunks of %i', (length, chunk) => {
+    expect(chunkFor(length)).toBe(chunk);
+  });
+
+  it('finds room for what fills up its last chunk', () => {
+    const lengths = Array.from({length: 5000}, (_, i) => i + 1);
+    const tight = lengths.filter((n) => Math.ceil(n / chunkFor(n)) * chunkFor(n) > capacityFor(n));
+    expect(tight).toEqual([]);
   });
 });
