@@ -3,6 +3,7 @@ import {z} from 'zod';
 import {getEngine} from '../engine/state.js';
 import {jsonObject, type ModelFolder} from '../format/model-folder.js';
 import {openTokenizerFiles} from '../format/tokenizer-files.js';
+import type {Architecture} from '../model/architecture.js';
 import {loadModel} from '../model/model.js';
 import type {ChatMessage} from '../tokenizer/chat-template.js';
 import {createStreamDecoder} from '../tokenizer/stream-decoder.js';
@@ -82,7 +83,9 @@ export async function generate(
   const plan = await planOf(options);
   onEvent({kind: 'stage', text: `reading ${options.model}`});
   const model = await loadModel(options.model);
-  for (const text of model.warnings) onEvent({kind: 'warning', text});
+  for (const text of [...model.warnings, ...vocabularyWarning(options.model, plan.tokenizer, model.architecture)]) {
+    onEvent({kind: 'warning', text});
+  }
   const generator = createGenerator(model);
   try {
     if (getEngine().kind === 'tensorflow') {
@@ -95,6 +98,14 @@ export async function generate(
     generator.dispose();
     model.dispose();
   }
+}
+
+/** The tokenizers of a few models know ids that are never used; one that knows many may be another model's. */
+function vocabularyWarning(path: string, {vocabSize}: Tokenizer, {vocab}: Architecture): string[] {
+  if (vocabSize <= vocab) return [];
+  return [
+    `${path}: the embedding has ${vocab} rows, the tokenizer knows ${vocabSize} ids; text is nonsense if it is that of another model.`,
+  ];
 }
 
 /** What is to be done, checked before weights are read. */

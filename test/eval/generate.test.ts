@@ -103,6 +103,15 @@ describe('generate', () => {
     expect(told).toEqual([expect.stringMatching(/does not ask for tensor lm_head\.weight; ignored\.$/)]);
   });
 
+  it('tells of a tokenizer with more ids than the model', async () => {
+    const model = await modelFolder({...DENSE, vocab: 200});
+    const told: string[] = [];
+    await run({model, maxTokens: 1}, (event) => event.kind === 'warning' && told.push(event.text));
+    expect(told).toEqual([
+      `${model}: the embedding has 200 rows, the tokenizer knows 274 ids; text is nonsense if it is that of another model.`,
+    ]);
+  });
+
   it('ends when it is interrupted', async () => {
     const model = await modelFolder();
     let asked = 0;
