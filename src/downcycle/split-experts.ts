@@ -72,7 +72,7 @@ export async function splitExperts(
     const {method, calibration, profile, model, where = 'convert'} = options;
     requireCuttable(source.architecture, method, model, where);
     requireMarkable(source.architecture, profile, where);
-    await requireFiniteWeights(source.folder.tensors, source.architecture);
+    await requireFiniteWeights(opened.folder.tensors, opened.architecture);
     const watched = await watchExperts(source, calibration, profile.markers, onLayer);
     const plans = planExperts(watched, method);
     const maps = source.architecture.ffn.map((layout, l) => innerMap(plans[l] ?? [], widthOf(layout), l));

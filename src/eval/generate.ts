@@ -215,6 +215,7 @@ async function run(
   const {tokens, end} = await generator.generate(promptTokens, options);
   if (!isFound) {
     const last = stopText.push(decoder.flush());
+    isFound = last.isFound;
     show(last.isFound ? last.text : last.text + stopText.flush());
   }
   const [begin = 0, first = performance.now()] = times;

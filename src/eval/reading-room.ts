@@ -25,7 +25,8 @@ export interface Room {
 type Reading = Compiled<[tf.Tensor2D, tf.Tensor1D, tf.Tensor1D], {logit_V: tf.Tensor}>;
 
 /** Tokens of a prompt that are read at once; where it is compiled a rest is filled up, for each size is a program of its own. */
-const CHUNKS = [32, 128, 512] as const;
+const LARGEST_CHUNK = 512;
+const CHUNKS = [32, 128, LARGEST_CHUNK] as const;
 /** So many more tokens could be read in the time that it takes to read the weights once. */
 const PASS_TOKENS = 32;
 
@@ -63,8 +64,8 @@ export function createRoom(
 
 /** Reads a whole prompt from position 0 on; the logits after it. */
 export async function readAll(room: Room, prompt: Int32Array): Promise<Float32Array> {
-  const chunk = chunkFor(prompt.length);
   const isCompiled = getEngine().kind === 'tensorflow';
+  const chunk = isCompiled ? chunkFor(prompt.length) : LARGEST_CHUNK;
   let logit_V: Float32Array = new Float32Array();
   for (let start = 0; start < prompt.length; start += chunk) {
     const tokens = prompt.subarray(start, start + chunk);
@@ -73,7 +74,7 @@ export async function readAll(room: Room, prompt: Int32Array): Promise<Float32Ar
   return logit_V;
 }
 
-/** The size of chunks in which a prompt is read soonest; filled up, they find room wherever the prompt does. */
+/** The size of chunks in which a prompt is read soonest where the last one is filled up; it finds room wherever the prompt does. */
 export function chunkFor(length: number): number {
   const cost = (size: number): number => Math.ceil(length / size) * (size + PASS_TOKENS);
   return CHUNKS.reduce<number>((best, size) => (cost(size) <= cost(best) ? size : best), CHUNKS[0]);

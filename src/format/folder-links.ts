@@ -1,9 +1,12 @@
 import {readdir, realpath} from 'node:fs/promises';
-import {basename, dirname, join, relative, sep} from 'node:path';
+import {join, relative, sep} from 'node:path';
 import {ModelError} from '../util/errors.js';
 
 /** The files that are read of a model, by their endings. */
 const OF_A_MODEL = /\.(json|safetensors|st|jinja|txt|model)$/;
+
+/** A snapshot in a cache of Hugging Face, or a folder in one; what is kept of the same model. */
+const CACHED = /^(.*\/models--[^/]+)\/snapshots\/[^/]+(?:\/|$)/;
 
 /**
  * Refuses a model folder with a file that is a link out of it: what another process or person keeps there would be read, and with
@@ -13,7 +16,7 @@ const OF_A_MODEL = /\.(json|safetensors|st|jinja|txt|model)$/;
  */
 export async function refuseLinksOut(folder: string): Promise<void> {
   const home = await realpath(folder).catch(() => folder);
-  const root = basename(dirname(home)) === 'snapshots' ? dirname(dirname(home)) : home;
+  const root = CACHED.exec(home)?.[1] ?? home;
   const entries = await readdir(home, {withFileTypes: true}).catch(() => []); // whoever reads it says that there is no folder
   for (const entry of entries) {
     if (!entry.isSymbolicLink() || !OF_A_MODEL.test(entry.name)) continue;

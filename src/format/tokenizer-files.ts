@@ -42,6 +42,7 @@ export async function openTokenizerFiles(model: string): Promise<TokenizerFiles>
   }
   const file = await openGguf(model);
   await file.close();
+  await refuseLinksOut(dirname(model)); // a tokenizer that the file does not hold lies beside it
   return ggufTokenizerFiles(model, file.metadata);
 }
 

@@ -47,7 +47,7 @@ export async function cacheEntry(folder: string): Promise<RepoCache | null> {
 
 /** The commits that there are snapshots of. */
 export async function commitsIn({root}: RepoCache): Promise<string[]> {
-  return (await readdir(join(root, 'snapshots'))).filter(isCommit).sort();
+  return (await readdir(join(root, 'snapshots')).catch((): string[] => [])).filter(isCommit).sort();
 }
 
 /** The commit that a revision was when it was last downloaded, whole or not; null if it never was. */

@@ -2,6 +2,7 @@ import {copyFile, readdir, stat} from 'node:fs/promises';
 import {join} from 'node:path';
 import {refuseExisting, writeFolderAtomic} from '../util/atomic.js';
 import {UsageError} from '../util/errors.js';
+import {cacheEntry} from './cache.js';
 import {type ResolveOptions, resolveModel} from './resolve.js';
 
 /** Which model is fetched, and how. */
@@ -29,7 +30,7 @@ export interface PulledModel {
 export async function pull({model, out, ...options}: PullOptions): Promise<PulledModel> {
   if (out !== undefined) await refuseExisting(out);
   const {path, revision: commit} = await resolveModel(model, options);
-  if (path === model || commit === null) {
+  if (path === model || commit === null || (await cacheEntry(model))) {
     throw new UsageError(`${model} is here already, and a path that is here is never looked for on the hub.`, {
       hint: 'Use it as it is, or run this in another folder.',
     });

@@ -35,7 +35,8 @@ export interface ResolvedModel {
 /**
  * Finds a model by its folder, its GGUF file or its name on the Hugging Face hub, `org/name` or `org/name@revision`.
  *
- * A folder or file here wins; of a folder of the cache, `models--org--name`, a snapshot is taken. Else the model is taken from the cache without asking anybody, if it is whole there; else it is downloaded.
+ * A folder or file here wins; of a folder of the cache, `models--org--name`, a snapshot is taken. Else the model is taken from the
+ * cache without asking anybody, if it is whole there; else it is downloaded.
  * @throws ModelError if there is no such folder and the name is none of the hub's; EnvironmentError if the model is not in
  * the cache and no network may be used; what a download throws.
  */
@@ -43,7 +44,7 @@ export async function resolveModel(name: string, options: ResolveOptions = {}): 
   const {revision, env = process.env} = options;
   if (await exists(name)) {
     const entry = await cacheEntry(name);
-    return entry ? snapshotIn(entry, name, revision ?? 'main') : {path: name, revision: await commitOf(name)};
+    return entry ? snapshotIn(entry, name, revision) : {path: name, revision: await commitOf(name)};
   }
   const named = await readRepo(revision === undefined ? name : `${name.split('@')[0]}@${revision}`);
   if (!named) throw noFolder(name);
@@ -56,12 +57,14 @@ export async function resolveModel(name: string, options: ResolveOptions = {}): 
   return found(cache, await download(hubOf(env, signal), named, cache, onProgress));
 }
 
-/** What a folder of the cache has of a revision, or the only snapshot that there is. */
-async function snapshotIn(cache: RepoCache, name: string, revision: string): Promise<ResolvedModel> {
+/** What a folder of the cache has of a revision; if none is asked for, of `main`, or the only snapshot that there is. */
+async function snapshotIn(cache: RepoCache, name: string, revision: string | undefined): Promise<ResolvedModel> {
   const commits = await commitsIn(cache);
-  const commit = (await cachedCommit(cache, revision)) ?? (commits.length === 1 ? commits[0] : undefined);
+  const only = revision === undefined && commits.length === 1 ? commits[0] : undefined;
+  const commit = (await cachedCommit(cache, revision ?? 'main')) ?? only;
   if (commit !== undefined) return found(cache, commit);
-  const held = commits.length === 0 ? 'no snapshot of a model' : `${commits.length} snapshots, and none is ${revision}`;
+  const count = commits.length === 1 ? '1 snapshot, which is not' : `${commits.length} snapshots, and none is`;
+  const held = commits.length === 0 ? 'no snapshot of a model' : `${count} ${revision ?? 'main'}`;
   throw new ModelError(`${name}: this folder of a cache holds ${held}.`, {
     hint: commits[0]
       ? `Name one, such as ${join(name, 'snapshots', commits[0])}.`

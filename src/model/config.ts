@@ -10,6 +10,8 @@ import {describeKnown, FAMILIES, isFamily} from './family/registry.js';
 /** The `model_type` of a mixture of experts in the form of this project. */
 const MOE_MODEL_TYPE = 'downcycle_moe';
 const MOE_CLASS = 'DowncycleMoeForCausalLM';
+/** Our own section is written anew, and code is not copied. */
+const NOT_KEPT = new Set(['moe', 'auto_map']);
 const FAMILY_NAMES = Object.keys(FAMILIES) as Family[];
 
 const count = z.int('a whole number above 0 is needed').positive('a whole number above 0 is needed');
@@ -113,9 +115,9 @@ const sectionSchema = z.looseObject({moe: moeSchema});
  */
 export function architectureFromConfig(config: ConfigRecord, file: string): Architecture {
   const {model_type: modelType} = config;
+  if (modelType === MOE_MODEL_TYPE) return moeArchitecture(config, file);
   refuseCode(config, file);
   if (isFamily(modelType)) return FAMILIES[modelType].readConfig(config, file);
-  if (modelType === MOE_MODEL_TYPE) return moeArchitecture(config, file);
   const known = describeKnown(modelType, [...FAMILY_NAMES, MOE_MODEL_TYPE]);
   throw new ModelError(`${file}: model_type is ${JSON.stringify(modelType) ?? 'missing'}; ${known}.`);
 }
@@ -145,7 +147,7 @@ export function architectureToConfig(architecture: Architecture, source: ConfigR
   const width = denseWidth(ffn);
   const {intermediate_size: before} = source;
   const keys = configKeys(architecture, width ?? (typeof before === 'number' ? before : widest(ffn)), source);
-  const kept = Object.fromEntries(Object.entries(source).filter(([key]) => key !== 'moe'));
+  const kept = Object.fromEntries(Object.entries(source).filter(([key]) => !NOT_KEPT.has(key)));
   const isOwn = saysExperts ? saysExperts(architecture) : width !== null;
   if (isOwn) return {...kept, architectures: [className], model_type: family, ...keys};
   return {...kept, architectures: [MOE_CLASS], model_type: MOE_MODEL_TYPE, ...keys, moe: moeSection(architecture)};

@@ -57,7 +57,7 @@ export async function checkTensors(tensors: TensorStore, architecture: Architect
   return describeExtra(extra, tensors, family);
 }
 
-/** Names all that are missing where several are. @throws ModelError if any is. */
+/** Says how many are missing, and names the first, where several are. @throws ModelError then. */
 function requireThere(tensors: TensorStore, expected: readonly {readonly name: string}[]): void {
   const missing = [...new Set(expected.flatMap(({name}) => (tensors.has(name) ? [] : [name])))];
   if (missing.length < 2) return; // of one, its shape is said, too

@@ -10,7 +10,7 @@ export interface StopSignal {
 /** What asks a process to end: Ctrl-C, a terminal that is gone, a scheduler. */
 export const STOP_SIGNALS = ['SIGINT', 'SIGHUP', 'SIGTERM'] as const;
 
-/** Milliseconds in which a second signal is the first one once more: `timeout` tells its child, and then the group that both are in. */
+/** Milliseconds, from when the first is handled, in which the same signal is the first one once more: `timeout` tells its child, and then the group that both are in. */
 const ECHO = 300;
 
 /**
@@ -25,7 +25,9 @@ export function listenForStop(onRequest: (signal: NodeJS.Signals) => void): Stop
       requested = signal;
       since = performance.now();
       onRequest(signal);
-    } else if (signal !== 'SIGHUP' && performance.now() - since > ECHO) process.exit(exitCodeOf(signal));
+    } else if (signal !== 'SIGHUP' && !(signal === requested && performance.now() - since <= ECHO)) {
+      process.exit(exitCodeOf(signal));
+    }
   };
   for (const signal of STOP_SIGNALS) process.on(signal, listener);
   return {

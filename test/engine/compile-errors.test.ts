@@ -94,6 +94,16 @@ describe('inside a compiled function', () => {
     expect(message).toContain(line);
   });
 
+  onTensorFlow('so is one of a scalar, of which there is none', async () => {
+    let line = '';
+    const message = await messageOf((x) => {
+      line = here(1);
+      return tf.softmax(tf.sum(x));
+    });
+    expect(message).toContain('Softmax: Shape must be at least rank 1');
+    expect(message).toContain(line);
+  });
+
   onTensorFlow('calling another compiled function is an error', async () => {
     const inner = compile((x: tf.Tensor) => tf.neg(x));
     const calls: Promise<tf.Tensor>[] = [];

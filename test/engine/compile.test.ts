@@ -1,6 +1,8 @@
 import {describe, expect} from 'vitest';
 import {compile} from '../../src/engine/compile.js';
 import {liveTensors} from '../../src/engine/memory.js';
+import {TF} from '../../src/engine/native/dtype.js';
+import {getEngine} from '../../src/engine/state.js';
 import {expectNoLeak, onEngine, onEveryEngine, onTensorFlow} from '../support/engines.js';
 import {normals} from '../support/host.js';
 import * as tf from '../support/tfjs.js';
@@ -99,6 +101,12 @@ describe('a compiled function', () => {
         fn.dispose();
       });
     }
+    const engine = getEngine();
+    if (engine.kind !== 'tensorflow') throw new Error('TensorFlow only');
+    const called = ['Abs', 'Cos', 'Exp', 'Rsqrt', 'Sigmoid', 'Sign', 'Softmax', 'Sqrt', 'Tanh'];
+    expect([...engine.backend.binding.functions]).toEqual(
+      expect.arrayContaining(called.map((op) => `shared_${op}_${TF.FLOAT}`)),
+    );
   });
 
   compiledEngines('returns an input, and the same tensor twice, as tensors of their own', async () => {

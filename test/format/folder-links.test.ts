@@ -1,4 +1,4 @@
-import {copyFile, mkdir, rm, symlink} from 'node:fs/promises';
+import {copyFile, mkdir, rm, symlink, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {describe, expect, it} from 'vitest';
 import {openModelFolder} from '../../src/format/model-folder.js';
@@ -59,7 +59,18 @@ describe('a model folder with links', () => {
 
   it('is refused by whoever reads its tokenizer, which is copied into what is made of it', async () => {
     await linked('model', 'files');
-    await symlink('/etc/hostname', join(scratch('model'), 'tokenizer.json'));
+    await writeFile(scratch('secret'), 'x');
+    await symlink(scratch('secret'), join(scratch('model'), 'tokenizer.json'));
     await expect(openTokenizerFiles(scratch('model'))).rejects.toThrow('leads out of the folder, to /');
+    await copyFile('test/fixtures/gguf/packed.gguf', join(scratch('model'), 'model.gguf'));
+    await expect(openTokenizerFiles(join(scratch('model'), 'model.gguf'))).rejects.toThrow('leads out of the folder');
+  });
+
+  it('is a snapshot below a folder of a cache only, and so are folders in one', async () => {
+    await linked('snapshots/a', '../../blobs');
+    await expect(openModelFolder(scratch('snapshots/a'))).rejects.toThrow('leads out of the folder');
+    await linked('models--a--b/snapshots/c/sub', '../../../blobs');
+    const folder = await openModelFolder(scratch('models--a--b/snapshots/c/sub'));
+    await folder.close();
   });
 });

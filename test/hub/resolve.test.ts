@@ -2,6 +2,7 @@ import {mkdir, readdir, readFile, readlink, rm, symlink, writeFile} from 'node:f
 import {join} from 'node:path';
 import {describe, expect, test} from 'vitest';
 import type {DownloadProgress} from '../../src/hub/download.js';
+import {pull} from '../../src/hub/pull.js';
 import {isHubName, resolveModel} from '../../src/hub/resolve.js';
 import {EnvironmentError, ModelError} from '../../src/util/errors.js';
 import {COMMIT, FILES, gitHash, ID, sha256, startHub, TOKEN, WEIGHTS} from './server.js';
@@ -41,10 +42,14 @@ describe('a model that is asked for by name', () => {
     const model = await resolveModel(ID, {env});
     const root = join(env.HF_HOME, 'hub', 'models--org--tiny');
     expect(await isHubName(root, env)).toBe(true);
+    await expect(pull({model: root, env})).rejects.toThrow(`${root} is here already`);
     expect(await resolveModel(root, {env})).toEqual(model);
     expect(await resolveModel(`${root}/`, {env, revision: COMMIT})).toEqual(model);
     await rm(join(root, 'refs'), {recursive: true}); // the only snapshot will do
     expect(await resolveModel(root, {env})).toEqual(model);
+    expect((await failure(resolveModel(root, {env, revision: 'v2'}))).text).toMatch(
+      /: this folder of a cache holds 1 snapshot, which is not v2\. Name one, such as /,
+    );
     await mkdir(join(root, 'snapshots', 'f'.repeat(40)));
     expect((await failure(resolveModel(root, {env}))).text).toBe(
       `${root}: this folder of a cache holds 2 snapshots, and none is main. Name one, such as ${join(root, 'snapshots', COMMIT)}.`,

@@ -93,6 +93,13 @@ describe('a config of a mixture of experts', () => {
   const moe = {source_model_type: 'llama', routing, layers: [layer, {width: 24}]};
   const config = {...tinyConfig, model_type: 'downcycle_moe', moe};
 
+  it('is ours, whatever code its parent brought', () => {
+    expect(read({...config, auto_map: {AutoModelForCausalLM: 'modeling_x.X'}}).ffn).toHaveLength(2);
+    const written = architectureToConfig(read(config), {auto_map: {AutoConfig: 'c.C'}, bos_token_id: 7});
+    expect(written).toMatchObject({bos_token_id: 7});
+    expect(written).not.toHaveProperty('auto_map');
+  });
+
   it('lays out each layer on its own', () => {
     expect(read(config).ffn).toEqual([
       {kind: 'moe', experts: 4, topK: 2, expertWidth: 4, sharedWidth: 8, selectionBias: false, router: 'linear'},

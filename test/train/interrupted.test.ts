@@ -158,6 +158,16 @@ describe('a run stopped by a signal', () => {
     vi.restoreAllMocks();
   });
 
+  it('ends at once at another signal than the first', () => {
+    const exit = vi.spyOn(process, 'exit').mockReturnValue(undefined as never);
+    const stop = listenForStop(() => undefined);
+    process.emit('SIGTERM', 'SIGTERM');
+    process.emit('SIGINT', 'SIGINT');
+    expect(exit.mock.calls).toEqual([[130]]);
+    stop.dispose();
+    vi.restoreAllMocks();
+  });
+
   it('lets a terminal be gone twice, as both its shell and the system say', () => {
     const asked: string[] = [];
     const stop = listenForStop((name) => asked.push(name));

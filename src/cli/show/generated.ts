@@ -7,7 +7,7 @@ function tokensPerSecond({tokens, seconds}: Generated): number | null {
 
 const ENDS = {
   stop: 'an end token came',
-  string: 'what --stop names came',
+  string: 'a string of --stop came',
   length: 'no more were asked for',
   interrupted: 'interrupted',
 } as const satisfies Record<Generated['end'], string>;

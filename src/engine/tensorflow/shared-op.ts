@@ -1,4 +1,4 @@
-// Operations that take TensorFlow long to hand to XLA: all of them that a program has are calls of one function.
+// Operations that take TensorFlow long to hand to XLA: all of a kind and dtype that a program has are calls of one function.
 import type {GraphOutput, Pointer} from '../native/c-api.js';
 import {check, type Runtime} from '../native/runtime.js';
 import type {NodeOutput, Trace} from './trace.js';
@@ -9,9 +9,15 @@ import type {NodeOutput, Trace} from './trace.js';
  */
 const LOWERED_BY_MLIR = new Set(['Abs', 'Cos', 'Exp', 'Rsqrt', 'Sigmoid', 'Sign', 'Softmax', 'Sqrt', 'Tanh']);
 
-/** Whether an operation is called as a function rather than repeated in the graph. */
-export function isShared(op: string): boolean {
-  return LOWERED_BY_MLIR.has(op);
+/**
+ * Whether an operation is called as a function rather than repeated in the graph. One of a scalar is not: TensorFlow would not
+ * see before it compiles that there is none, as of `Softmax`.
+ */
+export function isShared({c, status}: Runtime, {graph}: Trace, op: string, input: NodeOutput): boolean {
+  if (!LOWERED_BY_MLIR.has(op)) return false;
+  const rank = c.TF_GraphGetTensorNumDims(graph, input, status);
+  check(c, status, op);
+  return rank > 0;
 }
 
 /** Adds a call of the function that computes one operation, which is made if there is none. */
@@ -50,10 +56,14 @@ function defineFunction({c, context, status}: Runtime, op: string, name: string,
       ...([graph, name, 0, -1, null, 1, [x], 1, [y], null, 0, null, null, null, null, status] as const),
     );
     check(c, status, `function ${name}`);
-    c.TF_FunctionSetAttrValueProto(fn, '_noinline', TRUE, TRUE.length, status); // inlined, each call would be lowered again
-    c.TFE_ContextAddFunction(context, fn, status);
-    c.TF_DeleteFunction(fn);
-    check(c, status, `function ${name}`);
+    try {
+      c.TF_FunctionSetAttrValueProto(fn, '_noinline', TRUE, TRUE.length, status); // inlined, each call would be lowered again
+      check(c, status, `function ${name}`);
+      c.TFE_ContextAddFunction(context, fn, status);
+      check(c, status, `function ${name}`);
+    } finally {
+      c.TF_DeleteFunction(fn);
+    }
   } finally {
     c.TF_DeleteGraph(graph);
   }
@@ -63,9 +73,8 @@ function defineFunction({c, context, status}: Runtime, op: string, name: string,
 function copyShape({c, status}: Runtime, graph: Pointer, from: GraphOutput, to: GraphOutput): void {
   const rank = c.TF_GraphGetTensorNumDims(graph, from, status);
   check(c, status, 'shape');
-  if (rank < 0) return;
   const dims: (number | bigint)[] = new Array<number>(rank).fill(0);
-  if (rank > 0) c.TF_GraphGetTensorShape(graph, from, dims, rank, status);
+  c.TF_GraphGetTensorShape(graph, from, dims, rank, status);
   check(c, status, 'shape');
   c.TF_GraphSetTensorShape(graph, to, dims.map(BigInt), rank, status);
   check(c, status, 'shape');

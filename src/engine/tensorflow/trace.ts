@@ -121,7 +121,7 @@ export function addNode(
   trace.lines?.set(name, userLine());
   const oper = withUserLine(() => {
     const [input] = inputs;
-    return input && isShared(op)
+    return input && isShared(runtime, trace, op, input)
       ? callShared(runtime, trace, op, name, input)
       : addOperation(runtime, trace, op, name, attributes, inputs);
   });
