@@ -252,7 +252,10 @@ function onlyArm({config, file}: LoadedConfig): string {
   if (only !== undefined && names.length === 1) return only;
   const found = names.length === 0 ? 'no arms' : `several arms: ${names.join(', ')}`;
   throw new UsageError(`${file} has ${found}.`, {
-    hint: names.length === 0 ? 'Name one under `arms`.' : `Choose one, e.g. --arm ${only}`,
+    hint:
+      names.length === 0
+        ? 'Name one under `arms`, or make one with flags: --method, --experts and so on.'
+        : `Choose one, e.g. --arm ${only}`,
   });
 }
 

@@ -4,7 +4,7 @@ import {basename, dirname, join} from 'node:path';
 import {writeFileAtomic, writeFolderAtomic} from '../util/atomic.js';
 import {ModelError, systemCode} from '../util/errors.js';
 import {renderConfig} from './config-text.js';
-import {refuseLinksOut} from './folder-links.js';
+import {requirePlainFiles} from './folder-files.js';
 import {openGgufWeights} from './gguf/weights.js';
 import {parseJson} from './json.js';
 import type {TensorInfo, TensorSpec} from './safetensors-header.js';
@@ -55,12 +55,11 @@ const CONFIG = 'config.json';
  * Opens a model: reads the config of a folder and the heads of its safetensors, or the head of a GGUF file; no weights yet.
  *
  * @throws ModelError if the folder, its config or its safetensors, or the file, are missing or damaged,
- * or one of its files is a link out of the folder.
+ * or something else stands in place of one of its files.
  */
 export async function openModelFolder(path: string): Promise<ModelFolder> {
   if (await isFile(path)) return openGgufModel(path);
   await expectFolder(path);
-  await refuseLinksOut(path);
   const {config, file: configFile} = await readFolderConfig(path);
   const tensors = await openTensors(path);
   return {path, configFile, config, tensors, tokenizerFiles: folderTokenizer(path).names, close: () => tensors.close()};
@@ -144,6 +143,7 @@ export async function readModelConfig(path: string): Promise<ModelConfig> {
 }
 
 async function readFolderConfig(path: string): Promise<ModelConfig> {
+  await requirePlainFiles(path);
   const file = join(path, CONFIG);
   return {config: jsonObject(await readConfigText(file), file), file};
 }

@@ -3,7 +3,7 @@ import {existsSync} from 'node:fs';
 import {readFile, stat} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
 import {type ErrorDetails, ModelError, systemCode} from '../util/errors.js';
-import {refuseLinksOut} from './folder-links.js';
+import {requirePlainFiles} from './folder-files.js';
 import {openGguf} from './gguf/file.js';
 import type {Metadata} from './gguf/metadata.js';
 import {ggufTokenizer, ggufTokens, tokenizerJson, tokenizerSettings} from './gguf/tokenizer.js';
@@ -34,15 +34,15 @@ const TOKENIZER_FILES = [
   'generation_config.json',
 ];
 
-/** Those of a folder or of a GGUF file. @throws ModelError if the file is damaged, or a file of the folder is a link out of it. */
+/** Those of a folder or of a GGUF file. @throws ModelError if the file is damaged, or something else stands in place of a file of the folder. */
 export async function openTokenizerFiles(model: string): Promise<TokenizerFiles> {
   if (!(await isFile(model))) {
-    await refuseLinksOut(model);
+    await requirePlainFiles(model);
     return folderTokenizer(model);
   }
   const file = await openGguf(model);
   await file.close();
-  await refuseLinksOut(dirname(model)); // a tokenizer that the file does not hold lies beside it
+  await requirePlainFiles(dirname(model)); // a tokenizer that the file does not hold lies beside it
   return ggufTokenizerFiles(model, file.metadata);
 }
 

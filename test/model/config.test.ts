@@ -66,6 +66,7 @@ describe('architectureFromConfig', () => {
     [{hidden_act: 'gelu'}, 'hidden_act is "gelu": only "silu"'],
     [{quantization_config: {bits: 4}}, 'quantization_config is {"bits":4}: quantised weights are not supported'],
     [{hidden_size: null}, 'hidden_size is missing: a whole number above 0 is needed'],
+    [{num_hidden_layers: 1e12}, 'num_hidden_layers is 1000000000000: at most 10000 are supported'],
     [{num_hidden_layers: 1.5}, 'num_hidden_layers is 1.5: a whole number above 0 is needed'],
     [{vocab_size: '32'}, 'vocab_size is "32": a whole number above 0 is needed'],
     [{rms_norm_eps: 0}, 'rms_norm_eps is 0: a number above 0 is needed'],

@@ -15,12 +15,15 @@ export const noBias = z
   .literal(false, {error: 'a bias of the feed-forward part is not supported, only false'})
   .optional();
 
+/** More is a damaged config: a layer of each is laid out before any weight is read. */
+const MOST_LAYERS = 10_000;
+
 /** Keys and defaults of transformers; sizes have no default here, since a guess would hide a broken file. */
 export const commonFields = {
   vocab_size: size,
   hidden_size: size,
   intermediate_size: size,
-  num_hidden_layers: size,
+  num_hidden_layers: size.max(MOST_LAYERS, `at most ${MOST_LAYERS} are supported`),
   num_attention_heads: size,
   num_key_value_heads: size.optional(),
   head_dim: size.optional(),

@@ -1,7 +1,9 @@
+import {once} from 'node:events';
 import {copyFile, mkdir, rm, symlink, writeFile} from 'node:fs/promises';
+import {createServer} from 'node:net';
 import {join} from 'node:path';
-import {describe, expect, it} from 'vitest';
-import {openModelFolder} from '../../src/format/model-folder.js';
+import {describe, expect, it, onTestFinished} from 'vitest';
+import {openModelFolder, readModelConfig} from '../../src/format/model-folder.js';
 import {openTokenizerFiles} from '../../src/format/tokenizer-files.js';
 import {ModelError} from '../../src/util/errors.js';
 import {TINY_LLAMA} from '../model/tiny-llama.js';
@@ -55,6 +57,28 @@ describe('a model folder with links', () => {
       ) as string,
       hint: 'Copy the file into the folder, or give the folder that it lies in.',
     });
+  });
+
+  it.each([
+    ['a folder', 'is a folder; a file is needed.'],
+    ['a socket', 'is no regular file; a file is needed.'],
+    ['a circle', 'is a link that leads in a circle.'],
+    ['nothing', 'is a link that leads to something that is not there.'],
+  ])('is refused where %s stands in place of a file', async (what, message) => {
+    await linked('model', 'files');
+    const path = join(scratch('model'), 'config.json');
+    await rm(path);
+    if (what === 'a folder') await mkdir(path);
+    else if (what === 'a socket') {
+      const server = createServer().listen(path);
+      onTestFinished(() => void server.close());
+      await once(server, 'listening');
+    } else await symlink(what === 'a circle' ? 'config.json' : 'gone', path);
+    for (const read of [openModelFolder, readModelConfig]) {
+      const error: unknown = await read(scratch('model')).catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(ModelError);
+      expect(error).toMatchObject({message: `${path} ${message}`});
+    }
   });
 
   it('is refused by whoever reads its tokenizer, which is copied into what is made of it', async () => {
