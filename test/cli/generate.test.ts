@@ -51,6 +51,13 @@ describe('generate', () => {
     expect(other).not.toBe(first);
   });
 
+  test('warns on standard error of a tokenizer with more ids than the model', async () => {
+    const model = await writeModel(join(await tempFolder(), 'model'), {...DENSE, vocab: 200});
+    const {code, stderr} = await cli('generate', model, '--prompt', 'In the', '--max-tokens', '2');
+    expect(code).toBe(0);
+    expect(stderr).toContain(`warning: ${model}: the embedding has 200 rows, the tokenizer knows 274 ids; `);
+  });
+
   test('ends with what there is at Ctrl-C', async () => {
     const model = await writeModel(join(await tempFolder(), 'model'), {...DENSE, contextLength: 100_000});
     const [node = '', ...program] = DOWNCYCLE;

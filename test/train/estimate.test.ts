@@ -22,10 +22,10 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, {recursive: true}));
 
-/** Four layers of width 512 and 8192 words. */
-function wide(layout: FfnLayout): Architecture {
+/** Layers of width 512, and 8192 words. */
+function wide(numLayers: number, layout: FfnLayout): Architecture {
   const sizes = {vocab: 8192, width: 512, heads: 8, kvHeads: 4, headDim: 64, contextLength: 256};
-  return {...tiny([layout, layout, layout, layout]), ...sizes};
+  return {...tiny(Array.from({length: numLayers}, () => layout)), ...sizes};
 }
 
 async function runOf(name: string, architecture: Architecture, train: TrainInput): Promise<TrainRun> {
@@ -44,9 +44,9 @@ const LONG: Architecture = {...DENSE, contextLength: 256};
 
 const DENSE_LAYER: FfnLayout = {kind: 'dense', width: 1536};
 const SHAPES: Readonly<Record<string, readonly [Architecture, TrainInput]>> = {
-  full: [wide(DENSE_LAYER), {batch: {sequences: 8}}],
+  full: [wide(4, DENSE_LAYER), {batch: {sequences: 8}}],
   'experts and accumulation': [
-    wide({...experts(8, 2), expertWidth: 192, sharedWidth: 192}),
+    wide(2, {...experts(8, 2), expertWidth: 192, sharedWidth: 192}),
     {batch: {sequences: 4, accumulate: 2}},
   ],
 };

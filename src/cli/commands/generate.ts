@@ -108,6 +108,7 @@ async function generateNamed(options: GenerateOptions, ui: Ui, onText: (text: st
       const model = await beginWith(options.model, status);
       const onEvent = (event: GenerateEvent): void => {
         if (event.kind === 'stage') status.update(event.text);
+        else if (event.kind === 'warning') status.print(`warning: ${event.text}`);
         else if (event.kind === 'text') onText(event.text);
         else if (event.kind === 'ready') {
           status.finish();
