@@ -27,8 +27,8 @@ type Reading = Compiled<[tf.Tensor2D, tf.Tensor1D, tf.Tensor1D], {logit_V: tf.Te
 /** Tokens of a prompt that are read at once; where it is compiled a rest is filled up, for each size is a program of its own. */
 const LARGEST_CHUNK = 512;
 const CHUNKS = [32, 128, LARGEST_CHUNK] as const;
-/** So many more tokens could be read in the time that it takes to read the weights once. */
-const PASS_TOKENS = 32;
+/** What a pass counts besides its tokens: one of a single token takes as long as 20 in a chunk of 512 (docs/log.md, SmolLM2-135M). */
+const PASS_TOKENS = 20;
 
 /** The least of the sizes that hold so many positions: doubled from the smallest on. */
 export function capacityFor(length: number): number {
