@@ -2,9 +2,6 @@ import {readdir, realpath, stat} from 'node:fs/promises';
 import {join, relative, sep} from 'node:path';
 import {ModelError, systemCode} from '../util/errors.js';
 
-/** The files that are read of a model, by their endings. */
-const OF_A_MODEL = /\.(json|safetensors|st|jinja|txt|model)$/;
-
 /** A snapshot in a cache of Hugging Face, or a folder in one; what is kept of the same model. */
 const CACHED = /^(.*\/models--[^/]+)\/snapshots\/[^/]+(?:\/|$)/;
 
@@ -13,14 +10,15 @@ const CACHED = /^(.*\/models--[^/]+)\/snapshots\/[^/]+(?:\/|$)/;
  * person keeps there would be read, and with the tokenizer's files copied into what is made of the model. In a cache of Hugging
  * Face links lead to the blobs of the same model.
  *
+ * @param isRead whether a file of that name is read; whatever else lies there is nobody's business.
  * @throws ModelError naming what stands there.
  */
-export async function requirePlainFiles(folder: string): Promise<void> {
+export async function requirePlainFiles(folder: string, isRead: (name: string) => boolean): Promise<void> {
   const home = await realpath(folder).catch(() => folder);
   const root = CACHED.exec(home)?.[1] ?? home;
   const entries = await readdir(home, {withFileTypes: true}).catch(() => []); // whoever reads it says that there is no folder
   for (const entry of entries) {
-    if (!OF_A_MODEL.test(entry.name)) continue;
+    if (!isRead(entry.name)) continue;
     const path = join(folder, entry.name);
     if (entry.isSymbolicLink()) await requireInside(path, root);
     const found = await stat(path);

@@ -142,8 +142,15 @@ export async function readModelConfig(path: string): Promise<ModelConfig> {
   return {config, file: path};
 }
 
+/** The files of a model besides those of its tokenizer, which are looked at by whoever reads them. */
+function isOfModel(name: string): boolean {
+  return (
+    name === CONFIG || /\.safetensors(\.index\.json)?$/.test(name) || Object.values<string>(ORIGIN_FILES).includes(name)
+  );
+}
+
 async function readFolderConfig(path: string): Promise<ModelConfig> {
-  await requirePlainFiles(path);
+  await requirePlainFiles(path, isOfModel);
   const file = join(path, CONFIG);
   return {config: jsonObject(await readConfigText(file), file), file};
 }

@@ -37,13 +37,17 @@ const TOKENIZER_FILES = [
 /** Those of a folder or of a GGUF file. @throws ModelError if the file is damaged, or something else stands in place of a file of the folder. */
 export async function openTokenizerFiles(model: string): Promise<TokenizerFiles> {
   if (!(await isFile(model))) {
-    await requirePlainFiles(model);
+    await requirePlainFiles(model, isOfTokenizer);
     return folderTokenizer(model);
   }
   const file = await openGguf(model);
   await file.close();
-  await requirePlainFiles(dirname(model)); // a tokenizer that the file does not hold lies beside it
+  if (ggufTokenizer(file.metadata).kind === 'partial') await requirePlainFiles(dirname(model), isOfTokenizer); // it lies beside
   return ggufTokenizerFiles(model, file.metadata);
+}
+
+function isOfTokenizer(name: string): boolean {
+  return TOKENIZER_FILES.includes(name);
 }
 
 /** Those that lie in a folder. */

@@ -59,6 +59,15 @@ describe('a model folder with links', () => {
     });
   });
 
+  it('is read whatever lies beside its files', async () => {
+    await linked('model', 'files');
+    await symlink('/', join(scratch('model'), 'notes.txt'));
+    await symlink('gone', join(scratch('model'), 'results.json'));
+    const folder = await openModelFolder(scratch('model'));
+    await folder.close();
+    expect((await openTokenizerFiles(scratch('model'))).names).toEqual([]);
+  });
+
   it.each([
     ['a folder', 'is a folder; a file is needed.'],
     ['a socket', 'is no regular file; a file is needed.'],
