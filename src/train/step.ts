@@ -125,7 +125,7 @@ export function compileApply(
       state.counts.map((count) => count.read() as tf.Tensor1D),
       isSafe,
     );
-    for (const sum of [...sums, ...state.counts]) sum.assign(tf.zeros([...sum.shape]));
+    for (const sum of [...sums, ...state.counts]) sum.assign(tf.fill([...sum.shape], 0));
     return {norm};
   };
   return compile(apply, {name: 'train_apply'});

@@ -14,7 +14,7 @@ async function compiledStep(kind: string): Promise<{program: Instruction[]; shap
   try {
     const dump = `--xla_dump_to=${folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=train_step`;
     const env = {TF_XLA_FLAGS: '', XLA_FLAGS: dump}; // a program kept from an earlier run would not be dumped
-    const {shapes} = (await runChild(worker, [kind], env)) as {shapes: number[][]};
+    const {shapes} = (await runChild(worker, [kind, 'at-once'], env)) as {shapes: number[][]};
     const name = readdirSync(folder).find((file) => file.endsWith('after_optimizations.txt'));
     return {program: entryInstructions(readFileSync(join(folder, name!), 'utf8')), shapes};
   } finally {
@@ -30,4 +30,14 @@ describe.skipIf(missingTensorFlow !== null)('a compiled step (skipped without Te
     const copies = program.filter(({opcode, type}) => opcode === 'copy' && types.has(type.split('{')[0]!));
     expect(copies.map(({type}) => type)).toEqual([]);
   });
+
+  it.each(['at-once', 'accumulated'])(
+    'writes no array as large as its weights into its programs: %s',
+    async (passes) => {
+      const {constants, shapes} = (await runChild(worker, ['routed', passes])) as Record<string, number[][]>;
+      const sizes = shapes!.filter(({length}) => length > 1).map((shape) => shape.reduce((a, b) => a * b));
+      expect(constants!.length).toBeGreaterThan(10);
+      expect(Math.max(...constants!.flat())).toBeLessThan(Math.max(...sizes));
+    },
+  );
 });
