@@ -1,5 +1,5 @@
 import {readFile} from 'node:fs/promises';
-import {ConfigError, systemCode, UsageError} from '../util/errors.js';
+import {ConfigError, systemCode, UsageError, whyUnread} from '../util/errors.js';
 import {type ArmFlags, armOverrides} from './arm-flags.js';
 import type {PathStep} from './json-schema.js';
 import {applyOverrides, type Override, parseOverride} from './override.js';
@@ -114,13 +114,11 @@ async function readText(file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8');
   } catch (cause) {
-    const reasons: Readonly<Record<string, string>> = {
-      ENOENT: 'there is no such file',
-      EISDIR: 'this is a folder, a YAML file was expected',
-      EACCES: 'not allowed to read it',
-    };
-    const reason = reasons[systemCode(cause) ?? ''];
-    if (reason === undefined) throw cause;
-    throw new ConfigError(`${file}: ${reason}.`, {hint: 'configs/ holds configs to start from.', cause});
+    if (systemCode(cause) === undefined) throw cause;
+    const inConfig = systemCode(cause) === 'EISDIR' ? 'A model is named in a config, by its key `model`; ' : '';
+    throw new ConfigError(`${file}: ${whyUnread(cause)}.`, {
+      hint: `${inConfig}configs/ holds configs to start from.`,
+      cause,
+    });
   }
 }

@@ -1,6 +1,6 @@
 import {createReadStream} from 'node:fs';
 import {TextDecoder} from 'node:util';
-import {DataError} from '../util/errors.js';
+import {DataError, whyUnread} from '../util/errors.js';
 
 /** A longer line is no line of text or JSON; Node's strings end not far above. */
 const MAX_LINE_LENGTH = 2 ** 28;
@@ -43,6 +43,5 @@ async function* decodeFile(path: string): AsyncGenerator<string> {
 }
 
 function unreadable(path: string, cause: unknown): DataError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new DataError(`${path} cannot be read: ${reason}.`, {cause});
+  return new DataError(`${path}: ${whyUnread(cause)}.`, {cause});
 }

@@ -35,7 +35,7 @@ export async function findFiles(path: SourcePath): Promise<FoundFiles[]> {
       if (found) return found;
       const isPattern = isDynamicPattern(entry);
       throw new DataError(`${entry} ${isPattern ? 'matches no file' : 'does not exist'}.`, {
-        hint: `Correct \`path\` of the source${isPattern ? '; ** stands for any folders, * for any name' : ''}.`,
+        hint: `Correct the path${isPattern ? '; ** stands for any folders, * for any name' : ''}.`,
       });
     }),
   );

@@ -54,7 +54,7 @@ export function asText(
   where: string,
   name: string,
   fields: Readonly<Record<string, unknown>>,
-  hint = 'Set `field` of the source to the field of the text.',
+  hint = 'Call it `text`, or in a config name it with `field` of its source.',
 ): string {
   const value = fields[name];
   if (typeof value === 'string') return value;

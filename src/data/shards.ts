@@ -6,7 +6,7 @@ import {openTokenShard, type TokenShard} from '../format/token-shard.js';
 import type {ShardExpectation} from '../format/token-shard-check.js';
 import {SHARD_FORMAT_VERSION} from '../format/token-shard-metadata.js';
 import type {Tokenizer} from '../tokenizer/tokenizer.js';
-import {DataError} from '../util/errors.js';
+import {DataError, whyUnread} from '../util/errors.js';
 import {exists} from '../util/exists.js';
 import type {DataOptions, SourceOptions} from './options.js';
 import {type PrepareProgress, prepare, shardName} from './prepare.js';
@@ -152,8 +152,7 @@ async function hashFile(path: string): Promise<string> {
     for await (const chunk of createReadStream(path, {highWaterMark: 2 ** 20}) as AsyncIterable<Buffer>)
       hash.update(chunk);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new DataError(`${path} cannot be read: ${reason}.`, {cause: error});
+    throw new DataError(`${path}: ${whyUnread(error)}.`, {cause: error});
   }
   return hash.digest('hex');
 }

@@ -52,9 +52,13 @@ async function send(hub: Hub, asked: Asked, url: URL, headers: Readonly<Record<s
 export function unreached(hub: Hub, {id}: Asked, host: string, cause: unknown): unknown {
   if (hub.signal?.aborted) return cause;
   const inner = cause instanceof Error ? cause.cause : undefined;
-  const reason = systemCode(inner) ?? systemCode(cause) ?? (cause instanceof Error ? cause.message : 'no reason given');
+  const reason = systemCode(inner) ?? systemCode(cause) ?? messageOf(inner) ?? messageOf(cause) ?? 'no reason given';
   return new PassingError(`${id}: nothing of that name is here, and ${host} could not be read (${reason}).`, {
     hint: 'If a folder was meant, correct the path. Else check the network and run it again: what was downloaded is kept.',
     cause,
   });
+}
+
+function messageOf(error: unknown): string | undefined {
+  return error instanceof Error && error.message !== '' ? error.message : undefined;
 }

@@ -53,6 +53,19 @@ export function systemCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
+const UNREAD: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file',
+  ENOTDIR: 'there is no such file',
+  EISDIR: 'this is a folder, a file was expected',
+  EACCES: 'not allowed to read it',
+  EPERM: 'not allowed to read it',
+};
+
+/** Why a file could not be read, in words. */
+export function whyUnread(error: unknown): string {
+  return UNREAD[systemCode(error) ?? ''] ?? (error instanceof Error ? error.message : String(error));
+}
+
 /** An error as one process tells it another. */
 export interface ErrorRecord {
   readonly name: string;

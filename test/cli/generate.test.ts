@@ -87,7 +87,7 @@ describe('generate exits', () => {
     [2, [...SAY, '--temperature', '1', '--top-p', '1.1'], 'error: --top-p is 1.1; a share above 0 and at most 1 is'],
     [2, [...SAY, '--max-tokens', '2k'], 'error: A prompt of 1 tokens and 2000 new ones are more than the 1024'],
     [4, ['--prompt', ''], 'error: The prompt is empty.\n'],
-    [4, ['--prompt-file', 'nowhere.txt'], 'error: nowhere.txt: the prompt cannot be read (ENOENT).\n'],
+    [4, ['--prompt-file', 'nowhere.txt'], 'error: nowhere.txt: there is no such file.\n'],
     [5, ['--chat', 'Hi'], `error: ${SHIPPED} has no chat template, so it does not say how conversations are`],
   ])('with %i for %j', async (code, flags, message) => {
     const {stderr, ...ended} = await cli('-q', 'generate', SHIPPED, ...flags);

@@ -272,7 +272,10 @@ describe('a file', () => {
     onTestFinished(() => rmSync(folder, {recursive: true}));
     const missing = join(folder, 'no.yaml');
     await expect(loadConfig(missing)).rejects.toThrow(`${missing}: there is no such file.`);
-    await expect(loadConfig(folder)).rejects.toThrow(`${folder}: this is a folder, a YAML file was expected.`);
+    await expect(loadConfig(folder)).rejects.toMatchObject({
+      message: `${folder}: this is a folder, a file was expected.`,
+      hint: 'A model is named in a config, by its key `model`; configs/ holds configs to start from.',
+    });
   });
 
   test('tells where a key stands, or which override gave it', () => {

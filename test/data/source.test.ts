@@ -184,7 +184,7 @@ describe('a source', () => {
     const reading = documents([folder, `${folder}/**/*.parquet`]);
     await expectRefused(reading, `${folder}/**/*.parquet matches no file.`);
     await expect(reading).rejects.toMatchObject({
-      hint: 'Correct `path` of the source; ** stands for any folders, * for any name.',
+      hint: 'Correct the path; ** stands for any folders, * for any name.',
     });
   });
 

@@ -309,7 +309,7 @@ describe('a passing failure', () => {
     expect((await failure(resolveModel(ID, {env}))).text).toContain('asked too often');
     const {error, text} = await failure(resolveModel(ID, {env: {...env, HF_ENDPOINT: 'http://127.0.0.1:9'}}));
     expect(error).toBeInstanceOf(EnvironmentError);
-    expect(text).toMatch(/127\.0\.0\.1:9 could not be read/);
+    expect(text).toMatch(/127\.0\.0\.1:9 could not be read \(bad port\)/);
   });
 
   test('ends when it is told to stop', async () => {

@@ -5,7 +5,7 @@ import type {Generated, GenerateEvent, GenerateOptions, Prompt} from '../../eval
 import type {Sampling} from '../../eval/sampling.js';
 import type {StatusLine} from '../../report/terminal.js';
 import {exitCodeOf, listenForStop, type StopSignal} from '../../train/stop-signal.js';
-import {DataError, systemCode, UsageError} from '../../util/errors.js';
+import {DataError, systemCode, UsageError, whyUnread} from '../../util/errors.js';
 import {count, examples, seed} from '../option.js';
 import type {Program} from '../program.js';
 import {generatedJson, generatedText} from '../show/generated.js';
@@ -69,7 +69,7 @@ async function promptOf({prompt, promptFile, chat}: PromptFlags): Promise<Prompt
 async function readPrompt(file: string): Promise<string> {
   const bytes = await readFile(file).catch((cause: unknown) => {
     if (systemCode(cause) === undefined) throw cause;
-    throw new DataError(`${file}: the prompt cannot be read (${systemCode(cause)}).`, {cause});
+    throw new DataError(`${file}: ${whyUnread(cause)}.`, {cause});
   });
   if (bytes.length === 0) throw new DataError(`${file}: the prompt is empty.`);
   if (!isUtf8(bytes)) {
