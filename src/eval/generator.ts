@@ -70,9 +70,8 @@ export function createGenerator(
       return extend(roomFor, Int32Array.from(prompt), options);
     },
     prepare: async (promptLength, maxTokens) => {
-      const room = firstRoom(roomFor, promptLength, maxTokens);
-      await readAll(room, new Int32Array(promptLength));
-      if (maxTokens > 1) await logitsAfter(room, [0], promptLength);
+      await readAll(roomFor(promptLength), new Int32Array(promptLength));
+      if (maxTokens > 1) await logitsAfter(roomToBegin(roomFor, promptLength, maxTokens), [0], promptLength);
     },
     dispose: () => {
       for (const room of rooms.values()) room.dispose();
@@ -81,7 +80,8 @@ export function createGenerator(
   };
 }
 
-function firstRoom(roomFor: (length: number) => Room, promptLength: number, maxTokens: number): Room {
+/** Where new tokens begin: a prompt is read in a room of its own size, for its attention goes over the whole of the room. */
+function roomToBegin(roomFor: (length: number) => Room, promptLength: number, maxTokens: number): Room {
   return roomFor(promptLength + Math.min(maxTokens, FIRST_TOKENS));
 }
 
@@ -94,8 +94,9 @@ async function extend(
   const tokens: number[] = [];
   const ended = (end: Generation['end']): Generation => ({tokens: Int32Array.from(tokens), end});
   if (maxTokens === 0) return ended('length');
-  let room = firstRoom(roomFor, prompt.length, maxTokens);
+  let room = roomFor(prompt.length);
   let logit_V = await readAll(room, prompt);
+  if (maxTokens > 1) room = moved(room, roomToBegin(roomFor, prompt.length, maxTokens));
   for (;;) {
     const token = pickToken(logit_V.subarray(0, vocabulary), sampling, rng.uniform());
     if (stopIds.includes(token)) return ended('stop');
@@ -108,7 +109,7 @@ async function extend(
 }
 
 function moved(from: Room, to: Room): Room {
-  to.take(from);
+  if (to !== from) to.take(from);
   return to;
 }
 

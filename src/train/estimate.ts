@@ -27,14 +27,11 @@ export interface RunEstimate {
 }
 
 /**
- * What XLA's compiler and Node's heap still hold when a step runs, after the programs of validation and step were made: it
- * grows with the layers up to a limit, since freed memory goes back to the system, and is at that limit with experts. An
- * accumulated step has a second program. Measured on models of 4, 8 and 24 layers (docs/log.md).
+ * What XLA's compiler and Node's heap still hold when a step runs, after the programs of validation and step were made. An
+ * accumulated step has a second program. Fitted to models of 1 to 24 layers, dense and with experts (docs/log.md).
  */
-function compilerBytes({state: {architecture}}: RunOutline, hasSums: boolean): number {
-  const {ffn} = architecture;
-  const programs = ffn.some(({kind}) => kind === 'moe') ? 600 : Math.min(560, 150 + 37 * ffn.length);
-  return (programs + (hasSums ? 100 : 0)) * 2 ** 20;
+function compilerBytes({state}: RunOutline, hasSums: boolean): number {
+  return (270 + 20 * state.architecture.ffn.length + (hasSums ? 50 : 0)) * 2 ** 20;
 }
 
 /**
