@@ -49,9 +49,11 @@ export function attention(
     ...(multipliers.attention !== null && {scale: multipliers.attention}),
     ...(segments && {segment_NS: segments}),
   };
-  const mixed_NGSd = past
-    ? cachedAttention(q_NGSd, ...written(past, k_NSd, v_NSd), past.start_1, options)
-    : causalAttention(q_NGSd, k_NSd, v_NSd, options);
+  const kept = past && written(past, k_NSd, v_NSd);
+  const isAll = !kept || kept[0].shape[1] === S; // a batch that fills the whole cache has nothing before it
+  const mixed_NGSd = isAll
+    ? causalAttention(q_NGSd, k_NSd, v_NSd, options)
+    : cachedAttention(q_NGSd, ...kept, past.start_1, options);
   const mixed = tf.reshape(mixed_NGSd, [B, heads, S, headDim]);
   const y_TX = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [B * S, heads * headDim]) as tf.Tensor2D;
   return linear(y_TX, params.o, params.oBias);
