@@ -1,3 +1,5 @@
+import {matmulPrecision} from './precision.js';
+import {getEngine} from './state.js';
 import * as tf from './tfjs.js';
 
 /**
@@ -10,6 +12,20 @@ export interface Kernels {
   readonly DowncycleMatMul: {
     readonly inputs: {readonly a: tf.Tensor; readonly b: tf.Tensor};
     readonly attrs: {readonly transposeA: boolean; readonly transposeB: boolean};
+    readonly result: tf.Tensor;
+  };
+  /**
+   * The first `used` [] of the blocks `rows` [S, H, ·], each times the one of `matrices` [E, ·, ·] that `expert` [S] names; the
+   * others are zero. Only where {@link hasLoops}.
+   */
+  readonly DowncycleBlockMatMul: {
+    readonly inputs: {
+      readonly rows: tf.Tensor;
+      readonly matrices: tf.Tensor;
+      readonly expert: tf.Tensor;
+      readonly used: tf.Tensor;
+    };
+    readonly attrs: Readonly<Record<string, never>>;
     readonly result: tf.Tensor;
   };
   /** Where each chosen expert's row goes: see op/experts. */
@@ -56,6 +72,17 @@ export interface Kernels {
     readonly attrs: {readonly shape: number[]};
     readonly result: tf.Tensor;
   };
+}
+
+/**
+ * Whether what runs now is being compiled into a program that may loop as often as a tensor says: one in float32 on the
+ * processor. On a GPU every turn would wait for the host.
+ */
+export function hasLoops(): boolean {
+  const engine = getEngine();
+  if (engine.kind === 'wasm' || matmulPrecision() !== 'float32') return false;
+  const {binding} = engine.backend;
+  return binding.trace !== null && !binding.isUsingGpuDevice();
 }
 
 /** Runs one of the project's kernels on the engine in use. */

@@ -7,10 +7,12 @@ import {
   combine,
   dispatch,
   type ExpertRoom,
+  type ExpertSlots,
   expertProduct,
   expertSlots,
   type RowsByExpert,
 } from '../op/experts.js';
+import {loopedProduct} from '../op/looped-experts.js';
 import {EXACT_MATRIX, matMul} from '../op/mat-mul.js';
 import {oneHot} from '../op/one-hot.js';
 import type {Product} from '../op/product.js';
@@ -83,7 +85,7 @@ export function moe(
     : (typeof chooser === 'function' ? chooser : routeByModel)(input);
   const outer = picks
     ? pickedTokens(x_TD, params, picks)
-    : throughExperts(x_TD, params, chosen, roomOf(capacity, x_TD.shape[0], asChosen(layout, chosen)));
+    : throughExperts(x_TD, params, chosen, roomOf(capacity, x_TD.shape[0], asChosen(layout, chosen)), capacity);
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const shared_TD = throughShared(x_TD, params);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(shared_TD ? [shared_TD] : [])];
@@ -126,7 +128,7 @@ function throughInner(
   const inside = routeInside(x_TD, inner, layout.inner, chosen, activity_TN);
   const experts = flatExperts(inner.experts);
   const room = roomOf(capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
-  return throughExperts(x_TD, {experts, expertBias: null}, inside, room);
+  return throughExperts(x_TD, {experts, expertBias: null}, inside, room, capacity);
 }
 
 /** Stacked experts and what each adds. */
@@ -149,6 +151,7 @@ function throughExperts(
   experts: Experts,
   chosen: Choice,
   room: ExpertRoom | 'all' | 'chosen',
+  capacity: Capacity | 'chosen',
 ): Computed {
   switch (room) {
     case 'all':
@@ -156,7 +159,7 @@ function throughExperts(
     case 'chosen':
       return chosenMatrices(x_TD, experts, chosen);
     default:
-      return gatheredTokens(x_TD, experts, chosen, room);
+      return gatheredTokens(x_TD, experts, chosen, room, capacity === 'chosen' ? loopedProduct : expertProduct);
   }
 }
 
@@ -170,9 +173,10 @@ function gatheredTokens(
   experts: Experts,
   {expert_TK, weight_TK}: Choice,
   room: ExpertRoom,
+  productOf: (slots: ExpertSlots) => Product<tf.Tensor2D, tf.Tensor3D>,
 ): Computed {
   const slots = expertSlots(expert_TK, numExpertsOf(experts.experts.gate), room);
-  const y_RD = throughRows(dispatch(x_TD, slots), experts, slots);
+  const y_RD = throughRows(dispatch(x_TD, slots), experts, slots, productOf(slots));
   return {y_TD: combine(y_RD, weight_TK, slots), load_E: slots.load_E};
 }
 
@@ -200,13 +204,19 @@ function pickedTokens(x_TD: tf.Tensor2D, experts: Experts, {token_R, weight_R}: 
   const E = numExpertsOf(experts.experts.gate);
   const rows = token_R.size / E;
   const slots = {room: {rows, blockRows: 1, blocks: 0}, expert_S: tf.zeros([0], 'int32') as tf.Tensor1D};
-  const y_RD = tf.mul(throughRows(takeRows(x_TD, token_R), experts, slots), tf.expandDims(weight_R, 1)) as tf.Tensor2D;
+  const own_RD = throughRows(takeRows(x_TD, token_R), experts, slots, expertProduct(slots));
+  const y_RD = tf.mul(own_RD, tf.expandDims(weight_R, 1)) as tf.Tensor2D;
   return {y_TD: addRows(y_RD, token_R, x_TD.shape[0]), load_E: untaped(() => tf.fill([E], rows, 'int32'))};
 }
 
 /** Rows through the expert that each belongs to, [R, D]. */
-function throughRows(x_RD: tf.Tensor2D, experts: Experts, slots: RowsByExpert): tf.Tensor2D {
-  const y_RD = byExpert(x_RD, experts, expertProduct(slots));
+function throughRows(
+  x_RD: tf.Tensor2D,
+  experts: Experts,
+  slots: RowsByExpert,
+  product: Product<tf.Tensor2D, tf.Tensor3D>,
+): tf.Tensor2D {
+  const y_RD = byExpert(x_RD, experts, product);
   return experts.expertBias ? addExpertBias(y_RD, solid(experts.expertBias) as tf.Tensor2D, slots) : y_RD;
 }
 

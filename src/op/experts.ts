@@ -111,7 +111,7 @@ function matricesOf(w_EDF: tf.Tensor3D, {blocks}: ExpertRoom, expert_S: tf.Tenso
 }
 
 /** Rows as [E, C, ·], and the spare blocks as [S, H, ·] if there are any. */
-function partsOf(x_RD: tf.Tensor2D, E: number, {rows, blockRows, blocks}: ExpertRoom): tf.Tensor3D[] {
+export function partsOf(x_RD: tf.Tensor2D, E: number, {rows, blockRows, blocks}: ExpertRoom): tf.Tensor3D[] {
   const D = x_RD.shape[1];
   if (blocks === 0) return [tf.reshape(x_RD, [E, rows, D])];
   const [own, spare] = [E * rows, blocks * blockRows];

@@ -20,6 +20,8 @@ export interface CompiledFunction {
   readonly captures: readonly Operand[];
 }
 
+type Body = (inputs: readonly number[]) => readonly number[];
+
 /**
  * Traces `body` once with arguments of the given signatures and registers the function.
  *
@@ -30,8 +32,20 @@ export function traceFunction(
   binding: Binding,
   name: string,
   signatures: readonly Signature[],
-  body: (inputs: readonly number[]) => readonly number[],
+  body: Body,
 ): CompiledFunction {
+  if (binding.trace) throw nestedCall();
+  return registerBody(binding, name, signatures, body);
+}
+
+/** The same of a function that a node of the one being traced calls, such as the turn of a loop; its name. */
+export function traceInner(binding: Binding, name: string, signatures: readonly Signature[], body: Body): string {
+  const inner = registerBody(binding, name, signatures, body);
+  if (inner.captures.length > 0) throw new Error(`${name} uses tensors that it was not given`);
+  return inner.name;
+}
+
+function registerBody(binding: Binding, name: string, signatures: readonly Signature[], body: Body): CompiledFunction {
   const {trace, inputs, outputs} = traceBody(binding, signatures, body, {recordLines: false});
   const unique = `${name}_${contentOf(trace, outputs)}`;
   try {
@@ -55,7 +69,7 @@ export function lineOfFailure(
   binding: Binding,
   message: string,
   signatures: readonly Signature[],
-  body: (inputs: readonly number[]) => readonly number[],
+  body: Body,
 ): string | null {
   const {trace} = traceBody(binding, signatures, body, {recordLines: true});
   binding.runtime.c.TF_DeleteGraph(trace.graph);
@@ -86,11 +100,10 @@ export async function callFunction(
 function traceBody(
   binding: Binding,
   signatures: readonly Signature[],
-  body: (inputs: readonly number[]) => readonly number[],
+  body: Body,
   options: {readonly recordLines: boolean},
 ): {trace: Trace; inputs: GraphValue[]; outputs: GraphValue[]} {
-  const {runtime} = binding;
-  if (binding.trace) throw nestedCall();
+  const {runtime, trace: outer} = binding;
   const trace = startTrace(runtime, {...options, functions: binding.functions});
   binding.trace = trace;
   try {
@@ -102,8 +115,8 @@ function traceBody(
     runtime.c.TF_DeleteGraph(trace.graph);
     throw error;
   } finally {
-    binding.trace = null;
-    binding.dropGraphValues();
+    binding.trace = outer;
+    if (!outer) binding.dropGraphValues();
   }
 }
 

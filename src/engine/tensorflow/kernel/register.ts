@@ -1,5 +1,6 @@
 import * as tf from '../../tfjs.js';
 import type {TensorFlowBackend} from '../backend.js';
+import {blockMatMul} from './block-mat-mul.js';
 import {cholesky, choleskySolve} from './cholesky.js';
 import {expertSlots} from './expert-slots.js';
 import {gather} from './gather.js';
@@ -18,6 +19,7 @@ type Kernel = (backend: TensorFlowBackend, call: KernelCall) => tf.TensorInfo | 
 
 const KERNELS: Readonly<Record<string, Kernel>> = {
   GatherV2: gather,
+  DowncycleBlockMatMul: blockMatMul,
   DowncycleCholesky: cholesky,
   DowncycleCholeskySolve: choleskySolve,
   DowncycleMatMul: matMul,
