@@ -3,7 +3,7 @@ import {getEngine} from './state.js';
 import * as tf from './tfjs.js';
 
 /**
- * The kernels this project adds to tfjs, each registered by every engine under the same name.
+ * The kernels this project adds to tfjs, each registered by every engine under the same name if it does not say otherwise.
  *
  * Operations call them through {@link runKernel}; which engine answers is tfjs's business.
  */
@@ -16,7 +16,7 @@ export interface Kernels {
   };
   /**
    * The first `used` [] of the blocks `rows` [S, H, ·], each times the one of `matrices` [E, ·, ·] that `expert` [S] names; the
-   * others are zero. Only where {@link hasLoops}.
+   * others are zero. Of TensorFlow alone, where {@link hasLoops}.
    */
   readonly DowncycleBlockMatMul: {
     readonly inputs: {
