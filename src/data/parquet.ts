@@ -65,7 +65,7 @@ function textColumns(path: string, columns: readonly string[], field: string | u
   const wanted = field !== undefined ? [field] : columns.includes('text') ? ['text'] : ['prompt', 'target'];
   if (wanted.every((name) => columns.includes(name))) return wanted;
   throw new DataError(`${path} has no column \`${field ?? 'text'}\`; its columns: ${columns.join(', ')}.`, {
-    hint: 'Call it `text`, or in a config name it with `field` of its source.',
+    hint: 'In a config `field` of the source names the column of the text; elsewhere it is `text`.',
   });
 }
 

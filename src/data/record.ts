@@ -54,7 +54,7 @@ export function asText(
   where: string,
   name: string,
   fields: Readonly<Record<string, unknown>>,
-  hint = 'Call it `text`, or in a config name it with `field` of its source.',
+  hint = 'In a config `field` of the source names the field of the text; elsewhere it is `text`.',
 ): string {
   const value = fields[name];
   if (typeof value === 'string') return value;

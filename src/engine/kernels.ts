@@ -3,7 +3,7 @@ import {getEngine} from './state.js';
 import * as tf from './tfjs.js';
 
 /**
- * The kernels this project adds to tfjs, each registered by every engine under the same name if it does not say otherwise.
+ * The kernels this project adds to tfjs, registered by every engine under the same name but for those that say otherwise.
  *
  * Operations call them through {@link runKernel}; which engine answers is tfjs's business.
  */

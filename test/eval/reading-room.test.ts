@@ -48,7 +48,7 @@ const PROMPT = 5;
 /** Float32 logits of about 1, whose sums of up to 20 terms are added in another order. */
 const TOLERANCE = {atol: 2e-5, rtol: 1e-5};
 
-/** Logits after the prompt, which fills its room and then does not, and after each token behind it: the ninth is in a larger room. */
+/** Logits after the prompt in rooms that it does not fill and fills, then after each token: the ninth is in the larger one. */
 async function cachedLogits({architecture, weights}: HostModel): Promise<Float32Array[]> {
   const variables = specsOf(architecture).map(({path, shape}) =>
     createVariable(path, shape, weights[path]!.values as Float32Array),
@@ -90,13 +90,17 @@ describe('a model with a cache gives the logits that it gives without one', () =
 });
 
 describe('a prompt', () => {
-  for (const [engine, length] of [
-    ['tensorflow-compiled', 129],
-    ['tensorflow-compiled', 600],
-    ['wasm', 600],
+  const small = {ffn: [DENSE], width: 8};
+  /** Matrices so large that a compiled program loops over blocks of rows. */
+  const experts = {ffn: [{...MOE, expertWidth: 256}], width: 128, routing: {...SOFTMAX_ROUTING, topP: 0.6}};
+  for (const [engine, length, what, sizes] of [
+    ['tensorflow-compiled', 129, 'a small model', small],
+    ['tensorflow-compiled', 600, 'a small model', small],
+    ['wasm', 600, 'a small model', small],
+    ['tensorflow-compiled', 200, 'large experts', experts],
   ] as const) {
-    onEngine(engine, `of ${length} tokens is read chunk by chunk`, async () => {
-      const {architecture, weights} = randomModel({ffn: [DENSE], width: 8, contextLength: 1024});
+    onEngine(engine, `of ${length} tokens is read chunk by chunk by ${what}`, async () => {
+      const {architecture, weights} = randomModel({...sizes, contextLength: 1024});
       const prompt = integers([1, length], VOCAB, 3);
       const {logits} = await withEngine('wasm', (one) => forward(one, {architecture, weights}, prompt));
       const variables = specsOf(architecture).map(({path, shape}) =>

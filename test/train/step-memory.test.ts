@@ -32,7 +32,7 @@ describe.skipIf(missingTensorFlow !== null)('a compiled step (skipped without Te
   });
 
   it.each(['at-once', 'accumulated'])(
-    'writes no array as large as its weights into its programs: %s',
+    'writes no array as large as its largest weights into its programs: %s',
     async (passes) => {
       const {constants, shapes} = (await runChild(worker, ['routed', passes])) as Record<string, number[][]>;
       const sizes = shapes!.filter(({length}) => length > 1).map((shape) => shape.reduce((a, b) => a * b));
