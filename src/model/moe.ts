@@ -85,7 +85,7 @@ export function moe(
     : (typeof chooser === 'function' ? chooser : routeByModel)(input);
   const outer = picks
     ? pickedTokens(x_TD, params, picks)
-    : throughExperts(x_TD, params, chosen, roomOf(capacity, x_TD.shape[0], asChosen(layout, chosen)), capacity);
+    : throughExperts(x_TD, params, chosen, asChosen(layout, chosen), capacity);
   const inner = throughInner(x_TD, params, layout, chosen, capacity, activity?.inner_TN ?? null);
   const shared_TD = throughShared(x_TD, params);
   const parts = [outer.y_TD, ...(inner ? [inner.y_TD] : []), ...(shared_TD ? [shared_TD] : [])];
@@ -127,8 +127,7 @@ function throughInner(
   if (!inner || !layout.inner) return null;
   const inside = routeInside(x_TD, inner, layout.inner, chosen, activity_TN);
   const experts = flatExperts(inner.experts);
-  const room = roomOf(capacity, x_TD.shape[0], flatLayout(layout, layout.inner));
-  return throughExperts(x_TD, {experts, expertBias: null}, inside, room, capacity);
+  return throughExperts(x_TD, {experts, expertBias: null}, inside, flatLayout(layout, layout.inner), capacity);
 }
 
 /** Stacked experts and what each adds. */
@@ -150,9 +149,10 @@ function throughExperts(
   x_TD: tf.Tensor2D,
   experts: Experts,
   chosen: Choice,
-  room: ExpertRoom | 'all' | 'chosen',
+  sizes: ExpertSizes,
   capacity: Capacity | 'chosen',
 ): Computed {
+  const room = roomOf(capacity, x_TD.shape[0], sizes);
   switch (room) {
     case 'all':
       return everyToken(x_TD, experts, chosen);

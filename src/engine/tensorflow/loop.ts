@@ -2,7 +2,7 @@
 import {check} from '../native/runtime.js';
 import type {Binding} from './binding.js';
 import {traceInner} from './compiled-function.js';
-import {setNodeShape} from './trace.js';
+import {setShape} from './shared-op.js';
 
 /** What a loop does with the ids of the values it carries. */
 export interface Loop {
@@ -33,7 +33,7 @@ export function runLoop(binding: Binding, state: readonly number[], {goesOn, tur
   const wires = inputs.map((input) => `${input.node}:${input.index}`).join();
   trace.digest.update(`StatelessWhile ${condition} ${body} ${wires}\n`);
   return values.map(({shape, dtype}, index) => {
-    setNodeShape(runtime, trace, {oper, index}, shape);
+    setShape(runtime, trace.graph, {oper, index}, shape);
     return binding.adopt({output: {oper, index, node: serial}, op: 'StatelessWhile', shape, dtype});
   });
 }

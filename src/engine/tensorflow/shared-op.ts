@@ -70,12 +70,23 @@ function defineFunction({c, context, status}: Runtime, op: string, name: string,
 }
 
 /** Shape inference does not look into functions. */
-function copyShape({c, status}: Runtime, graph: Pointer, from: GraphOutput, to: GraphOutput): void {
+function copyShape(runtime: Runtime, graph: Pointer, from: GraphOutput, to: GraphOutput): void {
+  const {c, status} = runtime;
   const rank = c.TF_GraphGetTensorNumDims(graph, from, status);
   check(c, status, 'shape');
   const dims: (number | bigint)[] = new Array<number>(rank).fill(0);
   c.TF_GraphGetTensorShape(graph, from, dims, rank, status);
   check(c, status, 'shape');
-  c.TF_GraphSetTensorShape(graph, to, dims.map(BigInt), rank, status);
+  setShape(runtime, graph, to, dims);
+}
+
+/** Tells a graph a shape that it cannot infer. */
+export function setShape(
+  {c, status}: Runtime,
+  graph: Pointer,
+  output: GraphOutput,
+  shape: readonly (number | bigint)[],
+): void {
+  c.TF_GraphSetTensorShape(graph, output, shape.map(BigInt), shape.length, status);
   check(c, status, 'shape');
 }

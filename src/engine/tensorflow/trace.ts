@@ -152,17 +152,6 @@ function addOperation(
   return oper;
 }
 
-/** Tells a graph a shape that it cannot infer, for functions are not looked into. */
-export function setNodeShape(
-  {c, status}: Runtime,
-  {graph}: Trace,
-  output: GraphOutput,
-  shape: readonly number[],
-): void {
-  c.TF_GraphSetTensorShape(graph, output, shape.map(BigInt), shape.length, status);
-  check(c, status, 'shape');
-}
-
 /** What a finished body computes, as 16 hexadecimal digits. */
 export function contentOf({digest}: Trace, outputs: readonly GraphValue[]): string {
   for (const {output} of outputs) digest.update(`out ${output.node}:${output.index}\n`);
